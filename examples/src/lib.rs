@@ -1,0 +1,1 @@
+//! Examples of echo-core: see the files beside this folder.

@@ -1,0 +1,171 @@
+//! The bound on every resource that a peer can use. There is no "unlimited".
+
+#![allow(dead_code)]
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+/// What one service grants its peers. `Limits { idle: …, ..Limits::default() }` changes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once, over all listeners (10,000). At the limit the kernel's queue
+    /// holds. Keep it below `RLIMIT_NOFILE` minus a reserve.
+    pub max_connections: NonZeroUsize,
+    /// Connections open at once from one source: an IPv4 address or an IPv6 /64 (1,000).
+    pub max_per_source: NonZeroUsize,
+    /// Whether `max_per_source` spares loopback peers (true): a local proxy is one source.
+    /// Unix sockets have no source and are never counted.
+    pub spare_loopback: bool,
+    /// The longest payload of a frame (1 MiB; at most [`MAX_PAYLOAD_LEN`](crate::MAX_PAYLOAD_LEN)).
+    /// It costs no memory: payloads stream through.
+    pub max_frame: u32,
+    /// How long a connection may stay silent between frames (10 min).
+    pub idle_timeout: Duration,
+    /// How long a frame may take to arrive, plus its declared bytes at [`min_rate`](Self::min_rate)
+    /// (10 s).
+    pub frame_timeout: Duration,
+    /// How long the peer may take to read, plus the unwritten bytes at
+    /// [`min_rate`](Self::min_rate) (10 s).
+    pub write_timeout: Duration,
+    /// The slowest transfer that is not a stall, in bytes per second (1 KiB/s).
+    pub min_rate: NonZeroU32,
+    /// How long a closed connection is read and discarded for, so that the peer gets its last
+    /// replies (5 s).
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const {
+            Self {
+                max_connections: NonZeroUsize::new(10_000).unwrap(),
+                max_per_source: NonZeroUsize::new(1_000).unwrap(),
+                spare_loopback: true,
+                max_frame: 1 << 20,
+                idle_timeout: Duration::from_secs(600),
+                frame_timeout: Duration::from_secs(10),
+                write_timeout: Duration::from_secs(10),
+                min_rate: NonZeroU32::new(1 << 10).unwrap(),
+                linger: Duration::from_secs(5),
+            }
+        }
+    }
+}
+
+/// [`Limits`] that can be swapped while connections read them: one relaxed load each, no lock. A
+/// connection may see some fields before and some after a swap, which is harmless: no two of them
+/// depend on each other.
+#[derive(Debug)]
+pub(crate) struct LiveLimits {
+    max_connections: AtomicUsize,
+    max_per_source: AtomicUsize,
+    spare_loopback: AtomicBool,
+    max_frame: AtomicU32,
+    idle_ms: AtomicU64,
+    frame_ms: AtomicU64,
+    write_ms: AtomicU64,
+    min_rate: AtomicU32,
+    linger_ms: AtomicU64,
+}
+
+impl LiveLimits {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let live = Self {
+            max_connections: AtomicUsize::new(0),
+            max_per_source: AtomicUsize::new(0),
+            spare_loopback: AtomicBool::new(true),
+            max_frame: AtomicU32::new(0),
+            idle_ms: AtomicU64::new(0),
+            frame_ms: AtomicU64::new(0),
+            write_ms: AtomicU64::new(0),
+            min_rate: AtomicU32::new(1),
+            linger_ms: AtomicU64::new(0),
+        };
+        live.store(limits);
+        live
+    }
+
+    pub(crate) fn store(&self, limits: &Limits) {
+        self.max_connections.store(limits.max_connections.get(), Relaxed);
+        self.max_per_source.store(limits.max_per_source.get(), Relaxed);
+        self.spare_loopback.store(limits.spare_loopback, Relaxed);
+        self.max_frame.store(limits.max_frame.min(crate::frame::MAX_PAYLOAD_LEN), Relaxed);
+        self.idle_ms.store(millis(limits.idle_timeout), Relaxed);
+        self.frame_ms.store(millis(limits.frame_timeout), Relaxed);
+        self.write_ms.store(millis(limits.write_timeout), Relaxed);
+        self.min_rate.store(limits.min_rate.get(), Relaxed);
+        self.linger_ms.store(millis(limits.linger), Relaxed);
+    }
+
+    pub(crate) fn max_connections(&self) -> usize {
+        self.max_connections.load(Relaxed)
+    }
+
+    pub(crate) fn max_per_source(&self) -> usize {
+        self.max_per_source.load(Relaxed)
+    }
+
+    pub(crate) fn spare_loopback(&self) -> bool {
+        self.spare_loopback.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn max_frame(&self) -> u32 {
+        self.max_frame.load(Relaxed)
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms.load(Relaxed))
+    }
+
+    /// How long a frame with `declared` bytes may take.
+    pub(crate) fn frame(&self, declared: u32) -> Duration {
+        Duration::from_millis(self.frame_ms.load(Relaxed)) + self.at_min_rate(u64::from(declared))
+    }
+
+    /// How long the peer may take to read `unwritten` bytes.
+    pub(crate) fn write(&self, unwritten: usize) -> Duration {
+        Duration::from_millis(self.write_ms.load(Relaxed)) + self.at_min_rate(unwritten as u64)
+    }
+
+    pub(crate) fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.load(Relaxed))
+    }
+
+    fn at_min_rate(&self, bytes: u64) -> Duration {
+        Duration::from_millis(bytes * 1000 / u64::from(self.min_rate.load(Relaxed)))
+    }
+}
+
+/// Milliseconds, at least one and at most about 30 years, which a timer can still hold.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1_000_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_its_base_plus_its_bytes_at_the_slowest_rate() {
+        let live = LiveLimits::new(&Limits::default());
+        assert_eq!(live.frame(1 << 20), Duration::from_secs(10 + 1024));
+        assert_eq!(live.write(512), Duration::from_millis(10_500));
+    }
+
+    /// Fault 35: absurd values are clamped, not multiplied into an overflow.
+    #[test]
+    fn absurd_limits_are_clamped() {
+        let live = LiveLimits::new(&Limits {
+            idle_timeout: Duration::MAX,
+            frame_timeout: Duration::MAX,
+            max_frame: u32::MAX,
+            min_rate: NonZeroU32::MIN,
+            ..Limits::default()
+        });
+        assert_eq!(live.max_frame(), crate::frame::MAX_PAYLOAD_LEN);
+        let now = tokio::time::Instant::now();
+        assert!(now.checked_add(live.frame(u32::MAX)).is_some());
+        assert!(now.checked_add(live.idle()).is_some());
+    }
+}

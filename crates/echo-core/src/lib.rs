@@ -5,8 +5,10 @@ mod drain;
 mod error;
 mod frame;
 mod limits;
+mod stream;
 
 pub use drain::Drain;
 pub use error::Error;
 pub use frame::*;
 pub use limits::Limits;
+pub use stream::Peer;

@@ -2,13 +2,17 @@
 #![forbid(unsafe_code)]
 
 mod drain;
+mod endpoint;
 mod error;
 mod frame;
 mod limits;
+mod listener;
 mod stream;
 
 pub use drain::Drain;
+pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::*;
 pub use limits::Limits;
+pub use listener::LocalAddr;
 pub use stream::Peer;

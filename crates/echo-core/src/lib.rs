@@ -14,5 +14,5 @@ pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixNam
 pub use error::Error;
 pub use frame::*;
 pub use limits::Limits;
-pub use listener::LocalAddr;
+pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
 pub use stream::Peer;

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 
-use bytes::BufMut;
-
 use tokio::time::Instant;
 
 use crate::Error;
@@ -86,8 +84,8 @@ impl Connection {
         let mut stamped = [0; PROBE_MIN_LEN as usize];
         stamped.copy_from_slice(&prefix);
         mark_probe_reply(&mut stamped, self.stamp(received), self.stamp(Instant::now()));
-        self.output.put_slice(&header.to_bytes());
-        self.output.put_slice(&stamped);
+        self.output.put(&header.to_bytes());
+        self.output.put(&stamped);
         self.under = Under::Passing;
         if self.rest() == 0 {
             self.count_answered(1);
@@ -133,8 +131,8 @@ impl Connection {
         let mut payload = Vec::with_capacity(64);
         put(&mut payload);
         // Control payloads of ours are under 2 KiB.
-        self.output.put_slice(&Header { kind, len: payload.len() as u32 }.to_bytes());
-        self.output.put_slice(&payload);
+        self.output.put(&Header { kind, len: payload.len() as u32 }.to_bytes());
+        self.output.put(&payload);
     }
 
     /// Passes the rest of the frame under way through.

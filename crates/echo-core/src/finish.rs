@@ -16,6 +16,12 @@ use crate::frame::Reason;
 use crate::stats::Ending;
 
 impl Connection {
+    /// Ends a connection that is not let in: it is reset.
+    pub(crate) fn refused(&self, error: &Error) -> Ending {
+        self.note(error);
+        Ending::Failed
+    }
+
     /// Ends the connection after its handler. What cannot end in order is reset when dropped.
     pub(crate) async fn finish(&mut self, result: Result<(), Error>) -> Ending {
         if let Err(error) = &result {

@@ -14,6 +14,7 @@ mod gate;
 mod service;
 mod stream;
 mod connection;
+mod buffer;
 mod deadline;
 mod echo;
 mod messages;

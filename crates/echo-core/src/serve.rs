@@ -109,10 +109,11 @@ pub async fn serve<H: Handler>(
     }
     let began = Instant::now();
     connections.start_drain();
+    listener.unlink();
     if accepting.is_ok() && !listener.is_inherited() {
         accept_queued(&mut listener, &mut connections).await;
     }
-    // Closes it, and unlinks its path: from here on a connect is refused.
+    // From here on a connect is refused.
     drop(listener);
     connections.wait().await;
     let report = Report { took: began.elapsed(), ..connections.report };
@@ -283,13 +284,22 @@ impl<H: Handler> Connections<H> {
 }
 
 /// One connection's task.
-async fn run<H: Handler>(mut connection: Box<Connection>, handler: Arc<H>) -> Ending {
-    let result = match connection.admit() {
-        Ok(()) => handler.run(&mut connection).await,
-        Err(error) => Err(error),
-    };
-    // Boxed: the rest of a connection's life is short and needs more room than all before.
-    Box::pin(connection.finish(result)).await
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and a task's size is paid by every idle connection"
+)]
+fn run<H: Handler>(
+    mut connection: Box<Connection>,
+    handler: Arc<H>,
+) -> impl Future<Output = Ending> + Send {
+    async move {
+        if let Err(error) = connection.admit() {
+            return connection.refused(&error);
+        }
+        let result = handler.run(&mut connection).await;
+        // Boxed: the rest of a connection's life is short, and needs more room than all before.
+        Box::pin(connection.finish(result)).await
+    }
 }
 
 /// The pause between accepts that fail for want of descriptors or memory.
@@ -338,9 +348,21 @@ impl Seldom {
     }
 }
 #[cfg(test)]
-mod sizes { use super::*;
- #[test] fn sizes() { 
-   println!("conn {} sleep {} stream {} peer {} source {}", size_of::<Connection>(), size_of::<Sleep>(), size_of::<Stream>(), size_of::<Peer>(), size_of::<Option<crate::gate::SourcePlace>>());
-   fn fut<F>(_: fn(Box<Connection>, Arc<crate::Echo>) -> F) -> usize { size_of::<F>() }
-   println!("run {}", fut(run::<crate::Echo>));
- } }
+mod sizes {
+    use super::*;
+    #[test]
+    fn sizes() {
+        println!(
+            "conn {} sleep {} stream {} peer {} source {}",
+            size_of::<Connection>(),
+            size_of::<Sleep>(),
+            size_of::<Stream>(),
+            size_of::<Peer>(),
+            size_of::<Option<crate::gate::SourcePlace>>()
+        );
+        fn fut<F>(_: fn(Box<Connection>, Arc<crate::Echo>) -> F) -> usize {
+            size_of::<F>()
+        }
+        println!("run {}", fut(run::<crate::Echo>));
+    }
+}

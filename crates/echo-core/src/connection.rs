@@ -104,12 +104,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        stream: Stream,
-        peer: Peer,
-        scope: Arc<Scope>,
-        permit: Permit,
-    ) -> Self {
+    pub(crate) fn new(stream: Stream, peer: Peer, scope: Arc<Scope>, permit: Permit) -> Self {
         Self {
             stream,
             peer,
@@ -279,7 +274,9 @@ impl Connection {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
         loop {
             return match self.stream.poll_write(cx, bytes) {
-                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into())),
+                Poll::Ready(Ok(0)) => {
+                    Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()))
+                }
                 Poll::Ready(Ok(written)) => {
                     self.scope.core.stats.wrote(written);
                     Poll::Ready(Ok(written))
@@ -352,7 +349,8 @@ impl Connection {
                 timer.as_mut().reset(until);
             }
             // Out of the task's budget: a timer that was not polled would never wake it.
-            let polled = Pin::new(&mut unconstrained(timer.as_mut())).poll(&mut Context::from_waker(cx.waker()));
+            let polled = Pin::new(&mut unconstrained(timer.as_mut()))
+                .poll(&mut Context::from_waker(cx.waker()));
             if polled.is_ready() {
                 cx.waker().wake_by_ref();
             }

@@ -7,12 +7,12 @@ use bytes::BufMut;
 
 use tokio::time::Instant;
 
+use crate::Error;
 use crate::connection::{Connection, Under};
 use crate::frame::{
     ErrorCode, ErrorFrame, Features, Goaway, Header, Hello, HelloReply, Kind, MAX_CONTROL_LEN,
     PROBE_MIN_LEN, Passage, Reason, VERSION, mark_probe_reply,
 };
-use crate::Error;
 
 /// What a HELLO is told.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +44,12 @@ impl Connection {
         let header = Header { kind: self.kind, len: self.passage.declared };
         match header.kind {
             Kind::HELLO if header.len <= MAX_CONTROL_LEN => self.hello(header, offer).await,
-            Kind::HELLO => self.refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN }).await,
-            Kind::PROBE if header.len < PROBE_MIN_LEN => self.refuse(Error::Malformed(header.kind)).await,
+            Kind::HELLO => {
+                self.refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN }).await
+            }
+            Kind::PROBE if header.len < PROBE_MIN_LEN => {
+                self.refuse(Error::Malformed(header.kind)).await
+            }
             Kind::ECHO | Kind::PROBE if header.len > max => {
                 self.refuse(Error::FrameTooLong { len: header.len, max }).await
             }

@@ -148,7 +148,11 @@ impl Connection {
                 (Some(0x00 | 0x80 | 0x83), Some(head)) => {
                     let Header { kind, len } = Header::parse(*head);
                     let max = if kind == Kind::HELLO { MAX_CONTROL_LEN } else { self.max_frame() };
-                    return Poll::Ready(Ok(Some(if len <= max { Mode::Framed } else { Mode::Raw })));
+                    return Poll::Ready(Ok(Some(if len <= max {
+                        Mode::Framed
+                    } else {
+                        Mode::Raw
+                    })));
                 }
                 (None | Some(0x00 | 0x80 | 0x83), _) => {}
                 _ => return Poll::Ready(Ok(Some(Mode::Raw))),
@@ -261,7 +265,9 @@ impl Connection {
         self.output.extend_from_slice(&input[..pass]);
         input.advance(pass);
         match stop {
-            Stop::Exhausted if input.len() < HEADER_LEN && cap == usize::MAX => self.stash_head(&input),
+            Stop::Exhausted if input.len() < HEADER_LEN && cap == usize::MAX => {
+                self.stash_head(&input)
+            }
             Stop::Exhausted => self.input = input,
             Stop::Header(header) => {
                 input.advance(HEADER_LEN);

@@ -9,11 +9,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
+use crate::Error;
 use crate::connection::{Connection, Under, with_scratch};
 use crate::deadline::{Wait, deadline};
 use crate::frame::Reason;
 use crate::stats::Ending;
-use crate::Error;
 
 impl Connection {
     /// Ends the connection after its handler. What cannot end in order is reset when dropped.

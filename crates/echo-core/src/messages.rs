@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes};
 
+use crate::Error;
 use crate::connection::{Connection, Under, WRITE_BUFFER};
 use crate::conversation::Offer;
 use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
-use crate::Error;
 
 /// What [`Connection::poll_message`] found.
 enum Message {

@@ -65,7 +65,6 @@ enum Socket {
     /// The path comes first, so that it is dropped first.
     Unix(Option<unix::SocketPath>, UnixListener),
     Memory(memory::Queue),
-    Closed,
 }
 
 impl Listener {
@@ -178,8 +177,7 @@ impl Listener {
         &self.local_addr
     }
 
-    /// Waits for a connection: for ever when it is closed, or in memory when nobody is left to
-    /// connect.
+    /// Waits for a connection. In memory, when nobody is left to connect, it waits for ever.
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         Poll::Ready(Ok(match &mut self.socket {
             Socket::Tcp(listener) => {
@@ -191,7 +189,6 @@ impl Listener {
                 (Stream::Unix(stream), Peer::Unix)
             }
             Socket::Memory(queue) => (Stream::Memory(ready!(queue.poll_accept(cx))?), Peer::Memory),
-            Socket::Closed => return Poll::Pending,
         }))
     }
 
@@ -205,7 +202,6 @@ impl Listener {
                 let stream = queue.accept_queued()?;
                 return Ok(stream.map(|stream| (Stream::Memory(stream), Peer::Memory)));
             }
-            Socket::Closed => return Ok(None),
         };
         let (socket, addr) = match accepted {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -224,11 +220,6 @@ impl Listener {
         if let Socket::Unix(path, _) = &mut self.socket {
             *path = None;
         }
-    }
-
-    /// Unlinks and closes as a drop does, in place.
-    pub(crate) fn close(&mut self) {
-        self.socket = Socket::Closed;
     }
 
     /// Whether somebody else made the socket, and may accept on it after us.

@@ -29,7 +29,7 @@ mod error;
 pub use connection::Connection;
 pub use drain::Drain;
 pub use echo::{Echo, Extension};
-pub use endpoint::{Address, Endpoint, EndpointError, Mode, UnixName};
+pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::*;
 pub use limits::Limits;

@@ -177,7 +177,7 @@ impl Listener {
         &self.local_addr
     }
 
-    /// Waits for a connection: in memory for ever when nobody is left to connect.
+    /// Waits for a connection. In memory, when nobody is left to connect, it waits for ever.
     pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         Poll::Ready(Ok(match &mut self.socket {
             Socket::Tcp(listener) => {

@@ -347,22 +347,3 @@ impl Seldom {
         Some(std::mem::take(&mut self.muted))
     }
 }
-#[cfg(test)]
-mod sizes {
-    use super::*;
-    #[test]
-    fn sizes() {
-        println!(
-            "conn {} sleep {} stream {} peer {} source {}",
-            size_of::<Connection>(),
-            size_of::<Sleep>(),
-            size_of::<Stream>(),
-            size_of::<Peer>(),
-            size_of::<Option<crate::gate::SourcePlace>>()
-        );
-        fn fut<F>(_: fn(Box<Connection>, Arc<crate::Echo>) -> F) -> usize {
-            size_of::<F>()
-        }
-        println!("run {}", fut(run::<crate::Echo>));
-    }
-}

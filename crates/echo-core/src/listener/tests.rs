@@ -238,8 +238,8 @@ async fn memory() {
     drop(other);
     let mut accept = poller(&mut listener);
     assert!(accept().is_pending() && accept().is_pending());
-    let (mut listener, connector) = Listener::memory();
-    listener.close();
+    let (listener, connector) = Listener::memory();
+    drop(listener);
     let error = connector.connect().await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     connector.fail(error);

@@ -134,14 +134,12 @@ async fn unlinked_only_while_ours() {
     let _queued = std_unix::UnixStream::connect(&path).unwrap();
     listener.unlink();
     assert!(!path.exists());
-    let mut successor = bind_path(&path, None).unwrap();
+    let successor = bind_path(&path, None).unwrap();
     assert!(listener.accept_queued().unwrap().is_some());
     drop(listener);
     assert!(path.exists());
-    successor.close();
+    drop(successor);
     assert!(!path.exists());
-    assert!(successor.accept_queued().unwrap().is_none());
-    assert!(std_unix::UnixStream::connect(&path).is_err());
 }
 
 /// Of starters that meet one stale file exactly one gets the path, and keeps it.

@@ -168,9 +168,18 @@ impl Drop for Server {
 }
 
 /// The server's command with its output piped and nothing of this process's settings. A test adds
-/// arguments, and wraps or redirects as it likes before [`Server::start_command`].
+/// arguments and redirects as it likes before [`Server::start_command`].
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
+    command_under(&[])
+}
+
+/// The server's [`command`] under another one that executes it: `["prlimit", "--nofile=64"]`. Most
+/// such commands become the server, so that signals reach it; those that stay do not pass them on.
+pub(crate) fn command_under(wrapper: &[&str]) -> Command {
+    let server = env!("CARGO_BIN_EXE_echo-server");
+    let mut words = wrapper.iter().chain([&server]);
+    let mut command = Command::new(words.next().expect("there is at least the server"));
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         let ours = name.to_str().is_some_and(|name| name.starts_with("ECHO_SERVER_"));
         if ours || name == "RUST_LOG" {
@@ -179,6 +188,12 @@ pub(crate) fn command() -> Command {
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// A [`command`] whose process may open at most `open_files` files, as soft and as hard limit.
+pub(crate) fn command_with_open_files(open_files: u32) -> Command {
+    let script = r#"ulimit -n "$0" && exec "$@""#;
+    command_under(&["sh", "-c", script, &open_files.to_string()])
 }
 
 /// Says that a test cannot run here, or fails where it must (`CI=true`).

@@ -125,8 +125,7 @@ impl Arguments {
         let mut parsed = Self::from_arg_matches(&matches)?;
         if came_from_environment(&matches, "listen") {
             let uris = parsed.listen.iter().flat_map(|uris| uris.split(','));
-            parsed.listen =
-                uris.map(str::trim).filter(|uri| !uri.is_empty()).map(str::to_owned).collect();
+            parsed.listen = uris.map(|uri| uri.trim().to_owned()).collect();
         }
         Ok(parsed)
     }

@@ -66,9 +66,15 @@ fn a_wrong_command_line_is_64() {
     ] {
         assert_refused(with_args(&args), 64, told);
     }
-    let mut from_environment = command();
-    from_environment.env("ECHO_SERVER_LINGER", "soon");
-    assert_refused(from_environment, 64, "--linger");
+    for (variable, value, told) in [
+        ("ECHO_SERVER_LINGER", "soon", "--linger"),
+        ("ECHO_SERVER_LISTEN", "", "no scheme"),
+        ("ECHO_SERVER_LISTEN", "tcp://127.0.0.1:0,ftp://127.0.0.1", "unknown scheme"),
+    ] {
+        let mut from_environment = command();
+        from_environment.env(variable, value);
+        assert_refused(from_environment, 64, told);
+    }
 }
 
 #[test]

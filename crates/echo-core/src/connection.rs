@@ -13,13 +13,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, BytesMut};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
+use crate::buffer::Buffer;
 use crate::deadline::{Wait, deadline};
 use crate::frame::{HEADER_LEN, Kind, Passage};
-use crate::gate::{Permit, SourcePlace};
+use crate::gate::Permit;
 use crate::service::Scope;
 use crate::stream::{Peer, Stream};
 use crate::{Error, frame};
@@ -68,9 +68,9 @@ pub struct Connection {
     pub(crate) scope: Arc<Scope>,
     /// Read and not yet processed: empty between turns but for control frames and whole-frame
     /// handlers.
-    pub(crate) input: BytesMut,
+    pub(crate) input: Buffer,
     /// Processed and not yet written.
-    pub(crate) output: BytesMut,
+    pub(crate) output: Buffer,
     /// Up to three bytes of a header that passes through.
     pub(crate) head: [u8; HEADER_LEN - 1],
     pub(crate) head_len: u8,
@@ -82,7 +82,7 @@ pub struct Connection {
     /// When the frame under way, or a header, was first waited for.
     pub(crate) began: Option<Instant>,
     /// When the peer began to let us wait, and for how many bytes.
-    blocked: Option<(Instant, usize)>,
+    blocked: Option<(Instant, u32)>,
     /// Frames answered.
     pub(crate) answered: u64,
     /// When the last read returned.
@@ -100,22 +100,18 @@ pub struct Connection {
     slot: Option<u32>,
     waker: Option<Waker>,
     _permit: Permit,
-    source: Option<SourcePlace>,
+    /// Whether it is counted for its source.
+    counted: bool,
 }
 
 impl Connection {
-    pub(crate) fn new(
-        stream: Stream,
-        peer: Peer,
-        scope: Arc<Scope>,
-        permit: Permit,
-    ) -> Self {
+    pub(crate) fn new(stream: Stream, peer: Peer, scope: Arc<Scope>, permit: Permit) -> Self {
         Self {
             stream,
             peer,
             scope,
-            input: BytesMut::new(),
-            output: BytesMut::new(),
+            input: Buffer::default(),
+            output: Buffer::default(),
             head: [0; HEADER_LEN - 1],
             head_len: 0,
             under: Under::Nothing,
@@ -135,13 +131,14 @@ impl Connection {
             slot: None,
             waker: None,
             _permit: permit,
-            source: None,
+            counted: false,
         }
     }
 
     /// Counts the connection for its source. On its own task: the accept loop waits for nothing.
     pub(crate) fn admit(&mut self) -> Result<(), Error> {
-        self.source = SourcePlace::take(&self.scope.core, self.peer)?;
+        let core = &self.scope.core;
+        self.counted = core.sources.enter(self.peer, &core.limits)?;
         Ok(())
     }
 
@@ -224,7 +221,7 @@ impl Connection {
         let read = with_scratch(|scratch| {
             let read = self.poll_read(cx, scratch, rest);
             if let Poll::Ready(Ok(read)) = read {
-                self.input.extend_from_slice(&scratch[..read]);
+                self.input.put(&scratch[..read]);
             }
             read
         });
@@ -246,7 +243,7 @@ impl Connection {
             match self.poll_write(cx, bytes) {
                 Poll::Ready(written) => bytes = &bytes[written?..],
                 Poll::Pending => {
-                    self.output = BytesMut::from(bytes);
+                    self.output = Buffer::from(bytes);
                     break;
                 }
             }
@@ -265,9 +262,7 @@ impl Connection {
                 Poll::Pending => return self.park(cx).map(Err),
             }
         }
-        if self.output.capacity() > 0 {
-            self.output = BytesMut::new();
-        }
+        self.output.release();
         if let (Some((since, _)), Some(began)) = (self.blocked.take(), self.began) {
             // While we could not write we did not read: that time was not the frame's.
             self.began = Some(began + since.elapsed());
@@ -279,7 +274,9 @@ impl Connection {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
         loop {
             return match self.stream.poll_write(cx, bytes) {
-                Poll::Ready(Ok(0)) => Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into())),
+                Poll::Ready(Ok(0)) => {
+                    Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()))
+                }
                 Poll::Ready(Ok(written)) => {
                     self.scope.core.stats.wrote(written);
                     Poll::Ready(Ok(written))
@@ -318,12 +315,10 @@ impl Connection {
 
     fn wait(&mut self, now: Instant) -> Wait {
         if !self.output.is_empty() {
-            let (began, unwritten) = *self.blocked.get_or_insert((now, self.output.len()));
+            let (began, unwritten) = *self.blocked.get_or_insert((now, self.output.len() as u32));
             return Wait::Write { began, unwritten };
         }
-        if self.input.capacity() > 0 && self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
+        self.input.release();
         if self.under != Under::Nothing || self.head_len > 0 || !self.input.is_empty() {
             let began = *self.began.get_or_insert(self.read_at);
             return Wait::Frame { began, declared: self.passage.declared };
@@ -352,7 +347,8 @@ impl Connection {
                 timer.as_mut().reset(until);
             }
             // Out of the task's budget: a timer that was not polled would never wake it.
-            let polled = Pin::new(&mut unconstrained(timer.as_mut())).poll(&mut Context::from_waker(cx.waker()));
+            let polled = Pin::new(&mut unconstrained(timer.as_mut()))
+                .poll(&mut Context::from_waker(cx.waker()));
             if polled.is_ready() {
                 cx.waker().wake_by_ref();
             }
@@ -388,9 +384,8 @@ impl Connection {
     /// Moves the bytes of a begun header to the input, where whole frames are read from.
     pub(crate) fn unstash_head(&mut self) {
         if self.head_len > 0 {
-            let mut input = BytesMut::with_capacity(HEADER_LEN + self.input.len());
-            input.extend_from_slice(&self.head[..usize::from(self.head_len)]);
-            input.extend_from_slice(&self.input);
+            let mut input = Buffer::from(&self.head[..usize::from(self.head_len)]);
+            input.put(&self.input);
             self.input = input;
             self.head_len = 0;
         }
@@ -419,6 +414,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
             self.scope.unregister(slot);
+        }
+        if self.counted {
+            self.scope.core.sources.leave(self.peer);
         }
         if !self.finished {
             // Aborted, panicked or failed: the peer must not take what it has for the whole.

@@ -3,16 +3,14 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 
-use bytes::BufMut;
-
 use tokio::time::Instant;
 
+use crate::Error;
 use crate::connection::{Connection, Under};
 use crate::frame::{
     ErrorCode, ErrorFrame, Features, Goaway, Header, Hello, HelloReply, Kind, MAX_CONTROL_LEN,
     PROBE_MIN_LEN, Passage, Reason, VERSION, mark_probe_reply,
 };
-use crate::Error;
 
 /// What a HELLO is told.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +42,12 @@ impl Connection {
         let header = Header { kind: self.kind, len: self.passage.declared };
         match header.kind {
             Kind::HELLO if header.len <= MAX_CONTROL_LEN => self.hello(header, offer).await,
-            Kind::HELLO => self.refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN }).await,
-            Kind::PROBE if header.len < PROBE_MIN_LEN => self.refuse(Error::Malformed(header.kind)).await,
+            Kind::HELLO => {
+                self.refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN }).await
+            }
+            Kind::PROBE if header.len < PROBE_MIN_LEN => {
+                self.refuse(Error::Malformed(header.kind)).await
+            }
             Kind::ECHO | Kind::PROBE if header.len > max => {
                 self.refuse(Error::FrameTooLong { len: header.len, max }).await
             }
@@ -82,8 +84,8 @@ impl Connection {
         let mut stamped = [0; PROBE_MIN_LEN as usize];
         stamped.copy_from_slice(&prefix);
         mark_probe_reply(&mut stamped, self.stamp(received), self.stamp(Instant::now()));
-        self.output.put_slice(&header.to_bytes());
-        self.output.put_slice(&stamped);
+        self.output.put(&header.to_bytes());
+        self.output.put(&stamped);
         self.under = Under::Passing;
         if self.rest() == 0 {
             self.count_answered(1);
@@ -129,8 +131,8 @@ impl Connection {
         let mut payload = Vec::with_capacity(64);
         put(&mut payload);
         // Control payloads of ours are under 2 KiB.
-        self.output.put_slice(&Header { kind, len: payload.len() as u32 }.to_bytes());
-        self.output.put_slice(&payload);
+        self.output.put(&Header { kind, len: payload.len() as u32 }.to_bytes());
+        self.output.put(&payload);
     }
 
     /// Passes the rest of the frame under way through.

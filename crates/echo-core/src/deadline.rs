@@ -16,7 +16,7 @@ pub(crate) enum Wait {
     /// The rest of a frame that has begun.
     Frame { began: Instant, declared: u32 },
     /// The peer to read what is unwritten.
-    Write { began: Instant, unwritten: usize },
+    Write { began: Instant, unwritten: u32 },
     /// The peer's end of stream, after ours.
     Linger { began: Instant },
 }

@@ -7,8 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
-
+use crate::buffer::Buffer;
 use crate::connection::{Connection, Under, WRITE_BUFFER, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
@@ -79,33 +78,41 @@ impl Extension for () {
 }
 
 impl<E: Extension> Handler for Echo<E> {
-    async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
-        let mode = match self.mode {
-            Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
-            mode => Some(mode),
-        };
-        match mode {
-            Some(Mode::Raw) => {
-                if self.mode == Mode::Raw && !self.greeting.is_empty() {
-                    connection.output.extend_from_slice(self.greeting.as_bytes());
-                    connection.output.extend_from_slice(b"\n");
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and a task's size is paid by every idle connection"
+    )]
+    fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
+        async move {
+            let mode = match self.mode {
+                Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
+                mode => Some(mode),
+            };
+            match mode {
+                Some(Mode::Raw) => {
+                    self.greet(connection);
+                    poll_fn(|cx| connection.poll_pass_raw(cx)).await
                 }
-                poll_fn(|cx| connection.poll_pass_raw(cx)).await
+                Some(_) => {
+                    let mut session = E::Session::default();
+                    while let Some(header) = poll_fn(|cx| connection.poll_pass_frames(cx)).await? {
+                        // Boxed: rare, and larger than all the rest of a connection's future.
+                        Box::pin(self.other(&mut session, header, connection)).await?;
+                    }
+                    Ok(())
+                }
+                None => Ok(()),
             }
-            Some(_) => self.framed(connection).await,
-            None => Ok(()),
         }
     }
 }
 
 impl<E: Extension> Echo<E> {
-    async fn framed(&self, connection: &mut Connection) -> Result<(), Error> {
-        let mut session = E::Session::default();
-        while let Some(header) = poll_fn(|cx| connection.poll_pass_frames(cx)).await? {
-            // Boxed: rare, and larger than all the rest of a connection's future.
-            Box::pin(self.other(&mut session, header, connection)).await?;
+    fn greet(&self, connection: &mut Connection) {
+        if self.mode == Mode::Raw && !self.greeting.is_empty() {
+            connection.output.put(self.greeting.as_bytes());
+            connection.output.put(b"\n");
         }
-        Ok(())
     }
 
     async fn other(
@@ -148,7 +155,11 @@ impl Connection {
                 (Some(0x00 | 0x80 | 0x83), Some(head)) => {
                     let Header { kind, len } = Header::parse(*head);
                     let max = if kind == Kind::HELLO { MAX_CONTROL_LEN } else { self.max_frame() };
-                    return Poll::Ready(Ok(Some(if len <= max { Mode::Framed } else { Mode::Raw })));
+                    return Poll::Ready(Ok(Some(if len <= max {
+                        Mode::Framed
+                    } else {
+                        Mode::Raw
+                    })));
                 }
                 (None | Some(0x00 | 0x80 | 0x83), _) => {}
                 _ => return Poll::Ready(Ok(Some(Mode::Raw))),
@@ -164,7 +175,7 @@ impl Connection {
     fn poll_pass_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if !self.input.is_empty() {
             let input = std::mem::take(&mut self.input);
-            self.output.extend_from_slice(&input);
+            self.output.put(&input);
         }
         loop {
             ready!(self.poll_flush(cx))?;
@@ -248,7 +259,7 @@ impl Connection {
                 Step::Passed
             }
             Stop::Header(header) => {
-                self.input = BytesMut::from(&rest[HEADER_LEN..]);
+                self.input = Buffer::from(&rest[HEADER_LEN..]);
                 self.begin(header);
                 Step::Other(header)
             }
@@ -258,10 +269,12 @@ impl Connection {
     fn pass_input(&mut self, cap: usize) -> Step {
         let mut input = std::mem::take(&mut self.input);
         let (pass, stop) = self.scan(&input[..input.len().min(cap)]);
-        self.output.extend_from_slice(&input[..pass]);
+        self.output.put(&input[..pass]);
         input.advance(pass);
         match stop {
-            Stop::Exhausted if input.len() < HEADER_LEN && cap == usize::MAX => self.stash_head(&input),
+            Stop::Exhausted if input.len() < HEADER_LEN && cap == usize::MAX => {
+                self.stash_head(&input)
+            }
             Stop::Exhausted => self.input = input,
             Stop::Header(header) => {
                 input.advance(HEADER_LEN);

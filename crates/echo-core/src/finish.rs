@@ -9,13 +9,19 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
+use crate::Error;
 use crate::connection::{Connection, Under, with_scratch};
 use crate::deadline::{Wait, deadline};
 use crate::frame::Reason;
 use crate::stats::Ending;
-use crate::Error;
 
 impl Connection {
+    /// Ends a connection that is not let in: it is reset.
+    pub(crate) fn refused(&self, error: &Error) -> Ending {
+        self.note(error);
+        Ending::Failed
+    }
+
     /// Ends the connection after its handler. What cannot end in order is reset when dropped.
     pub(crate) async fn finish(&mut self, result: Result<(), Error>) -> Ending {
         if let Err(error) = &result {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
+use crate::Error;
+use crate::limits::LiveLimits;
 use crate::service::Core;
 use crate::stream::Peer;
 
@@ -74,39 +76,31 @@ impl Drop for Permit {
 #[derive(Debug, Default)]
 pub(crate) struct Sources(Mutex<HashMap<IpAddr, usize>>);
 
-/// One connection counted for its source; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct SourcePlace {
-    core: Arc<Core>,
-    source: IpAddr,
-}
-
-impl SourcePlace {
-    /// Counts `peer` for its source: `Ok(None)` where it has none that is counted, `Err` when the
+impl Sources {
+    /// Counts `peer` for its source: `false` where it has none that is counted, an error when the
     /// source is at its limit.
-    pub(crate) fn take(core: &Arc<Core>, peer: Peer) -> Result<Option<Self>, crate::Error> {
-        let Some(source) = source(peer) else { return Ok(None) };
-        if source.is_loopback() && core.limits.spare_loopback() {
-            return Ok(None);
+    pub(crate) fn enter(&self, peer: Peer, limits: &LiveLimits) -> Result<bool, Error> {
+        let Some(source) = source(peer) else { return Ok(false) };
+        if source.is_loopback() && limits.spare_loopback() {
+            return Ok(false);
         }
-        let mut open = core.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(source).or_insert(0);
-        if *count >= core.limits.max_per_source() {
-            return Err(crate::Error::SourceLimit);
+        if *count >= limits.max_per_source() {
+            return Err(Error::SourceLimit);
         }
         *count += 1;
-        drop(open);
-        Ok(Some(Self { core: Arc::clone(core), source }))
+        Ok(true)
     }
-}
 
-impl Drop for SourcePlace {
-    fn drop(&mut self) {
-        let mut open = self.core.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.source) {
+    /// Takes back what [`enter`](Self::enter) counted.
+    pub(crate) fn leave(&self, peer: Peer) {
+        let Some(source) = source(peer) else { return };
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.source);
+                open.remove(&source);
             }
         }
     }
@@ -163,13 +157,12 @@ mod tests {
     fn loopback_is_spared_unless_asked() {
         let limits = Limits { max_per_source: NonZeroUsize::MIN, ..Limits::default() };
         let loopback = Peer::Tcp("127.0.0.1:9".parse().unwrap());
-        let spared = core(limits.clone());
-        assert!(SourcePlace::take(&spared, loopback).unwrap().is_none());
-        let counted = core(Limits { spare_loopback: false, ..limits });
-        let place = SourcePlace::take(&counted, loopback).unwrap();
-        assert!(SourcePlace::take(&counted, loopback).is_err());
-        drop(place);
-        assert!(SourcePlace::take(&counted, loopback).is_ok());
-        assert!(counted.sources.0.lock().unwrap().is_empty());
+        let sources = Sources::default();
+        assert!(!sources.enter(loopback, &LiveLimits::new(&limits)).unwrap());
+        let counted = LiveLimits::new(&Limits { spare_loopback: false, ..limits });
+        assert!(sources.enter(loopback, &counted).unwrap());
+        assert!(sources.enter(loopback, &counted).is_err());
+        sources.leave(loopback);
+        assert!(sources.0.lock().unwrap().is_empty());
     }
 }

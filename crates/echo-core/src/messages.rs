@@ -4,12 +4,12 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 
+use crate::Error;
 use crate::connection::{Connection, Under, WRITE_BUFFER};
 use crate::conversation::Offer;
 use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
-use crate::Error;
 
 /// What [`Connection::poll_message`] found.
 enum Message {
@@ -59,7 +59,7 @@ impl Connection {
                 let whole = HEADER_LEN + header.len as usize;
                 if self.input.len() >= whole {
                     self.input.advance(HEADER_LEN);
-                    let payload = self.input.split_to(header.len as usize).freeze();
+                    let payload = self.input.take(header.len as usize);
                     self.count_answered(1);
                     self.frame_done();
                     return Poll::Ready(Ok(Some(Message::Whole(payload))));
@@ -95,7 +95,7 @@ impl Connection {
         }
         let len = self.rest().min(self.input.len());
         self.passage.remaining -= len as u32;
-        Poll::Ready(Ok(Some(self.input.split_to(len).freeze())))
+        Poll::Ready(Ok(Some(self.input.take(len))))
     }
 
     /// Collects `len` bytes of the payload under way, at most
@@ -111,7 +111,7 @@ impl Connection {
             }
         }
         self.passage.remaining -= len as u32;
-        Ok(self.input.split_to(len).freeze())
+        Ok(self.input.take(len))
     }
 
     /// Discards what is left of the frame under way.
@@ -144,7 +144,7 @@ impl Connection {
             return Err(Error::FrameTooLong { len, max: MAX_PAYLOAD_LEN });
         }
         self.send_header(Header { kind, len }).await?;
-        self.output.put_slice(payload);
+        self.output.put(payload);
         if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
     }
 
@@ -157,7 +157,7 @@ impl Connection {
             self.flush().await?;
         }
         self.output.reserve(HEADER_LEN + (header.len as usize).min(WRITE_BUFFER));
-        self.output.put_slice(&header.to_bytes());
+        self.output.put(&header.to_bytes());
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Connection {
     /// # Cancel safety
     /// The part is queued whole before the first wait.
     pub async fn send_chunk(&mut self, chunk: &[u8]) -> Result<(), Error> {
-        self.output.put_slice(chunk);
+        self.output.put(chunk);
         if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
     }
 

@@ -8,19 +8,19 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Sleep};
 
+use crate::Error;
 use crate::connection::Connection;
-use crate::gate::{Permit, SourcePlace};
+use crate::gate::Permit;
 use crate::listener::{AcceptFault, Listener};
 use crate::service::{Scope, Service};
 use crate::stats::{Ended, Ending};
 use crate::stream::{Peer, Stream};
-use crate::Error;
 
 /// The first pause after an accept that failed for want of descriptors or memory; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
@@ -43,10 +43,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// It should end when [`Connection::recv`] returns `None`. In a drain it is aborted at the
     /// deadline.
-    fn run(
-        &self,
-        connection: &mut Connection,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// What became of the connections of one [`serve`].
@@ -94,42 +91,36 @@ pub struct ServeError {
 /// # Cancel safety
 /// Dropping the future aborts everything: the listener closes, open connections are reset.
 pub async fn serve<H: Handler>(
-    listener: Listener,
+    mut listener: Listener,
     service: &Service,
     handler: Arc<H>,
 ) -> Result<Report, ServeError> {
-    let mut serving = Serving {
+    let mut connections = Connections {
         scope: Arc::new(Scope::new(service)),
-        listener,
         handler,
         tasks: JoinSet::new(),
         report: Report::default(),
         draining: false,
-        trouble: Seldom::default(),
         panics: Seldom::default(),
     };
-    let accepting = serving.accept_until_drained().await;
+    let accepting = accept_until_drained(&mut listener, &mut connections).await;
     if accepting.is_err() {
-        service.drain().start(FAILED_LISTENER_DRAIN);
+        service.drain.start(FAILED_LISTENER_DRAIN);
     }
     let began = Instant::now();
-    let mut report = serving.drain(accepting.is_ok()).await;
-    report.took = began.elapsed();
+    connections.start_drain();
+    listener.unlink();
+    if accepting.is_ok() && !listener.is_inherited() {
+        accept_queued(&mut listener, &mut connections).await;
+    }
+    // From here on a connect is refused.
+    drop(listener);
+    connections.wait().await;
+    let report = Report { took: began.elapsed(), ..connections.report };
     match accepting {
         Ok(()) => Ok(report),
         Err(source) => Err(ServeError { source, report }),
     }
-}
-
-struct Serving<H> {
-    scope: Arc<Scope>,
-    listener: Listener,
-    handler: Arc<H>,
-    tasks: JoinSet<Ending>,
-    report: Report,
-    draining: bool,
-    trouble: Seldom,
-    panics: Seldom,
 }
 
 enum Event {
@@ -138,70 +129,107 @@ enum Event {
     Accepted(Permit, io::Result<(Stream, Peer)>),
 }
 
-impl<H: Handler> Serving<H> {
-    /// Accepts until the drain starts, or the listener fails.
-    async fn accept_until_drained(&mut self) -> io::Result<()> {
-        let drain = self.scope.drain.clone();
-        let mut started = pin!(drain.started());
-        let mut backoff = Backoff::default();
-        let mut full = false;
-        loop {
-            match poll_fn(|cx| self.poll_event(cx, started.as_mut(), &mut backoff, &mut full)).await
-            {
-                Event::Drain => return Ok(()),
-                Event::Ended(ended) => {
-                    self.reap(ended);
-                    backoff.retry_now();
+/// Accepts until the drain starts, or the listener fails.
+async fn accept_until_drained<H: Handler>(
+    listener: &mut Listener,
+    connections: &mut Connections<H>,
+) -> io::Result<()> {
+    let scope = Arc::clone(&connections.scope);
+    let mut started = pin!(scope.drain.started());
+    let mut backoff = Backoff::default();
+    let mut trouble = Seldom::default();
+    let mut full = false;
+    loop {
+        let event = poll_fn(|cx| {
+            if started.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Drain);
+            }
+            // Reaping is finite, as nothing is spawned without an accept.
+            if let Poll::Ready(Some(ended)) = connections.tasks.poll_join_next(cx) {
+                return Poll::Ready(Event::Ended(ended));
+            }
+            ready!(backoff.poll(cx));
+            let Some(permit) = Permit::poll(&scope.core, cx) else {
+                if !std::mem::replace(&mut full, true) {
+                    scope.core.stats.gate_full.fetch_add(1, Relaxed);
                 }
-                Event::Accepted(permit, Ok((stream, peer))) => {
-                    backoff = Backoff::default();
-                    self.spawn(stream, peer, permit);
-                }
-                Event::Accepted(_, Err(error)) => {
-                    let fault = AcceptFault::of(&error);
-                    self.scope.core.stats.accept_failed(fault);
-                    match fault {
-                        AcceptFault::Connection => {}
-                        AcceptFault::Exhausted => {
-                            backoff.pause();
-                            if let Some(muted) = self.trouble.speak() {
-                                tracing::warn!(%error, muted, "cannot accept: raise the limit on open files, or lower the connection limit");
-                            }
+                return Poll::Pending;
+            };
+            full = false;
+            listener.poll_accept(cx).map(|accepted| Event::Accepted(permit, accepted))
+        });
+        match event.await {
+            Event::Drain => return Ok(()),
+            Event::Ended(ended) => {
+                connections.reap(ended);
+                backoff.retry_now();
+            }
+            Event::Accepted(permit, Ok((stream, peer))) => {
+                backoff = Backoff::default();
+                connections.spawn(stream, peer, permit);
+            }
+            Event::Accepted(_, Err(error)) => {
+                let fault = AcceptFault::of(&error);
+                scope.core.stats.accept_failed(fault);
+                match fault {
+                    AcceptFault::Connection => {}
+                    AcceptFault::Exhausted => {
+                        backoff.pause();
+                        if let Some(muted) = trouble.speak() {
+                            tracing::warn!(
+                                %error,
+                                muted,
+                                "cannot accept: raise the limit on open files, or lower the connection limit"
+                            );
                         }
-                        AcceptFault::Listener => return Err(error),
                     }
+                    AcceptFault::Listener => return Err(error),
                 }
             }
         }
     }
+}
 
-    fn poll_event(
-        &mut self,
-        cx: &mut Context<'_>,
-        started: Pin<&mut impl Future<Output = ()>>,
-        backoff: &mut Backoff,
-        full: &mut bool,
-    ) -> Poll<Event> {
-        if started.poll(cx).is_ready() {
-            return Poll::Ready(Event::Drain);
+/// Takes in what the kernel had queued before the drain: those peers see a connection, and would see
+/// a reset. What finds no place is reset here, where it is counted.
+async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Connections<H>) {
+    let until = Instant::now() + QUEUE_TIME;
+    let core = Arc::clone(&connections.scope.core);
+    for _ in 0..listener.backlog() {
+        match listener.accept_queued() {
+            Ok(Some((stream, peer))) => match Permit::now(&core) {
+                Some(permit) if Instant::now() < until => connections.spawn(stream, peer, permit),
+                _ => {
+                    stream.reset_on_close();
+                    connections.report.reset_in_queue += 1;
+                    core.stats.reset_in_queue.fetch_add(1, Relaxed);
+                }
+            },
+            Ok(None) => return,
+            Err(error) => match AcceptFault::of(&error) {
+                AcceptFault::Connection => {}
+                // Descriptors come back as connections end.
+                AcceptFault::Exhausted if Instant::now() < until => {
+                    tokio::time::sleep(BACKOFF_MIN).await;
+                }
+                AcceptFault::Exhausted | AcceptFault::Listener => return,
+            },
         }
-        // Reaping first: finite, as nothing is spawned without an accept.
-        if let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
-            return Poll::Ready(Event::Ended(ended));
-        }
-        if backoff.poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let Some(permit) = Permit::poll(&self.scope.core, cx) else {
-            if !std::mem::replace(full, true) {
-                self.scope.core.stats.gate_full.fetch_add(1, Relaxed);
-            }
-            return Poll::Pending;
-        };
-        *full = false;
-        self.listener.poll_accept(cx).map(|accepted| Event::Accepted(permit, accepted))
+        tokio::task::coop::consume_budget().await;
     }
+}
 
+/// The connections of one listener.
+struct Connections<H> {
+    scope: Arc<Scope>,
+    handler: Arc<H>,
+    tasks: JoinSet<Ending>,
+    report: Report,
+    draining: bool,
+    panics: Seldom,
+}
+
+impl<H: Handler> Connections<H> {
     fn spawn(&mut self, stream: Stream, peer: Peer, permit: Permit) {
         self.report.accepted += 1;
         self.scope.core.stats.accepted.fetch_add(1, Relaxed);
@@ -211,12 +239,13 @@ impl<H: Handler> Serving<H> {
 
     fn reap(&mut self, ended: Result<Ending, JoinError>) {
         let ending = ended.unwrap_or_else(|error| {
-            if error.is_panic()
-                && let Some(muted) = self.panics.speak()
-            {
+            if !error.is_panic() {
+                return Ending::Forced;
+            }
+            if let Some(muted) = self.panics.speak() {
                 tracing::error!(muted, "a handler panicked; its connection was reset");
             }
-            if error.is_panic() { Ending::Panicked } else { Ending::Forced }
+            Ending::Panicked
         });
         self.scope.core.stats.ended(ending);
         if self.draining {
@@ -224,17 +253,15 @@ impl<H: Handler> Serving<H> {
         }
     }
 
-    async fn drain(mut self, listening: bool) -> Report {
+    fn start_drain(&mut self) {
+        tracing::debug!(open = self.tasks.len(), "draining");
         self.draining = true;
         self.scope.start_drain();
-        if listening && !self.listener.is_inherited() {
-            self.accept_queued().await;
-        }
-        let Self { scope, listener, .. } = &self;
-        tracing::debug!(listener = %listener.local_addr(), open = self.tasks.len(), "draining");
-        let drain = scope.drain.clone();
-        // Unlinks and closes: from here on a connect is refused.
-        self.listener.close();
+    }
+
+    /// Waits for every connection, and cuts what is left at the deadline.
+    async fn wait(&mut self) {
+        let drain = self.scope.drain.clone();
         let deadline = drain.deadline().unwrap_or_else(Instant::now) + ABORT_GRACE;
         let mut out_of_time = pin!(tokio::time::sleep_until(deadline));
         let mut cut = pin!(drain.cut_off());
@@ -243,7 +270,7 @@ impl<H: Handler> Serving<H> {
                 biased;
                 ended = self.tasks.join_next() => match ended {
                     Some(ended) => self.reap(ended),
-                    None => return self.report,
+                    None => return,
                 },
                 () = &mut cut => break,
                 () = &mut out_of_time => break,
@@ -253,46 +280,26 @@ impl<H: Handler> Serving<H> {
         while let Some(ended) = self.tasks.join_next().await {
             self.reap(ended);
         }
-        self.report
-    }
-
-    /// Takes in what the kernel had queued before the drain: its peers see a connection, and would
-    /// see a reset. What finds no place is reset here, where it is counted.
-    async fn accept_queued(&mut self) {
-        let until = Instant::now() + QUEUE_TIME;
-        for _ in 0..self.listener.backlog() {
-            match self.listener.accept_queued() {
-                Ok(Some((stream, peer))) => match Permit::now(&self.scope.core) {
-                    Some(permit) if Instant::now() < until => self.spawn(stream, peer, permit),
-                    _ => {
-                        stream.reset_on_close();
-                        self.report.reset_in_queue += 1;
-                        self.scope.core.stats.reset_in_queue.fetch_add(1, Relaxed);
-                    }
-                },
-                Ok(None) => return,
-                Err(error) => match AcceptFault::of(&error) {
-                    AcceptFault::Connection => {}
-                    // Descriptors come back as connections end.
-                    AcceptFault::Exhausted if Instant::now() < until => {
-                        tokio::time::sleep(BACKOFF_MIN).await;
-                    }
-                    AcceptFault::Exhausted | AcceptFault::Listener => return,
-                },
-            }
-            tokio::task::coop::consume_budget().await;
-        }
     }
 }
 
 /// One connection's task.
-async fn run<H: Handler>(mut connection: Box<Connection>, handler: Arc<H>) -> Ending {
-    let result = match connection.admit() {
-        Ok(()) => handler.run(&mut connection).await,
-        Err(error) => Err(error),
-    };
-    // Boxed: the rest of a connection's life is short and needs more room than all before.
-    Box::pin(connection.finish(result)).await
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and a task's size is paid by every idle connection"
+)]
+fn run<H: Handler>(
+    mut connection: Box<Connection>,
+    handler: Arc<H>,
+) -> impl Future<Output = Ending> + Send {
+    async move {
+        if let Err(error) = connection.admit() {
+            return connection.refused(&error);
+        }
+        let result = handler.run(&mut connection).await;
+        // Boxed: the rest of a connection's life is short, and needs more room than all before.
+        Box::pin(connection.finish(result)).await
+    }
 }
 
 /// The pause between accepts that fail for want of descriptors or memory.
@@ -315,7 +322,7 @@ impl Backoff {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(timer) = &mut self.timer {
-            std::task::ready!(timer.as_mut().poll(cx));
+            ready!(timer.as_mut().poll(cx));
             self.timer = None;
         }
         Poll::Ready(())

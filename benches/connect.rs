@@ -1,0 +1,52 @@
+//! Connection rate: connect, echo 64 bytes, close, with 16 connections open together.
+//!
+//! It exposes what a server does once per connection: accept, a task and its memory, limits, the
+//! orderly close. The naive servers drop the socket and are done; echo-core counts the connection
+//! in and out, and closes so that no reply is lost. The epoll loop shows the kernel's share, which
+//! is most of it over TCP.
+//!
+//! Each TCP connection leaves a port in TIME_WAIT on the client's side; over loopback Linux uses
+//! them again after a second (`net.ipv4.tcp_tw_reuse` is 2 by default).
+
+#![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
+#![allow(missing_docs, reason = "what criterion's macros make is not documented")]
+
+use std::time::Duration;
+
+use benches::{Churn, Server, Transport, pin_client};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+
+const AT_A_TIME: usize = 16;
+const SIZE: usize = 64;
+
+fn connect(criterion: &mut Criterion) {
+    pin_client();
+    for transport in Transport::ALL {
+        let mut group = criterion.benchmark_group(format!("connect/{}", transport.name()));
+        group.throughput(Throughput::Elements(1));
+        group.sampling_mode(SamplingMode::Flat);
+        for server in Server::ALL {
+            // Begun by the first sample, so that what is filtered out starts nothing.
+            let mut started = None;
+            group.bench_function(server.name(), |bencher| {
+                let (_, client) = started.get_or_insert_with(|| {
+                    let server = server.start(transport).expect("server starts");
+                    let client = Churn::new(&server, AT_A_TIME, SIZE);
+                    (server, client)
+                });
+                bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(20);
+    targets = connect
+}
+criterion_main!(benches);

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::num::NonZeroU32;
 
-use echo_core::{ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Reason};
+use echo_core::{ErrorCode, ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Reason};
 
 use crate::escape::escape;
 use crate::failure::Failure;
@@ -282,10 +282,19 @@ impl Answers {
 
 /// What an ERROR frame says.
 pub(crate) fn refusal(payload: &[u8]) -> Failure {
-    Failure::Refused(match ErrorFrame::parse(payload) {
-        Ok(error) => format!("the server says: {} ({:?})", escape(&error.text), error.code),
-        Err(malformed) => format!("the server sent an ERROR, but a {malformed}"),
-    })
+    let Ok(error) = ErrorFrame::parse(payload) else {
+        return Failure::Refused("the server sent a malformed ERROR frame".to_owned());
+    };
+    let code = match error.code {
+        ErrorCode::TooLong => "too long",
+        ErrorCode::UnexpectedKind => "unexpected kind",
+        ErrorCode::Malformed => "malformed",
+        ErrorCode::TimedOut => "timed out",
+        _ => "unknown",
+    };
+    let number = error.code.code();
+    let text = escape(&error.text);
+    Failure::Refused(format!("the server says: {text} (error {number}, {code})"))
 }
 
 /// Why a server says GOAWAY.

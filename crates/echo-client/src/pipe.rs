@@ -152,11 +152,12 @@ impl Pipe {
         let left = self.answers.goaway();
         if bytes.is_empty() || left.is_some() {
             self.look_for_the_end(stdin)?;
-            let well = self.answers.is_complete()
-                && !self.answers.is_inside_frame()
-                && !matches!(self.sending, Sending::Open);
-            if !well {
+            let complete = self.answers.is_complete() && !self.answers.is_inside_frame();
+            if !complete || matches!(self.sending, Sending::Open) {
                 return Err(match (left, &self.sending) {
+                    (Some(left), _) if complete => {
+                        Failure::ClosedEarly(format!("{left}, stdin was still open"))
+                    }
                     (Some(left), _) => Failure::ClosedEarly(left),
                     (None, Sending::Broken(error)) => self.lost(error),
                     (None, _) => self.early("the server ended the stream"),

@@ -264,6 +264,16 @@ fn names_a_drain() {
     let ended = pipe(&[&target], b"abcdefghij");
     ended.failed("closed early: the server drains: 1 of 3 frames answered\n");
     assert_eq!(ended.stdout, b"abcd");
+    // Stdin had more to come.
+    let target = serve(|mut stream| {
+        greet(&mut stream, 4);
+        let frame = read_frame(&mut stream, 4);
+        stream.write_all(&frame).unwrap();
+        stream.write_all(GOAWAY).unwrap();
+        linger(stream);
+    });
+    let told = "closed early: the server drains: 1 of 1 frames answered, stdin was still open\n";
+    pipe_open(&[&target], b"abcd").failed(told);
     // Nothing is missing when all had been answered and stdin had ended.
     let target = serve(|mut stream| {
         greet(&mut stream, 4);
@@ -287,7 +297,7 @@ fn shows_what_an_error_frame_says() {
         linger(stream);
     });
     let ended = pipe_open(&[&target], b"hello");
-    ended.failed("refused: the server says: too big \\u{1b}[31m\\u{202e} (TooLong)\n");
+    ended.failed("refused: the server says: too big \\u{1b}[31m\\u{202e} (error 1, too long)\n");
 }
 
 #[test]

@@ -121,7 +121,10 @@ fn an_error_frame_says_what_is_wrong() {
     let error = control(Kind::ERROR, b"\0\x01\0no\x1b[2J");
     let (verified, outcome) = check(&mut answers, &[&sent[..8], &error].concat());
     assert_eq!(verified, b"abcd");
-    assert_eq!(outcome, Err("refused: the server says: no\\u{1b}[2J (TooLong)".to_owned()));
+    assert_eq!(
+        outcome,
+        Err("refused: the server says: no\\u{1b}[2J (error 1, too long)".to_owned())
+    );
     let (mut answers, _) = asked(FRAMED, b"ab");
     assert!(check(&mut answers, &control(Kind::ERROR, b"")).1.is_err());
     let (mut answers, _) = asked(FRAMED, b"ab");

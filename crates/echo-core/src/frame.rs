@@ -102,6 +102,8 @@ impl Header {
 pub struct Passage {
     /// Payload bytes of the frame under way that have not been seen yet.
     pub remaining: u32,
+    /// What the last header declared.
+    pub declared: u32,
 }
 
 /// Why [`Passage::scan`] stopped.
@@ -150,6 +152,7 @@ impl Passage {
             }
             at += HEADER_LEN;
             self.remaining = header.len;
+            self.declared = header.len;
             frames += u64::from(header.len == 0);
         }
     }

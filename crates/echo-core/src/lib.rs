@@ -1,18 +1,40 @@
-//! The core of an echo service: framed codec, accept loop, per-connection task, limits and drain.
+//! The core of an echo service on Tokio: framed codec, accept loop, per-connection task, limits and
+//! a drain that loses nothing. Bring your own [`Handler`] and it is the core of any stream service.
+//!
+//! The caller owns the listener, the trigger, the limits and the handler. This crate installs no
+//! signal handler, reads no environment, prints nothing and never exits.
+
 #![forbid(unsafe_code)]
 
-mod drain;
+// In the order of a connection's life.
 mod endpoint;
-mod error;
-mod frame;
-mod limits;
 mod listener;
+mod serve;
+mod gate;
+mod service;
 mod stream;
+mod connection;
+mod buffer;
+mod deadline;
+mod echo;
+mod messages;
+mod conversation;
+mod frame;
+mod finish;
+mod drain;
+mod limits;
+mod stats;
+mod error;
 
+pub use connection::Connection;
 pub use drain::Drain;
+pub use echo::{Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::*;
 pub use limits::Limits;
-pub use listener::LocalAddr;
+pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
+pub use serve::{Handler, Report, ServeError, serve};
+pub use service::Service;
+pub use stats::{Ended, Snapshot};
 pub use stream::Peer;

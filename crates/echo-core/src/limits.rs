@@ -1,6 +1,5 @@
 //! The bound on every resource that a peer can use. There is no "unlimited".
 
-#![allow(dead_code)]
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -124,8 +123,8 @@ impl LiveLimits {
     }
 
     /// How long the peer may take to read `unwritten` bytes.
-    pub(crate) fn write(&self, unwritten: usize) -> Duration {
-        Duration::from_millis(self.write_ms.load(Relaxed)) + self.at_min_rate(unwritten as u64)
+    pub(crate) fn write(&self, unwritten: u32) -> Duration {
+        Duration::from_millis(self.write_ms.load(Relaxed)) + self.at_min_rate(u64::from(unwritten))
     }
 
     pub(crate) fn linger(&self) -> Duration {

@@ -1,8 +1,240 @@
-//! Sockets that accept connections.
-use crate::endpoint::UnixName;
-use std::net::SocketAddr;
-/// The address a listener is bound to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+//! Sockets that accept connections: bound here, inherited, or in memory.
+
+mod fault;
+mod memory;
+#[cfg(test)]
+mod tests;
+mod unix;
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::endpoint::{Address, Endpoint, UnixName};
+use crate::stream::{Peer, Stream};
+
+pub use fault::AcceptFault;
+pub use memory::Connector;
+
+/// How many ports are tried when port 0 has to become the same free port on several addresses.
+const PORT_TRIES: u32 = 16;
+
+/// Options of a listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// How many connections may wait to be accepted (4,096). The kernel cuts it to
+    /// `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Whether replies go out at once instead of waiting for more (true).
+    pub nodelay: bool,
+    /// After how much silence the kernel asks whether the peer is still there (60 s); `None` never
+    /// asks. A peer that has gone is found after twice that time.
+    pub keepalive: Option<Duration>,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, nodelay: true, keepalive: Some(Duration::from_secs(60)) }
+    }
+}
+
+/// A socket that accepts connections, or a queue in memory that plays one.
+///
+/// Dropped, it closes the socket, which resets what still waits in its queue. A Unix path is
+/// unlinked before that, if this listener made it and the file there is still the one it made: as
+/// long as the socket is open, no other program takes the path for a stale one and no file system
+/// gives its inode to another file.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    local_addr: LocalAddr,
+    backlog: u32,
+    inherited: bool,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    /// The path comes first, so that it is dropped first.
+    Unix(Option<unix::SocketPath>, UnixListener),
+    Memory(memory::Queue),
+}
+
+impl Listener {
+    /// Binds every address of `endpoint`, with the same port on each; port 0 becomes a free one.
+    ///
+    /// Of several addresses those that this host does not have are left out, as `::1` of
+    /// `localhost` where IPv6 is off.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub async fn bind(endpoint: &Endpoint, options: &SocketOptions) -> io::Result<Vec<Self>> {
+        match &endpoint.address {
+            Address::Unix(name) => Ok(vec![Self::bind_unix(name, endpoint.perm, options)?]),
+            Address::Tcp { port, .. } => {
+                let addrs = endpoint.resolve().await?;
+                // The port that the first address got may be taken on another.
+                let mut tries = if *port == 0 { PORT_TRIES } else { 1 };
+                loop {
+                    tries -= 1;
+                    match bind_each(&addrs, options) {
+                        Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+                        result => return result,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Binds a TCP address. `[::]` takes IPv4 connections too, other IPv6 addresses do not.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn bind_tcp(addr: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
+        let socket = tcp_socket(addr, options).map_err(|error| tcp_error(addr, &error))?;
+        let local_addr = local_addr(&socket)?;
+        let socket = Socket::Tcp(TcpListener::from_std(socket.into())?);
+        Ok(Self { socket, local_addr, backlog: options.backlog, inherited: false })
+    }
+
+    /// Binds a Unix path, with the permissions `perm` (else as the umask says), or an abstract
+    /// name. What keeps `options` for TCP is left aside.
+    ///
+    /// A socket file that nobody answers on is replaced; anything else at the path is an error. May
+    /// block for a second while another process binds in the same directory.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn bind_unix(
+        name: &UnixName,
+        perm: Option<u32>,
+        options: &SocketOptions,
+    ) -> io::Result<Self> {
+        let (path, socket) = unix::bind(name, perm, backlog(options)).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
+        })?;
+        let socket = Socket::Unix(path, UnixListener::from_std(socket.into())?);
+        let local_addr = LocalAddr::Unix(name.clone());
+        Ok(Self { socket, local_addr, backlog: options.backlog, inherited: false })
+    }
+
+    /// Takes over a listening TCP or Unix stream socket that somebody else made and may still hold.
+    /// Its path is never unlinked.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn inherited(fd: OwnedFd) -> io::Result<Self> {
+        let refused = |why: &str| {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("cannot use the inherited descriptor: {why}"),
+            ))
+        };
+        let socket = socket2::Socket::from(fd);
+        let (domain, kind) = match (socket.domain(), socket.r#type()) {
+            (Ok(domain), Ok(kind)) => (domain, kind),
+            (Err(error), _) | (_, Err(error)) => return refused(&error.to_string()),
+        };
+        if kind != Type::STREAM {
+            return refused("it is not a stream socket");
+        }
+        if !socket.is_listener()? {
+            return refused("it does not listen");
+        }
+        socket.set_cloexec(true)?;
+        socket.set_nonblocking(true)?;
+        let local_addr = local_addr(&socket)?;
+        let socket = match domain {
+            Domain::IPV4 | Domain::IPV6 => Socket::Tcp(TcpListener::from_std(socket.into())?),
+            Domain::UNIX => Socket::Unix(None, UnixListener::from_std(socket.into())?),
+            _ => return refused("it is neither TCP nor Unix"),
+        };
+        let backlog = SocketOptions::default().backlog;
+        Ok(Self { socket, local_addr, backlog, inherited: true })
+    }
+
+    /// A listener in memory, for tests and simulations, and what connects to it.
+    pub fn memory() -> (Self, Connector) {
+        let backlog = SocketOptions::default().backlog;
+        let (queue, connector) = memory::queue(backlog as usize);
+        let socket = Socket::Memory(queue);
+        (Self { socket, local_addr: LocalAddr::Memory, backlog, inherited: false }, connector)
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> &LocalAddr {
+        &self.local_addr
+    }
+
+    /// Waits for a connection. In memory, when nobody is left to connect, it waits for ever.
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
+        Poll::Ready(Ok(match &mut self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, addr) = ready!(listener.poll_accept(cx))?;
+                (Stream::Tcp(stream), tcp_peer(addr))
+            }
+            Socket::Unix(_, listener) => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                (Stream::Unix(stream), Peer::Unix)
+            }
+            Socket::Memory(queue) => (Stream::Memory(ready!(queue.poll_accept(cx))?), Peer::Memory),
+        }))
+    }
+
+    /// Takes a connection that has arrived, `None` if there is none. It asks the kernel, not the
+    /// reactor, which may not have heard of it yet: in a process that was stopped, for example.
+    pub(crate) fn accept_queued(&mut self) -> io::Result<Option<(Stream, Peer)>> {
+        let accepted = match &mut self.socket {
+            Socket::Tcp(listener) => SockRef::from(&*listener).accept(),
+            Socket::Unix(_, listener) => SockRef::from(&*listener).accept(),
+            Socket::Memory(queue) => {
+                let stream = queue.accept_queued()?;
+                return Ok(stream.map(|stream| (Stream::Memory(stream), Peer::Memory)));
+            }
+        };
+        let (socket, addr) = match accepted {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            accepted => accepted?,
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Some(match addr.as_socket() {
+            Some(addr) => (Stream::Tcp(TcpStream::from_std(socket.into())?), tcp_peer(addr)),
+            None => (Stream::Unix(UnixStream::from_std(socket.into())?), Peer::Unix),
+        }))
+    }
+
+    /// Unlinks the path of a Unix socket, if it is ours, so that nobody new finds the socket while
+    /// its queue is emptied.
+    pub(crate) fn unlink(&mut self) {
+        if let Socket::Unix(path, _) = &mut self.socket {
+            *path = None;
+        }
+    }
+
+    /// Whether somebody else made the socket, and may accept on it after us.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+
+    /// How many connections may wait to be accepted.
+    pub(crate) fn backlog(&self) -> u32 {
+        self.backlog
+    }
+}
+
+/// The address of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LocalAddr {
     /// TCP.
@@ -11,4 +243,99 @@ pub enum LocalAddr {
     Unix(UnixName),
     /// In this process.
     Memory,
+}
+
+/// `127.0.0.1:7777`, the path, `@` and the abstract name, or `memory`.
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(name) => name.fmt(f),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}
+
+/// Binds `addrs`, each with the port that the first one got.
+fn bind_each(addrs: &[SocketAddr], options: &SocketOptions) -> io::Result<Vec<Listener>> {
+    let mut bound: Vec<Listener> = Vec::with_capacity(addrs.len());
+    let mut absent = None;
+    for &(mut addr) in addrs {
+        if let Some(LocalAddr::Tcp(first)) = bound.first().map(Listener::local_addr) {
+            addr.set_port(first.port());
+        }
+        match Listener::bind_tcp(addr, options) {
+            Ok(listener) => bound.push(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => absent = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match absent {
+        Some(error) if bound.is_empty() => Err(error),
+        Some(error) => {
+            tracing::debug!(%error, "an address of the name was left out");
+            Ok(bound)
+        }
+        None => Ok(bound),
+    }
+}
+
+/// Linux hands nodelay and keepalive of the listening socket to each accepted one: no system call
+/// per connection.
+fn tcp_socket(addr: SocketAddr, options: &SocketOptions) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    // A restart need not wait for the TIME_WAIT of its predecessor's connections.
+    socket.set_reuse_address(true)?;
+    if let SocketAddr::V6(addr) = addr {
+        socket.set_only_v6(*addr.ip() != Ipv6Addr::UNSPECIFIED)?;
+    }
+    socket.set_tcp_nodelay(options.nodelay)?;
+    if let Some(silence) = options.keepalive {
+        // The kernel counts in seconds and refuses 0.
+        let at_least_one = |duration: Duration| duration.max(Duration::from_secs(1));
+        let keepalive = TcpKeepalive::new()
+            .with_time(at_least_one(silence))
+            .with_interval(at_least_one(silence / 4))
+            .with_retries(4);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(backlog(options))?;
+    Ok(socket)
+}
+
+fn tcp_error(addr: SocketAddr, error: &io::Error) -> io::Error {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let no_family = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT);
+    let kind = if no_family { AddrNotAvailable } else { error.kind() };
+    let advice = match kind {
+        AddrInUse => ": stop who listens there, or choose another port",
+        AddrNotAvailable => ": choose an address of this host",
+        PermissionDenied => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        _ => "",
+    };
+    io::Error::new(kind, format!("cannot listen on {addr}: {error}{advice}"))
+}
+
+fn backlog(options: &SocketOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
+fn local_addr(socket: &socket2::Socket) -> io::Result<LocalAddr> {
+    let addr = socket.local_addr()?;
+    if let Some(addr) = addr.as_socket() {
+        return Ok(LocalAddr::Tcp(addr));
+    }
+    Ok(LocalAddr::Unix(match addr.as_abstract_namespace() {
+        Some(name) => UnixName::Abstract(name.to_owned()),
+        None => UnixName::Path(addr.as_pathname().map(Path::to_owned).unwrap_or_default()),
+    }))
+}
+
+/// An IPv4 peer is one, through a dual-stack socket too: limits and logs see one form of it.
+fn tcp_peer(addr: SocketAddr) -> Peer {
+    Peer::Tcp(match addr.ip().to_canonical() {
+        ip if ip.is_ipv4() => SocketAddr::new(ip, addr.port()),
+        _ => addr,
+    })
 }

@@ -117,10 +117,7 @@ mod tests {
     fn over_long_frames_are_refused_both_ways() {
         let mut codec = FrameCodec::new(2);
         let mut src = BytesMut::from(&b"\0\0\0\x03"[..]);
-        assert!(matches!(
-            codec.decode(&mut src),
-            Err(Error::FrameTooLong { len: 3, max: 2 })
-        ));
+        assert!(matches!(codec.decode(&mut src), Err(Error::FrameTooLong { len: 3, max: 2 })));
         let mut dst = BytesMut::new();
         assert!(codec.encode(Frame::echo(&b"abc"[..]), &mut dst).is_err());
         assert!(dst.is_empty());

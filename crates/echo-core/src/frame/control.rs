@@ -124,6 +124,8 @@ pub enum Reason {
     Idle,
     /// The client broke the protocol; an ERROR said how.
     Error,
+    /// A frame did not arrive in time.
+    Stalled,
     /// A reason that this version does not know.
     Other(u16),
 }
@@ -134,6 +136,7 @@ impl Reason {
             Self::Drain => 0,
             Self::Idle => 1,
             Self::Error => 2,
+            Self::Stalled => 3,
             Self::Other(code) => code,
         }
     }
@@ -145,6 +148,7 @@ impl From<u16> for Reason {
             0 => Self::Drain,
             1 => Self::Idle,
             2 => Self::Error,
+            3 => Self::Stalled,
             other => Self::Other(other),
         }
     }
@@ -185,8 +189,6 @@ pub enum ErrorCode {
     UnexpectedKind,
     /// A control payload that cannot be read.
     Malformed,
-    /// The frame did not arrive in time.
-    TimedOut,
     /// A code that this version does not know.
     Other(u16),
 }
@@ -198,7 +200,6 @@ impl ErrorCode {
             Self::TooLong => 1,
             Self::UnexpectedKind => 2,
             Self::Malformed => 3,
-            Self::TimedOut => 4,
             Self::Other(code) => code,
         }
     }
@@ -210,7 +211,6 @@ impl From<u16> for ErrorCode {
             1 => Self::TooLong,
             2 => Self::UnexpectedKind,
             3 => Self::Malformed,
-            4 => Self::TimedOut,
             other => Self::Other(other),
         }
     }

@@ -1,0 +1,428 @@
+//! One connection: its state, and reading and writing under deadlines and the drain.
+//!
+//! The state is small and boxed, and an idle connection keeps no buffer: reads go into a buffer of
+//! the worker thread, and only what could not be processed or written at once stays here.
+//!
+//! The layers above: [`crate::messages`] (whole frames and the streaming seam), [`crate::echo`] (the
+//! pass-through), [`crate::conversation`] (control frames), [`crate::finish`] (the orderly end).
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep};
+
+use crate::buffer::Buffer;
+use crate::deadline::{Wait, deadline};
+use crate::frame::{HEADER_LEN, Kind, Passage};
+use crate::gate::Permit;
+use crate::service::Scope;
+use crate::stream::{Peer, Stream};
+use crate::{Error, frame};
+
+/// One read: what a connection takes from its socket at once. Larger buffers measured no gain.
+pub(crate) const READ_BUFFER: usize = 64 << 10;
+
+/// Unwritten bytes at which a connection stops taking in more.
+pub(crate) const WRITE_BUFFER: usize = 64 << 10;
+
+/// Bytes that one turn of a connection moves before it lets others run.
+pub(crate) const TURN: usize = 256 << 10;
+
+/// What the last pass of a drain reads at most: a sender that never pauses cannot hold it up.
+const LAST_PASS: u64 = 1 << 20;
+
+thread_local! {
+    /// The worker's read buffer: taken, used and given back within one poll.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER]);
+}
+
+/// Runs `f` with the worker's read buffer.
+#[inline]
+pub(crate) fn with_scratch<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| f(scratch))
+}
+
+/// What becomes of the payload of the frame under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Under {
+    /// No frame is under way, or only part of its header is here.
+    Nothing,
+    /// Its header went out already: if it is cut, only a reset says so.
+    Passing,
+    /// The handler takes it.
+    Taken,
+    /// It is refused: its payload is discarded.
+    Discarded,
+}
+
+/// One connection, lent to a [`Handler`](crate::Handler).
+#[derive(Debug)]
+pub struct Connection {
+    pub(crate) stream: Stream,
+    peer: Peer,
+    pub(crate) scope: Arc<Scope>,
+    /// Read and not yet processed: empty between turns but for control frames and whole-frame
+    /// handlers.
+    pub(crate) input: Buffer,
+    /// Processed and not yet written.
+    pub(crate) output: Buffer,
+    /// Up to three bytes of a header that passes through.
+    pub(crate) head: [u8; HEADER_LEN - 1],
+    pub(crate) head_len: u8,
+    pub(crate) under: Under,
+    /// The kind of the frame that was begun last by its header.
+    pub(crate) kind: Kind,
+    /// How much payload the frame under way declared, and how much of it is still to come.
+    pub(crate) passage: Passage,
+    /// When the frame under way, or a header, was first waited for.
+    pub(crate) began: Option<Instant>,
+    /// When the peer began to let us wait, and for how many bytes.
+    blocked: Option<(Instant, u32)>,
+    /// Frames answered.
+    pub(crate) answered: u64,
+    /// When the last read returned.
+    pub(crate) read_at: Instant,
+    /// Bytes read since the last wait.
+    pub(crate) moved: usize,
+    /// What the last pass may still read, once this connection has seen the drain.
+    last_pass: Option<u64>,
+    pub(crate) ended: bool,
+    pub(crate) said_hello: bool,
+    pub(crate) wants_control: bool,
+    /// Set by an orderly end; without it, dropping the connection resets it.
+    pub(crate) finished: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    slot: Option<u32>,
+    waker: Option<Waker>,
+    _permit: Permit,
+    /// Whether it is counted for its source.
+    counted: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Stream, peer: Peer, scope: Arc<Scope>, permit: Permit) -> Self {
+        Self {
+            stream,
+            peer,
+            scope,
+            input: Buffer::default(),
+            output: Buffer::default(),
+            head: [0; HEADER_LEN - 1],
+            head_len: 0,
+            under: Under::Nothing,
+            kind: Kind::ECHO,
+            passage: Passage::default(),
+            began: None,
+            blocked: None,
+            answered: 0,
+            read_at: Instant::now(),
+            moved: 0,
+            last_pass: None,
+            ended: false,
+            said_hello: false,
+            wants_control: false,
+            finished: false,
+            timer: None,
+            slot: None,
+            waker: None,
+            _permit: permit,
+            counted: false,
+        }
+    }
+
+    /// Counts the connection for its source. On its own task: the accept loop waits for nothing.
+    pub(crate) fn admit(&mut self) -> Result<(), Error> {
+        let core = &self.scope.core;
+        self.counted = core.sources.enter(self.peer, &core.limits)?;
+        Ok(())
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Frames that the peer sent and that were answered, or taken by [`recv`](Self::recv).
+    pub fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Whether the drain has reached this connection: what is here is still answered, then
+    /// [`recv`](Self::recv) returns `None`.
+    pub fn is_draining(&self) -> bool {
+        self.last_pass.is_some()
+    }
+
+    /// Reads into `buf`. 0 is the end: of the peer's stream, or in a drain of what may still be
+    /// read, which is the last pass and then `rest`, the rest of a frame under way.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        rest: usize,
+    ) -> Poll<Result<usize, Error>> {
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
+        if self.last_pass.is_none() && self.scope.is_draining() {
+            self.last_pass = Some(self.stream.queued().unwrap_or(LAST_PASS).min(LAST_PASS));
+        }
+        let cap = match self.last_pass {
+            None => buf.len(),
+            Some(0) => rest.min(buf.len()),
+            Some(left) => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
+        };
+        if cap == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            match self.stream.poll_read(cx, &mut buf[..cap]) {
+                Poll::Ready(Ok(read)) => {
+                    self.read_at = Instant::now();
+                    self.ended = read == 0;
+                    if let Some(left) = &mut self.last_pass {
+                        *left = left.saturating_sub(read as u64);
+                    }
+                    self.moved += read;
+                    self.scope.core.stats.read(read);
+                    return Poll::Ready(Ok(read));
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending if self.last_pass.is_some_and(|left| left > 0) && self.no_queue() => {
+                    // A stream that cannot say what it holds: what is not ready has not arrived.
+                    self.last_pass = Some(0);
+                    return self.poll_read(cx, buf, rest);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn no_queue(&self) -> bool {
+        self.stream.queued().is_none()
+    }
+
+    /// Appends what arrives to the input; `false` is the end, as in [`poll_read`](Self::poll_read).
+    /// Parks while nothing comes.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: usize,
+    ) -> Poll<Result<bool, Error>> {
+        if self.has_had_its_turn() {
+            return self.yield_now(cx);
+        }
+        let read = with_scratch(|scratch| {
+            let read = self.poll_read(cx, scratch, rest);
+            if let Poll::Ready(Ok(read)) = read {
+                self.input.put(&scratch[..read]);
+            }
+            read
+        });
+        match read {
+            Poll::Ready(read) => Poll::Ready(read.map(|read| read > 0)),
+            Poll::Pending => self.park(cx).map(Err),
+        }
+    }
+
+    /// Writes `bytes`; what the peer does not take now is kept as output.
+    #[inline]
+    pub(crate) fn write_through(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut bytes: &[u8],
+    ) -> Result<(), Error> {
+        debug_assert!(self.output.is_empty(), "what came first goes out first");
+        while !bytes.is_empty() {
+            match self.poll_write(cx, bytes) {
+                Poll::Ready(written) => bytes = &bytes[written?..],
+                Poll::Pending => {
+                    self.output = Buffer::from(bytes);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all output, and frees it. Parks while the peer does not read.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while !self.output.is_empty() {
+            let output = std::mem::take(&mut self.output);
+            let written = self.poll_write(cx, &output);
+            self.output = output;
+            match written {
+                Poll::Ready(written) => self.output.advance(written?),
+                Poll::Pending => return self.park(cx).map(Err),
+            }
+        }
+        self.output.release();
+        if let (Some((since, _)), Some(began)) = (self.blocked.take(), self.began) {
+            // While we could not write we did not read: that time was not the frame's.
+            self.began = Some(began + since.elapsed());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+        loop {
+            return match self.stream.poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => {
+                    Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()))
+                }
+                Poll::Ready(Ok(written)) => {
+                    self.scope.core.stats.wrote(written);
+                    Poll::Ready(Ok(written))
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+    }
+
+    /// Whether this connection has moved so much that others are due.
+    #[inline]
+    pub(crate) fn has_had_its_turn(&self) -> bool {
+        self.moved >= TURN
+    }
+
+    /// Lets others run, and comes back.
+    pub(crate) fn yield_now<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.moved = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Goes to wait: sees to it that the task wakes at its deadline and when the drain starts, and
+    /// fails when the deadline has passed.
+    ///
+    /// Timer and drain are polled only when they change, since the task's waker stays the same: a
+    /// wait costs a few comparisons.
+    pub(crate) fn park(&mut self, cx: &Context<'_>) -> Poll<Error> {
+        // A turn that has read something has just looked at the clock.
+        let now = if std::mem::take(&mut self.moved) > 0 { self.read_at } else { Instant::now() };
+        let wait = self.wait(now);
+        self.park_until(cx, wait, now)
+    }
+
+    fn wait(&mut self, now: Instant) -> Wait {
+        if !self.output.is_empty() {
+            let (began, unwritten) = *self.blocked.get_or_insert((now, self.output.len() as u32));
+            return Wait::Write { began, unwritten };
+        }
+        self.input.release();
+        if self.under != Under::Nothing || self.head_len > 0 || !self.input.is_empty() {
+            let began = *self.began.get_or_insert(self.read_at);
+            return Wait::Frame { began, declared: self.passage.declared };
+        }
+        Wait::Traffic { since: self.read_at }
+    }
+
+    pub(crate) fn park_until(&mut self, cx: &Context<'_>, wait: Wait, now: Instant) -> Poll<Error> {
+        let drain = if self.scope.is_draining() { self.scope.drain.deadline() } else { None };
+        let (until, why) = deadline(wait, &self.scope.core.limits, drain);
+        if until <= now {
+            return Poll::Ready(why.into());
+        }
+        let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !same {
+            self.waker = Some(cx.waker().clone());
+            self.slot = Some(self.scope.register(self.slot, cx.waker()));
+            if self.scope.is_draining() && self.last_pass.is_none() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let armed = timer.deadline();
+        if !same || armed <= now || until < armed {
+            if armed != until {
+                timer.as_mut().reset(until);
+            }
+            // Out of the task's budget: a timer that was not polled would never wake it.
+            let polled = Pin::new(&mut unconstrained(timer.as_mut()))
+                .poll(&mut Context::from_waker(cx.waker()));
+            if polled.is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Counts frames of this connection as answered.
+    #[inline]
+    pub(crate) fn count_answered(&mut self, frames: u64) {
+        self.answered += frames;
+        self.scope.core.stats.answered(frames);
+    }
+
+    /// The payload bytes of the frame under way that are still to come.
+    pub(crate) fn rest(&self) -> usize {
+        self.passage.remaining as usize
+    }
+
+    /// The frame under way is complete.
+    pub(crate) fn frame_done(&mut self) {
+        self.under = Under::Nothing;
+        self.passage = Passage::default();
+        self.began = None;
+    }
+
+    /// The longest ECHO payload allowed now.
+    #[inline]
+    pub(crate) fn max_frame(&self) -> u32 {
+        self.scope.core.limits.max_frame()
+    }
+
+    /// Moves the bytes of a begun header to the input, where whole frames are read from.
+    pub(crate) fn unstash_head(&mut self) {
+        if self.head_len > 0 {
+            let mut input = Buffer::from(&self.head[..usize::from(self.head_len)]);
+            input.put(&self.input);
+            self.input = input;
+            self.head_len = 0;
+        }
+    }
+
+    /// Keeps the begun header that ends a chunk.
+    #[inline]
+    pub(crate) fn stash_head(&mut self, bytes: &[u8]) {
+        self.head[..bytes.len()].copy_from_slice(bytes);
+        self.head_len = bytes.len() as u8;
+    }
+
+    /// Notes what went wrong in the counters, whether or not it ends the connection.
+    pub(crate) fn note(&self, error: &Error) {
+        self.scope.core.stats.wrong(error);
+    }
+
+    /// Nanoseconds from the service's start, for probe stamps.
+    pub(crate) fn stamp(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.scope.core.born);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            self.scope.unregister(slot);
+        }
+        if self.counted {
+            self.scope.core.sources.leave(self.peer);
+        }
+        if !self.finished {
+            // Aborted, panicked or failed: the peer must not take what it has for the whole.
+            self.stream.reset_on_close();
+        }
+    }
+}
+
+const _: () = assert!(frame::MAX_CONTROL_LEN as usize <= READ_BUFFER);

@@ -1,0 +1,300 @@
+//! The echo handler: its modes, and the pass-through that is its hot path.
+//!
+//! No payload is ever collected. A turn reads into the worker's buffer, approves headers where the
+//! stream is framed, and writes the very same bytes back; only an unwritten rest or up to three bytes
+//! of a header stay with the connection.
+
+use std::future::{Future, poll_fn};
+use std::task::{Context, Poll, ready};
+
+use crate::buffer::Buffer;
+use crate::connection::{Connection, Under, WRITE_BUFFER, with_scratch};
+use crate::conversation::Offer;
+use crate::endpoint::Mode;
+use crate::frame::{Features, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Stop};
+use crate::{Error, Handler};
+
+/// Echoes what comes, in one of three [`Mode`]s; frames of other kinds go to the extension `E`.
+#[derive(Clone, Debug, Default)]
+pub struct Echo<E = ()> {
+    mode: Mode,
+    greeting: String,
+    extension: E,
+}
+
+impl Echo {
+    /// An echo without extension.
+    pub fn new(mode: Mode) -> Self {
+        Self { mode, ..Self::default() }
+    }
+}
+
+impl<E> Echo<E> {
+    /// Text for people: a line of its own at the start of each raw connection (in [`Mode::Raw`]
+    /// only, so that every byte sent comes back first in the other modes), and part of the answer to
+    /// HELLO.
+    #[must_use]
+    pub fn greeting(self, greeting: impl Into<String>) -> Self {
+        Self { greeting: greeting.into(), ..self }
+    }
+
+    /// Hands AUTH and file frames to `extension`.
+    pub fn extended<Other: Extension>(self, extension: Other) -> Echo<Other> {
+        Echo { mode: self.mode, greeting: self.greeting, extension }
+    }
+}
+
+/// What a daemon adds to the conversation: answers to AUTH and file frames
+/// ([`Kind::is_extension`]).
+pub trait Extension: Send + Sync + 'static {
+    /// What one connection's conversation remembers.
+    type Session: Default + Send;
+
+    /// What the answer to HELLO says on top of [`Features::PROBE`].
+    fn features(&self) -> Features;
+
+    /// Answers one frame: reads its payload with [`Connection::chunk`], sends exactly one answer
+    /// with [`Connection::send_frame`] or [`Connection::send_header`]. Payload that it leaves is
+    /// discarded. An error ends the connection.
+    fn frame(
+        &self,
+        session: &mut Self::Session,
+        header: Header,
+        connection: &mut Connection,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// No extension: its frames get an ERROR.
+impl Extension for () {
+    type Session = ();
+
+    fn features(&self) -> Features {
+        Features::default()
+    }
+
+    async fn frame(&self, (): &mut (), header: Header, _: &mut Connection) -> Result<(), Error> {
+        Err(Error::UnexpectedKind(header.kind))
+    }
+}
+
+impl<E: Extension> Handler for Echo<E> {
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and a task's size is paid by every idle connection"
+    )]
+    fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
+        async move {
+            let mode = match self.mode {
+                Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
+                mode => Some(mode),
+            };
+            match mode {
+                Some(Mode::Raw) => {
+                    self.greet(connection);
+                    poll_fn(|cx| connection.poll_pass_raw(cx)).await
+                }
+                Some(_) => {
+                    let mut session = E::Session::default();
+                    while let Some(header) = poll_fn(|cx| connection.poll_pass_frames(cx)).await? {
+                        // Boxed: rare, and larger than all the rest of a connection's future.
+                        Box::pin(self.other(&mut session, header, connection)).await?;
+                    }
+                    Ok(())
+                }
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+impl<E: Extension> Echo<E> {
+    fn greet(&self, connection: &mut Connection) {
+        if self.mode == Mode::Raw && !self.greeting.is_empty() {
+            connection.output.put(self.greeting.as_bytes());
+            connection.output.put(b"\n");
+        }
+    }
+
+    async fn other(
+        &self,
+        session: &mut E::Session,
+        header: Header,
+        connection: &mut Connection,
+    ) -> Result<(), Error> {
+        let features = self.extension.features();
+        let offered = match header.kind {
+            Kind::AUTH => features.contains(Features::AUTH),
+            kind => kind.is_extension() && features.contains(Features::FILES),
+        };
+        if offered {
+            self.extension.frame(session, header, connection).await?;
+            connection.count_answered(1);
+            return connection.discard().await;
+        }
+        let offer = Offer { features: Features::PROBE.with(features), greeting: &self.greeting };
+        connection.answer(offer).await
+    }
+}
+
+/// What [`Connection::poll_pass`] came to.
+pub(crate) enum Step {
+    /// Bytes went through.
+    Passed,
+    /// A header that is not to be passed; its payload comes next.
+    Other(Header),
+    /// Nothing more is to be read.
+    End,
+}
+
+impl Connection {
+    /// Decides between raw and framed by the first bytes; `None` when nothing that decides comes
+    /// before the end.
+    fn poll_detect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Mode>, Error>> {
+        loop {
+            match (self.input.first(), self.input.first_chunk::<HEADER_LEN>()) {
+                (Some(0x00 | 0x80 | 0x83), Some(head)) => {
+                    let Header { kind, len } = Header::parse(*head);
+                    let max = if kind == Kind::HELLO { MAX_CONTROL_LEN } else { self.max_frame() };
+                    return Poll::Ready(Ok(Some(if len <= max {
+                        Mode::Framed
+                    } else {
+                        Mode::Raw
+                    })));
+                }
+                (None | Some(0x00 | 0x80 | 0x83), _) => {}
+                _ => return Poll::Ready(Ok(Some(Mode::Raw))),
+            }
+            if !ready!(self.poll_fill(cx, 0))? {
+                let raw = self.ended && !self.input.is_empty();
+                return Poll::Ready(Ok(raw.then_some(Mode::Raw)));
+            }
+        }
+    }
+
+    /// Passes everything through, to the end.
+    fn poll_pass_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.input.is_empty() {
+            let input = std::mem::take(&mut self.input);
+            self.output.put(&input);
+        }
+        loop {
+            ready!(self.poll_flush(cx))?;
+            if self.has_had_its_turn() {
+                return self.yield_now(cx);
+            }
+            let read = with_scratch(|scratch| {
+                let read = ready!(self.poll_read(cx, scratch, 0));
+                Poll::Ready(read.and_then(|read| {
+                    self.write_through(cx, &scratch[..read])?;
+                    Ok(read)
+                }))
+            });
+            match read {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(read) => _ = read?,
+                Poll::Pending => return self.park(cx).map(Err),
+            }
+        }
+    }
+
+    /// Passes ECHO frames through until another header comes; `None` at the end.
+    fn poll_pass_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Header>, Error>> {
+        loop {
+            match ready!(self.poll_pass(cx, usize::MAX))? {
+                Step::Passed => {}
+                Step::Other(header) => return Poll::Ready(Ok(Some(header))),
+                Step::End => return Poll::Ready(Ok(None)),
+            }
+        }
+    }
+
+    /// Passes at most `cap` bytes of ECHO frames through: first what was read already, then what one
+    /// read brings.
+    pub(crate) fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        cap: usize,
+    ) -> Poll<Result<Step, Error>> {
+        if !self.input.is_empty() {
+            if self.output.len() >= WRITE_BUFFER {
+                ready!(self.poll_flush(cx))?;
+            }
+            return Poll::Ready(Ok(self.pass_input(cap)));
+        }
+        ready!(self.poll_flush(cx))?;
+        if self.has_had_its_turn() {
+            return self.yield_now(cx);
+        }
+        let step = with_scratch(|scratch| {
+            let held = usize::from(self.head_len);
+            scratch[..held].copy_from_slice(&self.head[..held]);
+            let end = scratch.len().min(held.saturating_add(cap));
+            let read = match ready!(self.poll_read(cx, &mut scratch[held..end], self.rest())) {
+                Ok(read) => read,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            if read == 0 {
+                return Poll::Ready(Ok(Step::End));
+            }
+            self.head_len = 0;
+            Poll::Ready(self.pass_chunk(cx, &scratch[..held + read]))
+        });
+        match step {
+            Poll::Ready(Ok(Step::End)) if self.under == Under::Passing => {
+                Poll::Ready(Err(Error::Truncated))
+            }
+            Poll::Ready(step) => Poll::Ready(step),
+            Poll::Pending => self.park(cx).map(Err),
+        }
+    }
+
+    #[inline]
+    fn pass_chunk(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> Result<Step, Error> {
+        let (pass, stop) = self.scan(chunk);
+        self.write_through(cx, &chunk[..pass])?;
+        let rest = &chunk[pass..];
+        Ok(match stop {
+            Stop::Exhausted => {
+                self.stash_head(rest);
+                Step::Passed
+            }
+            Stop::Header(header) => {
+                self.input = Buffer::from(&rest[HEADER_LEN..]);
+                self.begin(header);
+                Step::Other(header)
+            }
+        })
+    }
+
+    fn pass_input(&mut self, cap: usize) -> Step {
+        let mut input = std::mem::take(&mut self.input);
+        let (pass, stop) = self.scan(&input[..input.len().min(cap)]);
+        self.output.put(&input[..pass]);
+        input.advance(pass);
+        match stop {
+            Stop::Exhausted if input.len() < HEADER_LEN && cap == usize::MAX => {
+                self.stash_head(&input)
+            }
+            Stop::Exhausted => self.input = input,
+            Stop::Header(header) => {
+                input.advance(HEADER_LEN);
+                self.input = input;
+                self.begin(header);
+                return Step::Other(header);
+            }
+        }
+        Step::Passed
+    }
+
+    #[inline]
+    fn scan(&mut self, chunk: &[u8]) -> (usize, Stop) {
+        let max = self.max_frame();
+        let scan = self.passage.scan(chunk, max);
+        if scan.frames > 0 {
+            self.count_answered(scan.frames);
+            self.began = None;
+        }
+        self.under = if self.passage.remaining > 0 { Under::Passing } else { Under::Nothing };
+        (scan.pass, scan.stop)
+    }
+}

@@ -1,0 +1,118 @@
+//! The end of a connection: everything written, FIN, then a read to the peer's end of stream.
+//!
+//! Closing a socket with unread input sends a reset, which destroys replies that are still on their
+//! way. So we read and discard what comes, bounded by time alone: a bound in bytes would cut the
+//! replies of a peer that has more in flight.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::connection::{Connection, Under, with_scratch};
+use crate::deadline::{Wait, deadline};
+use crate::frame::Reason;
+use crate::stats::Ending;
+
+impl Connection {
+    /// Ends a connection that is not let in: it is reset.
+    pub(crate) fn refused(&self, error: &Error) -> Ending {
+        self.note(error);
+        Ending::Failed
+    }
+
+    /// Ends the connection after its handler. What cannot end in order is reset when dropped.
+    pub(crate) async fn finish(&mut self, result: Result<(), Error>) -> Ending {
+        if let Err(error) = &result {
+            self.note(error);
+            tracing::debug!(peer = %self.peer(), %error, "connection failed");
+        }
+        let cut = self.under == Under::Passing;
+        let (reason, failed) = match &result {
+            Ok(()) => (Reason::Drain, false),
+            Err(Error::Idle) => (Reason::Idle, false),
+            Err(Error::DrainDeadline) => return Ending::Forced,
+            Err(Error::Io(_) | Error::WriteTimedOut | Error::SourceLimit) => return Ending::Failed,
+            Err(Error::FrameTimedOut) => (Reason::Stalled, true),
+            Err(_) => (Reason::Error, true),
+        };
+        if cut {
+            return Ending::Failed;
+        }
+        if !self.ended {
+            self.say_goaway(reason);
+        }
+        match self.close().await {
+            Ok(_) if failed => Ending::Failed,
+            Ok(ending) => ending,
+            Err(Error::DrainDeadline) => Ending::Forced,
+            Err(_) => Ending::Failed,
+        }
+    }
+
+    async fn close(&mut self) -> Result<Ending, Error> {
+        self.flush().await?;
+        // Nothing of ours is under way any more: what still comes is not ours to judge.
+        self.input.clear();
+        self.head_len = 0;
+        self.under = Under::Nothing;
+        if self.ended {
+            self.finished = true;
+            return Ok(Ending::Completed);
+        }
+        poll_fn(|cx| self.stream.poll_shutdown(cx)).await?;
+        let mut linger = Linger { began: Instant::now(), arrived: None };
+        let ending = poll_fn(|cx| self.poll_linger(cx, &mut linger)).await?;
+        self.finished = ending != Ending::Forced;
+        Ok(ending)
+    }
+
+    fn poll_linger(
+        &mut self,
+        cx: &mut Context<'_>,
+        linger: &mut Linger,
+    ) -> Poll<Result<Ending, Error>> {
+        let wait = Wait::Linger { began: linger.began };
+        loop {
+            if self.has_had_its_turn() {
+                return self.yield_now(cx);
+            }
+            let read = match with_scratch(|scratch| self.stream.poll_read(cx, scratch)) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    self.moved = 0;
+                    ready!(self.park_until(cx, wait, Instant::now()));
+                    return Poll::Ready(Ok(self.expired(linger)));
+                }
+            };
+            self.scope.core.stats.read(read);
+            if read == 0 {
+                return Poll::Ready(Ok(Ending::Completed));
+            }
+            self.moved += read;
+            let now = Instant::now();
+            linger.arrived = Some(now);
+            let drain = self.scope.drain.deadline();
+            if deadline(wait, &self.scope.core.limits, drain).0 <= now {
+                return Poll::Ready(Ok(Ending::Forced));
+            }
+        }
+    }
+
+    /// The peer has not closed in time: was it silent, or is it sending still?
+    fn expired(&self, linger: &Linger) -> Ending {
+        // A sender is caught between two bytes more often than not, so the last fifth counts.
+        let recent = self.scope.core.limits.linger() / 5;
+        let sending = linger.arrived.is_some_and(|at| at.elapsed() < recent)
+            || self.stream.queued().is_some_and(|bytes| bytes > 0);
+        if sending { Ending::Forced } else { Ending::Quiet }
+    }
+}
+
+/// A read to the peer's end of stream.
+struct Linger {
+    began: Instant,
+    /// When bytes last came.
+    arrived: Option<Instant>,
+}

@@ -1,0 +1,168 @@
+//! Who may come in: the connection limit that all listeners share, and the limit per source.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+
+use crate::Error;
+use crate::limits::LiveLimits;
+use crate::service::Core;
+use crate::stream::Peer;
+
+/// Counts open connections against the limit.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    open: AtomicUsize,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Gate {
+    /// Connections open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(SeqCst)
+    }
+
+    /// Wakes the listeners that found the gate full: a connection has ended, or the limit has
+    /// changed.
+    pub(crate) fn wake(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.drain(..).for_each(Waker::wake);
+    }
+
+    fn try_enter(&self, limit: usize) -> bool {
+        self.open.try_update(SeqCst, SeqCst, |open| (open < limit).then_some(open + 1)).is_ok()
+    }
+}
+
+/// One connection's place among all. Taken before accepting, so that a connection over the limit
+/// stays in the kernel's queue; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Core>);
+
+impl Permit {
+    /// Takes a place. `None` registers the task to be woken when one may be free.
+    ///
+    /// A place must not be held over a wait for a connection: with as many idle listeners as places
+    /// nobody could come in. So a listener takes one, looks into its queue, and gives it back.
+    pub(crate) fn poll(core: &Arc<Core>, cx: &mut Context<'_>) -> Option<Self> {
+        Self::now(core).or_else(|| {
+            let mut waiting = core.gate.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+            drop(waiting);
+            // A place freed before we were registered woke nobody.
+            Self::now(core)
+        })
+    }
+
+    /// Takes a place if there is one now.
+    pub(crate) fn now(core: &Arc<Core>) -> Option<Self> {
+        core.gate.try_enter(core.limits.max_connections()).then(|| Self(Arc::clone(core)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.gate.open.fetch_sub(1, SeqCst);
+        self.0.gate.wake();
+    }
+}
+
+/// How many connections each source has open. Its size is bounded by the connection limit, and its
+/// hash is keyed (SipHash), so nobody can choose addresses that collide.
+#[derive(Debug, Default)]
+pub(crate) struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+impl Sources {
+    /// Counts `peer` for its source: `false` where it has none that is counted, an error when the
+    /// source is at its limit.
+    pub(crate) fn enter(&self, peer: Peer, limits: &LiveLimits) -> Result<bool, Error> {
+        let Some(source) = source(peer) else { return Ok(false) };
+        if source.is_loopback() && limits.spare_loopback() {
+            return Ok(false);
+        }
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(source).or_insert(0);
+        if *count >= limits.max_per_source() {
+            return Err(Error::SourceLimit);
+        }
+        *count += 1;
+        Ok(true)
+    }
+
+    /// Takes back what [`enter`](Self::enter) counted.
+    pub(crate) fn leave(&self, peer: Peer) {
+        let Some(source) = source(peer) else { return };
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&source);
+            }
+        }
+    }
+}
+
+/// What counts as one source: an IPv4 address (mapped ones included), or an IPv6 /64, since whoever
+/// has one IPv6 address usually has 2^64.
+fn source(peer: Peer) -> Option<IpAddr> {
+    let Peer::Tcp(addr) = peer else { return None };
+    Some(match addr.ip().to_canonical() {
+        IpAddr::V6(ip) if !ip.is_loopback() => {
+            IpAddr::V6((u128::from(ip) & (u128::MAX << 64)).into())
+        }
+        ip => ip,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::{Drain, Limits, Service};
+
+    fn core(limits: Limits) -> Arc<Core> {
+        Arc::clone(&Service::new(limits, Drain::new()).core)
+    }
+
+    #[test]
+    fn the_limit_holds_and_a_place_comes_back() {
+        let core =
+            core(Limits { max_connections: NonZeroUsize::new(1).unwrap(), ..Limits::default() });
+        let cx = &mut Context::from_waker(Waker::noop());
+        let first = Permit::poll(&core, cx);
+        assert!(first.is_some() && Permit::poll(&core, cx).is_none());
+        drop(first);
+        assert!(Permit::poll(&core, cx).is_some());
+        assert_eq!(core.gate.open(), 0);
+    }
+
+    /// Fault 18: neither ports nor addresses within an IPv6 /64 make a new source.
+    #[test]
+    fn sources_are_prefixes_without_ports() {
+        let of = |addr: &str| source(Peer::Tcp(addr.parse().unwrap()));
+        assert_eq!(of("192.0.2.1:1"), of("192.0.2.1:2"));
+        assert_eq!(of("[::ffff:192.0.2.1]:1"), of("192.0.2.1:2"));
+        assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::ffff:ffff:ffff:ffff]:9"));
+        assert_ne!(of("[2001:db8::1]:1"), of("[2001:db8:0:1::1]:1"));
+        assert_eq!(source(Peer::Unix), None);
+    }
+
+    #[test]
+    fn loopback_is_spared_unless_asked() {
+        let limits = Limits { max_per_source: NonZeroUsize::MIN, ..Limits::default() };
+        let loopback = Peer::Tcp("127.0.0.1:9".parse().unwrap());
+        let sources = Sources::default();
+        assert!(!sources.enter(loopback, &LiveLimits::new(&limits)).unwrap());
+        let counted = LiveLimits::new(&Limits { spare_loopback: false, ..limits });
+        assert!(sources.enter(loopback, &counted).unwrap());
+        assert!(sources.enter(loopback, &counted).is_err());
+        sources.leave(loopback);
+        assert!(sources.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,181 @@
+//! Messages for handlers: whole frames with [`recv`](Connection::recv) and
+//! [`send`](Connection::send), and the seam under them, a header and then its payload in chunks.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use crate::Error;
+use crate::connection::{Connection, Under, WRITE_BUFFER};
+use crate::conversation::Offer;
+use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
+
+/// What [`Connection::poll_message`] found.
+enum Message {
+    /// A whole ECHO frame's payload.
+    Whole(Bytes),
+    /// Another frame's header was read; its payload comes next.
+    Other,
+}
+
+impl Connection {
+    /// Receives the payload of the next ECHO frame; `None` when the peer has sent its last, or when
+    /// the drain has come and everything that had arrived was received. Control frames are answered
+    /// on the way.
+    ///
+    /// Flushes before it waits, so that a burst of requests is answered with one write. The payload
+    /// shares a block with its neighbours: copy what is to be kept for long.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what has begun to arrive stays with the connection, and the next call goes on
+    /// with it.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            match self.under {
+                Under::Nothing => match poll_fn(|cx| self.poll_message(cx)).await? {
+                    Some(Message::Whole(payload)) => return Ok(Some(payload)),
+                    Some(Message::Other) => {}
+                    None => return Ok(None),
+                },
+                Under::Taken => Box::pin(self.answer(Offer::default())).await?,
+                Under::Passing => self.pass_rest().await?,
+                Under::Discarded => self.discard().await?,
+            }
+        }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
+        self.unstash_head();
+        loop {
+            let mut rest = 0;
+            if let Some(head) = self.input.first_chunk() {
+                let header = Header::parse(*head);
+                if header.kind != Kind::ECHO || header.len > self.max_frame() {
+                    self.input.advance(HEADER_LEN);
+                    self.begin(header);
+                    return Poll::Ready(Ok(Some(Message::Other)));
+                }
+                let whole = HEADER_LEN + header.len as usize;
+                if self.input.len() >= whole {
+                    self.input.advance(HEADER_LEN);
+                    let payload = self.input.take(header.len as usize);
+                    self.count_answered(1);
+                    self.frame_done();
+                    return Poll::Ready(Ok(Some(Message::Whole(payload))));
+                }
+                self.passage.declared = header.len;
+                rest = whole - self.input.len();
+            }
+            ready!(self.poll_flush(cx))?;
+            if !ready!(self.poll_fill(cx, rest))? {
+                return Poll::Ready(if rest > 0 { Err(Error::Truncated) } else { Ok(None) });
+            }
+        }
+    }
+
+    /// Takes the next chunk of the frame under way, as it arrives; `None` when its payload is
+    /// complete. An [`Extension`](crate::Extension) reads its frames with this.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is taken before it is returned.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        if self.rest() == 0 {
+            return Poll::Ready(Ok(None));
+        }
+        while self.input.is_empty() {
+            ready!(self.poll_flush(cx))?;
+            if !ready!(self.poll_fill(cx, self.rest()))? {
+                return Poll::Ready(Err(Error::Truncated));
+            }
+        }
+        let len = self.rest().min(self.input.len());
+        self.passage.remaining -= len as u32;
+        Poll::Ready(Ok(Some(self.input.take(len))))
+    }
+
+    /// Collects `len` bytes of the payload under way, at most
+    /// [`MAX_CONTROL_LEN`](crate::MAX_CONTROL_LEN).
+    pub(crate) async fn collect(&mut self, len: u32) -> Result<Bytes, Error> {
+        debug_assert!(len <= crate::frame::MAX_CONTROL_LEN && len <= self.passage.remaining);
+        let len = len as usize;
+        while self.input.len() < len {
+            self.flush().await?;
+            let rest = self.rest() - self.input.len();
+            if !poll_fn(|cx| self.poll_fill(cx, rest)).await? {
+                return Err(Error::Truncated);
+            }
+        }
+        self.passage.remaining -= len as u32;
+        Ok(self.input.take(len))
+    }
+
+    /// Discards what is left of the frame under way.
+    pub(crate) async fn discard(&mut self) -> Result<(), Error> {
+        self.under = Under::Discarded;
+        while self.chunk().await?.is_some() {}
+        self.frame_done();
+        Ok(())
+    }
+
+    /// Sends an ECHO frame. Queues it, and waits only while more than 64 KiB are unwritten.
+    ///
+    /// # Errors
+    /// [`Error::FrameTooLong`] when the payload is over
+    /// [`MAX_PAYLOAD_LEN`](crate::MAX_PAYLOAD_LEN).
+    ///
+    /// # Cancel safety
+    /// The frame is queued whole before the first wait: cancelling never tears or drops it.
+    pub async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.send_frame(Kind::ECHO, payload).await
+    }
+
+    /// Sends a frame of any kind, as [`send`](Self::send) does.
+    ///
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub async fn send_frame(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Error> {
+        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        if len > MAX_PAYLOAD_LEN {
+            return Err(Error::FrameTooLong { len, max: MAX_PAYLOAD_LEN });
+        }
+        self.send_header(Header { kind, len }).await?;
+        self.output.put(payload);
+        if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
+    }
+
+    /// Queues a header; its payload must follow with [`send_chunk`](Self::send_chunk).
+    ///
+    /// # Cancel safety
+    /// Cancelled, it has queued nothing.
+    pub async fn send_header(&mut self, header: Header) -> Result<(), Error> {
+        if self.output.len() >= WRITE_BUFFER {
+            self.flush().await?;
+        }
+        self.output.reserve(HEADER_LEN + (header.len as usize).min(WRITE_BUFFER));
+        self.output.put(&header.to_bytes());
+        Ok(())
+    }
+
+    /// Queues a part of a payload, and waits while more than 64 KiB are unwritten.
+    ///
+    /// # Cancel safety
+    /// The part is queued whole before the first wait.
+    pub async fn send_chunk(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        self.output.put(chunk);
+        if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
+    }
+
+    /// Writes what is queued. [`recv`](Self::recv) does so before it waits, and the end of a handler
+    /// does so as well.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what is unwritten stays queued.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+}

@@ -1,0 +1,349 @@
+//! The accept loop: lets connections in, runs each on its own task, and ends them all.
+//!
+//! Stop order: stop accepting, tell the connections, take in what the listener's queue holds, close
+//! the listener, wait for the connections until the drain's deadline, cut what is left, report.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, Sleep};
+
+use crate::Error;
+use crate::connection::Connection;
+use crate::gate::Permit;
+use crate::listener::{AcceptFault, Listener};
+use crate::service::{Scope, Service};
+use crate::stats::{Ended, Ending};
+use crate::stream::{Peer, Stream};
+
+/// The first pause after an accept that failed for want of descriptors or memory; it doubles.
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// The longest such pause: how late a service that has room again may notice.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a drain goes on taking in what the listener's queue holds.
+const QUEUE_TIME: Duration = Duration::from_millis(100);
+/// How much later than the drain's deadline a handler is aborted: connections that wait in
+/// [`Connection`] end by themselves at the deadline, and know in which way.
+const ABORT_GRACE: Duration = Duration::from_millis(50);
+/// What connections have left when their listener has failed: as long as a drain by default.
+const FAILED_LISTENER_DRAIN: Duration = Duration::from_secs(30);
+/// Trouble that lasts is logged this often.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a service does with one connection.
+pub trait Handler: Send + Sync + 'static {
+    /// Serves one connection, which is lent: when this returns, [`serve`] flushes and closes it in
+    /// order, so an early return loses nothing that was sent.
+    ///
+    /// It should end when [`Connection::recv`] returns `None`. In a drain it is aborted at the
+    /// deadline.
+    fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// What became of the connections of one [`serve`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Connections accepted in all.
+    pub accepted: u64,
+    /// How those ended that were open when the drain began or were accepted in it.
+    pub drained: Ended,
+    /// Connections in the listener's queue that the drain could not take in, and reset.
+    pub reset_in_queue: u64,
+    /// From the drain's start to the last connection's end.
+    pub took: Duration,
+}
+
+impl Report {
+    /// The report of both.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self {
+            accepted: self.accepted + other.accepted,
+            drained: self.drained.plus(other.drained),
+            reset_in_queue: self.reset_in_queue + other.reset_in_queue,
+            took: self.took.max(other.took),
+        }
+    }
+}
+
+/// The listening socket itself failed. Its connections were drained before this was returned.
+#[derive(Debug, thiserror::Error)]
+#[error("the listener failed: {source}")]
+pub struct ServeError {
+    /// What accept(2) said.
+    pub source: io::Error,
+    /// What became of the connections.
+    pub report: Report,
+}
+
+/// Serves `listener` until the service's drain has ended every connection.
+///
+/// All that a peer or the system can cause is counted ([`Service::stats`]) and ends in the
+/// [`Report`]; the only error is a listening socket that is itself broken.
+///
+/// # Cancel safety
+/// Dropping the future aborts everything: the listener closes, open connections are reset.
+pub async fn serve<H: Handler>(
+    mut listener: Listener,
+    service: &Service,
+    handler: Arc<H>,
+) -> Result<Report, ServeError> {
+    let mut connections = Connections {
+        scope: Arc::new(Scope::new(service)),
+        handler,
+        tasks: JoinSet::new(),
+        report: Report::default(),
+        draining: false,
+        panics: Seldom::default(),
+    };
+    let accepting = accept_until_drained(&mut listener, &mut connections).await;
+    if accepting.is_err() {
+        service.drain.start(FAILED_LISTENER_DRAIN);
+    }
+    let began = Instant::now();
+    connections.start_drain();
+    listener.unlink();
+    if accepting.is_ok() && !listener.is_inherited() {
+        accept_queued(&mut listener, &mut connections).await;
+    }
+    // From here on a connect is refused.
+    drop(listener);
+    connections.wait().await;
+    let report = Report { took: began.elapsed(), ..connections.report };
+    match accepting {
+        Ok(()) => Ok(report),
+        Err(source) => Err(ServeError { source, report }),
+    }
+}
+
+enum Event {
+    Drain,
+    Ended(Result<Ending, JoinError>),
+    Accepted(Permit, io::Result<(Stream, Peer)>),
+}
+
+/// Accepts until the drain starts, or the listener fails.
+async fn accept_until_drained<H: Handler>(
+    listener: &mut Listener,
+    connections: &mut Connections<H>,
+) -> io::Result<()> {
+    let scope = Arc::clone(&connections.scope);
+    let mut started = pin!(scope.drain.started());
+    let mut backoff = Backoff::default();
+    let mut trouble = Seldom::default();
+    let mut full = false;
+    loop {
+        let event = poll_fn(|cx| {
+            if started.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Drain);
+            }
+            // Reaping is finite, as nothing is spawned without an accept.
+            if let Poll::Ready(Some(ended)) = connections.tasks.poll_join_next(cx) {
+                return Poll::Ready(Event::Ended(ended));
+            }
+            ready!(backoff.poll(cx));
+            let Some(permit) = Permit::poll(&scope.core, cx) else {
+                if !std::mem::replace(&mut full, true) {
+                    scope.core.stats.gate_full.fetch_add(1, Relaxed);
+                }
+                return Poll::Pending;
+            };
+            full = false;
+            listener.poll_accept(cx).map(|accepted| Event::Accepted(permit, accepted))
+        });
+        match event.await {
+            Event::Drain => return Ok(()),
+            Event::Ended(ended) => {
+                connections.reap(ended);
+                backoff.retry_now();
+            }
+            Event::Accepted(permit, Ok((stream, peer))) => {
+                backoff = Backoff::default();
+                connections.spawn(stream, peer, permit);
+            }
+            Event::Accepted(_, Err(error)) => {
+                let fault = AcceptFault::of(&error);
+                scope.core.stats.accept_failed(fault);
+                match fault {
+                    AcceptFault::Connection => {}
+                    AcceptFault::Exhausted => {
+                        backoff.pause();
+                        if let Some(muted) = trouble.speak() {
+                            tracing::warn!(
+                                %error,
+                                muted,
+                                "cannot accept: raise the limit on open files, or lower the connection limit"
+                            );
+                        }
+                    }
+                    AcceptFault::Listener => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Takes in what the kernel had queued before the drain: those peers see a connection, and would see
+/// a reset. What finds no place is reset here, where it is counted.
+async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Connections<H>) {
+    let until = Instant::now() + QUEUE_TIME;
+    let core = Arc::clone(&connections.scope.core);
+    for _ in 0..listener.backlog() {
+        match listener.accept_queued() {
+            Ok(Some((stream, peer))) => match Permit::now(&core) {
+                Some(permit) if Instant::now() < until => connections.spawn(stream, peer, permit),
+                _ => {
+                    stream.reset_on_close();
+                    connections.report.reset_in_queue += 1;
+                    core.stats.reset_in_queue.fetch_add(1, Relaxed);
+                }
+            },
+            Ok(None) => return,
+            Err(error) => match AcceptFault::of(&error) {
+                AcceptFault::Connection => {}
+                // Descriptors come back as connections end.
+                AcceptFault::Exhausted if Instant::now() < until => {
+                    tokio::time::sleep(BACKOFF_MIN).await;
+                }
+                AcceptFault::Exhausted | AcceptFault::Listener => return,
+            },
+        }
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// The connections of one listener.
+struct Connections<H> {
+    scope: Arc<Scope>,
+    handler: Arc<H>,
+    tasks: JoinSet<Ending>,
+    report: Report,
+    draining: bool,
+    panics: Seldom,
+}
+
+impl<H: Handler> Connections<H> {
+    fn spawn(&mut self, stream: Stream, peer: Peer, permit: Permit) {
+        self.report.accepted += 1;
+        self.scope.core.stats.accepted.fetch_add(1, Relaxed);
+        let connection = Box::new(Connection::new(stream, peer, Arc::clone(&self.scope), permit));
+        self.tasks.spawn(run(connection, Arc::clone(&self.handler)));
+    }
+
+    fn reap(&mut self, ended: Result<Ending, JoinError>) {
+        let ending = ended.unwrap_or_else(|error| {
+            if !error.is_panic() {
+                return Ending::Forced;
+            }
+            if let Some(muted) = self.panics.speak() {
+                tracing::error!(muted, "a handler panicked; its connection was reset");
+            }
+            Ending::Panicked
+        });
+        self.scope.core.stats.ended(ending);
+        if self.draining {
+            self.report.drained.add(ending);
+        }
+    }
+
+    fn start_drain(&mut self) {
+        tracing::debug!(open = self.tasks.len(), "draining");
+        self.draining = true;
+        self.scope.start_drain();
+    }
+
+    /// Waits for every connection, and cuts what is left at the deadline.
+    async fn wait(&mut self) {
+        let drain = self.scope.drain.clone();
+        let deadline = drain.deadline().unwrap_or_else(Instant::now) + ABORT_GRACE;
+        let mut out_of_time = pin!(tokio::time::sleep_until(deadline));
+        let mut cut = pin!(drain.cut_off());
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.tasks.join_next() => match ended {
+                    Some(ended) => self.reap(ended),
+                    None => return,
+                },
+                () = &mut cut => break,
+                () = &mut out_of_time => break,
+            }
+        }
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            self.reap(ended);
+        }
+    }
+}
+
+/// One connection's task.
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and a task's size is paid by every idle connection"
+)]
+fn run<H: Handler>(
+    mut connection: Box<Connection>,
+    handler: Arc<H>,
+) -> impl Future<Output = Ending> + Send {
+    async move {
+        if let Err(error) = connection.admit() {
+            return connection.refused(&error);
+        }
+        let result = handler.run(&mut connection).await;
+        // Boxed: the rest of a connection's life is short, and needs more room than all before.
+        Box::pin(connection.finish(result)).await
+    }
+}
+
+/// The pause between accepts that fail for want of descriptors or memory.
+#[derive(Default)]
+struct Backoff {
+    last: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Backoff {
+    fn pause(&mut self) {
+        self.last = (self.last * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+        self.timer = Some(Box::pin(tokio::time::sleep(self.last)));
+    }
+
+    /// A connection has ended: there may be room.
+    fn retry_now(&mut self) {
+        self.timer = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Lets one event in a while be logged, and counts the others.
+#[derive(Default)]
+struct Seldom {
+    spoke: Option<Instant>,
+    muted: u64,
+}
+
+impl Seldom {
+    /// How many events were kept quiet since the last line, if it is time for one.
+    fn speak(&mut self) -> Option<u64> {
+        if self.spoke.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
+            self.muted += 1;
+            return None;
+        }
+        self.spoke = Some(Instant::now());
+        Some(std::mem::take(&mut self.muted))
+    }
+}

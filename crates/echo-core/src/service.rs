@@ -1,0 +1,130 @@
+//! What all listeners of a service share, and what the connections of one listener share.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use crate::gate::{Gate, Sources};
+use crate::limits::LiveLimits;
+use crate::stats::{Snapshot, Stats};
+use crate::{Drain, Limits};
+
+/// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
+/// clone.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub(crate) core: Arc<Core>,
+    pub(crate) drain: Drain,
+}
+
+impl Service {
+    /// A service with these limits that ends with this drain.
+    pub fn new(limits: Limits, drain: Drain) -> Self {
+        let core = Core {
+            limits: LiveLimits::new(&limits),
+            gate: Gate::default(),
+            sources: Sources::default(),
+            stats: Stats::default(),
+            born: Instant::now(),
+        };
+        Self { core: Arc::new(core), drain }
+    }
+
+    /// The same service for one listener, with a drain of its own under this one's.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { core: Arc::clone(&self.core), drain: self.drain.child() }
+    }
+
+    /// What ends this service.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Swaps the limits while running. Open connections see the new ones at their next wait.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.core.limits.store(limits);
+        self.core.gate.wake();
+    }
+
+    /// The counters at this moment.
+    pub fn stats(&self) -> Snapshot {
+        self.core.stats.snapshot(self.core.gate.open())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) limits: LiveLimits,
+    pub(crate) gate: Gate,
+    pub(crate) sources: Sources,
+    pub(crate) stats: Stats,
+    /// Probe stamps count from here.
+    pub(crate) born: Instant,
+}
+
+/// The connections of one listener: how the drain reaches them.
+///
+/// A flag, and the wakers of the waiting. A `CancellationToken` each would cost 200 bytes a
+/// connection and a lock per poll; a token for all would be one lock for all.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) core: Arc<Core>,
+    pub(crate) drain: Drain,
+    draining: AtomicBool,
+    wakers: Mutex<Wakers>,
+}
+
+#[derive(Debug, Default)]
+struct Wakers {
+    slots: Vec<Option<Waker>>,
+    free: Vec<u32>,
+}
+
+impl Scope {
+    pub(crate) fn new(service: &Service) -> Self {
+        Self {
+            core: Arc::clone(&service.core),
+            drain: service.drain.clone(),
+            draining: AtomicBool::new(false),
+            wakers: Mutex::default(),
+        }
+    }
+
+    /// Tells every connection that the drain has started.
+    pub(crate) fn start_drain(&self) {
+        self.draining.store(true, SeqCst);
+        let wakers = {
+            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            wakers.slots.iter_mut().filter_map(Option::take).collect::<Vec<_>>()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    #[inline]
+    pub(crate) fn is_draining(&self) -> bool {
+        // The lock in `register` orders it: whoever registers after `start_drain` has looked at the
+        // slots sees the flag.
+        self.draining.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Keeps `waker` for the drain, in `slot` or in a new one.
+    pub(crate) fn register(&self, slot: Option<u32>, waker: &Waker) -> u32 {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slot.or_else(|| wakers.free.pop()).unwrap_or_else(|| {
+            wakers.slots.push(None);
+            // Bounded by the connection limit, which is far below 2^32 descriptors.
+            (wakers.slots.len() - 1) as u32
+        });
+        wakers.slots[slot as usize] = Some(waker.clone());
+        slot
+    }
+
+    pub(crate) fn unregister(&self, slot: u32) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        wakers.slots[slot as usize] = None;
+        wakers.free.push(slot);
+    }
+}

@@ -1,0 +1,232 @@
+//! Live counters, exact at any moment and all but free: what is counted per turn goes to the
+//! worker's own cache line.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use crate::Error;
+use crate::listener::AcceptFault;
+
+/// How a connection ended. Every connection ends in exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Both sides closed in order.
+    Completed,
+    /// We closed in order, the peer stayed silent and never closed.
+    Quiet,
+    /// We cut it: at the drain's deadline, or while the peer went on sending past our FIN.
+    Forced,
+    /// The peer or the path failed, or broke a limit or the protocol.
+    Failed,
+    /// The handler panicked.
+    Panicked,
+}
+
+/// How many connections ended in which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ended {
+    /// Both sides closed in order.
+    pub completed: u64,
+    /// We closed in order, the peer stayed silent and never closed.
+    pub quiet: u64,
+    /// We cut it: at the drain's deadline, or while the peer went on sending past our FIN.
+    pub forced: u64,
+    /// The peer or the path failed, or broke a limit or the protocol.
+    pub failed: u64,
+    /// The handler panicked.
+    pub panicked: u64,
+}
+
+impl Ended {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.completed + self.quiet + self.forced + self.failed + self.panicked
+    }
+
+    pub(crate) fn add(&mut self, ending: Ending) {
+        *match ending {
+            Ending::Completed => &mut self.completed,
+            Ending::Quiet => &mut self.quiet,
+            Ending::Forced => &mut self.forced,
+            Ending::Failed => &mut self.failed,
+            Ending::Panicked => &mut self.panicked,
+        } += 1;
+    }
+
+    /// The sums of both.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            completed: self.completed + other.completed,
+            quiet: self.quiet + other.quiet,
+            forced: self.forced + other.forced,
+            failed: self.failed + other.failed,
+            panicked: self.panicked + other.panicked,
+        }
+    }
+}
+
+/// All counters of a service at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Connections open now.
+    pub active: usize,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// How they ended.
+    pub ended: Ended,
+    /// Frames answered, of every kind.
+    pub frames: u64,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+    /// How often a listener had to wait because the service was at its connection limit.
+    pub gate_full: u64,
+    /// Connections refused because their source was at its limit.
+    pub source_refused: u64,
+    /// Connections in a listener's queue that were reset by a drain.
+    pub reset_in_queue: u64,
+    /// Failed accepts that concern one connection only.
+    pub accept_connection: u64,
+    /// Failed accepts for want of descriptors or memory.
+    pub accept_exhausted: u64,
+    /// Frames over the limit.
+    pub too_long: u64,
+    /// Frames of a kind that has no place there.
+    pub unexpected_kind: u64,
+    /// Control frames that could not be read.
+    pub malformed: u64,
+    /// Streams that ended inside a frame.
+    pub truncated: u64,
+    /// Connections closed after the idle timeout.
+    pub idle: u64,
+    /// Frames that did not arrive in time.
+    pub frame_timeouts: u64,
+    /// Peers that did not read in time.
+    pub write_timeouts: u64,
+}
+
+/// Bytes and frames, counted by many workers at once. A line of its own for each: 128 bytes, since
+/// processors fetch cache lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Traffic {
+    frames: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// More than the cores of most machines; beyond that two workers share a line, which is slower but
+/// not wrong.
+const SHARDS: usize = 32;
+
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    traffic: [Traffic; SHARDS],
+    pub(crate) accepted: AtomicU64,
+    pub(crate) gate_full: AtomicU64,
+    pub(crate) source_refused: AtomicU64,
+    pub(crate) reset_in_queue: AtomicU64,
+    accept_connection: AtomicU64,
+    accept_exhausted: AtomicU64,
+    too_long: AtomicU64,
+    unexpected_kind: AtomicU64,
+    malformed: AtomicU64,
+    truncated: AtomicU64,
+    idle: AtomicU64,
+    frame_timeouts: AtomicU64,
+    write_timeouts: AtomicU64,
+    ended: [AtomicU64; 5],
+}
+
+thread_local! {
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Relaxed) % SHARDS
+    };
+}
+
+impl Stats {
+    fn shard(&self) -> &Traffic {
+        &self.traffic[SHARD.with(|shard| *shard)]
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, bytes: usize) {
+        self.shard().bytes_in.fetch_add(bytes as u64, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.shard().bytes_out.fetch_add(bytes as u64, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn answered(&self, frames: u64) {
+        self.shard().frames.fetch_add(frames, Relaxed);
+    }
+
+    pub(crate) fn ended(&self, ending: Ending) {
+        self.ended[ending as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn accept_failed(&self, fault: AcceptFault) {
+        match fault {
+            AcceptFault::Connection => self.accept_connection.fetch_add(1, Relaxed),
+            AcceptFault::Exhausted => self.accept_exhausted.fetch_add(1, Relaxed),
+            // Ends `serve`, whose error says so.
+            AcceptFault::Listener => 0,
+        };
+    }
+
+    /// Counts what went wrong on a connection, whether or not it ends by that.
+    pub(crate) fn wrong(&self, error: &Error) {
+        let counter = match error {
+            Error::FrameTooLong { .. } => &self.too_long,
+            Error::UnexpectedKind(_) => &self.unexpected_kind,
+            Error::Malformed(_) => &self.malformed,
+            Error::Truncated => &self.truncated,
+            Error::Idle => &self.idle,
+            Error::FrameTimedOut => &self.frame_timeouts,
+            Error::WriteTimedOut => &self.write_timeouts,
+            Error::SourceLimit => &self.source_refused,
+            Error::DrainDeadline | Error::Io(_) => return,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self, active: usize) -> Snapshot {
+        let sum = |field: fn(&Traffic) -> &AtomicU64| {
+            self.traffic.iter().map(|shard| field(shard).load(Relaxed)).sum()
+        };
+        let ended = |ending: Ending| self.ended[ending as usize].load(Relaxed);
+        Snapshot {
+            active,
+            accepted: self.accepted.load(Relaxed),
+            ended: Ended {
+                completed: ended(Ending::Completed),
+                quiet: ended(Ending::Quiet),
+                forced: ended(Ending::Forced),
+                failed: ended(Ending::Failed),
+                panicked: ended(Ending::Panicked),
+            },
+            frames: sum(|shard| &shard.frames),
+            bytes_in: sum(|shard| &shard.bytes_in),
+            bytes_out: sum(|shard| &shard.bytes_out),
+            gate_full: self.gate_full.load(Relaxed),
+            source_refused: self.source_refused.load(Relaxed),
+            reset_in_queue: self.reset_in_queue.load(Relaxed),
+            accept_connection: self.accept_connection.load(Relaxed),
+            accept_exhausted: self.accept_exhausted.load(Relaxed),
+            too_long: self.too_long.load(Relaxed),
+            unexpected_kind: self.unexpected_kind.load(Relaxed),
+            malformed: self.malformed.load(Relaxed),
+            truncated: self.truncated.load(Relaxed),
+            idle: self.idle.load(Relaxed),
+            frame_timeouts: self.frame_timeouts.load(Relaxed),
+            write_timeouts: self.write_timeouts.load(Relaxed),
+        }
+    }
+}

@@ -289,7 +289,6 @@ pub(crate) fn refusal(payload: &[u8]) -> Failure {
         ErrorCode::TooLong => "too long",
         ErrorCode::UnexpectedKind => "unexpected kind",
         ErrorCode::Malformed => "malformed",
-        ErrorCode::TimedOut => "timed out",
         _ => "unknown",
     };
     let number = error.code.code();
@@ -303,6 +302,7 @@ pub(crate) fn leaving(reason: Reason) -> String {
         Reason::Drain => "the server drains".to_owned(),
         Reason::Idle => "the server ends idle connections".to_owned(),
         Reason::Error => "the server saw a protocol error".to_owned(),
+        Reason::Stalled => "the server waited too long for a frame".to_owned(),
         other => format!("the server leaves ({other:?})"),
     }
 }

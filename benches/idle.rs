@@ -69,8 +69,7 @@ fn measure(server: Server, connections: usize) -> Result<(i64, i64)> {
     let mut warm_up = server.connect()?;
     exchange(&mut warm_up, SIZE)?;
     let before = server.resident_bytes()?;
-    let mut open =
-        (0..connections).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
+    let mut open = (0..connections).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
     // Accepts come in order: when the last connection is served, all are there.
     exchange(open.last_mut().context("no connection")?, 1)?;
     let connected = server.resident_bytes()?;

@@ -36,8 +36,9 @@ fn throughput(criterion: &mut Criterion) {
     for transport in Transport::ALL {
         for (connections, depth, size) in LOADS {
             let transport_name = transport.name();
-            let mut group = criterion
-                .benchmark_group(format!("throughput/{transport_name}/{connections}x{depth}x{size}-B"));
+            let mut group = criterion.benchmark_group(format!(
+                "throughput/{transport_name}/{connections}x{depth}x{size}-B"
+            ));
             group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes: size as u64 });
             // Samples of one length: in short ones filling and emptying the pipeline would weigh more.
             group.sampling_mode(SamplingMode::Flat);

@@ -17,7 +17,7 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use crate::buffer::Buffer;
-use crate::deadline::{Wait, deadline};
+use crate::deadline::{Wait, Why, deadline};
 use crate::frame::{HEADER_LEN, Kind, Passage};
 use crate::gate::Permit;
 use crate::service::Scope;
@@ -38,13 +38,18 @@ const LAST_PASS: u64 = 1 << 20;
 
 thread_local! {
     /// The worker's read buffer: taken, used and given back within one poll.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER]);
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `f` with the worker's read buffer.
 #[inline]
 pub(crate) fn with_scratch<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
-    SCRATCH.with_borrow_mut(|scratch| f(scratch))
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.is_empty() {
+            scratch.resize(READ_BUFFER, 0);
+        }
+        f(scratch)
+    })
 }
 
 /// What becomes of the payload of the frame under way.
@@ -97,6 +102,8 @@ pub struct Connection {
     /// Set by an orderly end; without it, dropping the connection resets it.
     pub(crate) finished: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the timer was last looked at for a [`Wait::Traffic`].
+    armed_for_traffic: bool,
     slot: Option<u32>,
     waker: Option<Waker>,
     _permit: Permit,
@@ -128,6 +135,7 @@ impl Connection {
             wants_control: false,
             finished: false,
             timer: None,
+            armed_for_traffic: false,
             slot: None,
             waker: None,
             _permit: permit,
@@ -252,7 +260,15 @@ impl Connection {
     }
 
     /// Writes all output, and frees it. Parks while the peer does not read.
+    #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.output.is_empty() && self.blocked.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_write_out(cx)
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while !self.output.is_empty() {
             let output = std::mem::take(&mut self.output);
             let written = self.poll_write(cx, &output);
@@ -306,7 +322,28 @@ impl Connection {
     ///
     /// Timer and drain are polled only when they change, since the task's waker stays the same: a
     /// wait costs a few comparisons.
+    #[inline]
     pub(crate) fn park(&mut self, cx: &Context<'_>) -> Poll<Error> {
+        if self.moved > 0 && self.is_armed_for_traffic(cx) {
+            self.moved = 0;
+            return Poll::Pending;
+        }
+        self.park_anew(cx)
+    }
+
+    /// Whether this is a wait for traffic like the one before: the timer is armed for that one's
+    /// deadline, which is earlier, and so will do.
+    #[inline]
+    fn is_armed_for_traffic(&self, cx: &Context<'_>) -> bool {
+        self.armed_for_traffic
+            && self.output.is_empty()
+            && self.is_between_frames()
+            && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            && self.timer.as_ref().is_some_and(|timer| self.read_at < timer.deadline())
+            && !self.scope.is_draining()
+    }
+
+    fn park_anew(&mut self, cx: &Context<'_>) -> Poll<Error> {
         // A turn that has read something has just looked at the clock.
         let now = if std::mem::take(&mut self.moved) > 0 { self.read_at } else { Instant::now() };
         let wait = self.wait(now);
@@ -319,11 +356,16 @@ impl Connection {
             return Wait::Write { began, unwritten };
         }
         self.input.release();
-        if self.under != Under::Nothing || self.head_len > 0 || !self.input.is_empty() {
+        if !self.is_between_frames() {
             let began = *self.began.get_or_insert(self.read_at);
             return Wait::Frame { began, declared: self.passage.declared };
         }
         Wait::Traffic { since: self.read_at }
+    }
+
+    #[inline]
+    fn is_between_frames(&self) -> bool {
+        self.under == Under::Nothing && self.head_len == 0 && self.input.is_empty()
     }
 
     pub(crate) fn park_until(&mut self, cx: &Context<'_>, wait: Wait, now: Instant) -> Poll<Error> {
@@ -332,6 +374,7 @@ impl Connection {
         if until <= now {
             return Poll::Ready(why.into());
         }
+        self.armed_for_traffic = why == Why::Idle;
         let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !same {
             self.waker = Some(cx.waker().clone());

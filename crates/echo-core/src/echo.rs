@@ -227,7 +227,9 @@ impl Connection {
         }
         let step = with_scratch(|scratch| {
             let held = usize::from(self.head_len);
-            scratch[..held].copy_from_slice(&self.head[..held]);
+            if held > 0 {
+                scratch[..held].copy_from_slice(&self.head[..held]);
+            }
             let end = scratch.len().min(held.saturating_add(cap));
             let read = match ready!(self.poll_read(cx, &mut scratch[held..end], self.rest())) {
                 Ok(read) => read,
@@ -255,7 +257,9 @@ impl Connection {
         let rest = &chunk[pass..];
         Ok(match stop {
             Stop::Exhausted => {
-                self.stash_head(rest);
+                if !rest.is_empty() {
+                    self.stash_head(rest);
+                }
                 Step::Passed
             }
             Stop::Header(header) => {

@@ -1,5 +1,4 @@
-//! The core of an echo service on Tokio: framed codec, accept loop, per-connection task, limits and
-//! a drain that loses nothing. Bring your own [`Handler`] and it is the core of any stream service.
+#![doc = include_str!("../README.md")]
 //!
 //! The caller owns the listener, the trigger, the limits and the handler. This crate installs no
 //! signal handler, reads no environment, prints nothing and never exits.

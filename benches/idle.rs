@@ -8,8 +8,6 @@
 //! Each figure comes from a fresh process, this program started again as the server, because freed
 //! memory stays with a process.
 
-#![allow(missing_docs, reason = "a program has no interface")]
-
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -69,8 +67,7 @@ fn measure(server: Server, connections: usize) -> Result<(i64, i64)> {
     let mut warm_up = server.connect()?;
     exchange(&mut warm_up, SIZE)?;
     let before = server.resident_bytes()?;
-    let mut open =
-        (0..connections).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
+    let mut open = (0..connections).map(|_| server.connect()).collect::<Result<Vec<_>>>()?;
     // Accepts come in order: when the last connection is served, all are there.
     exchange(open.last_mut().context("no connection")?, 1)?;
     let connected = server.resident_bytes()?;

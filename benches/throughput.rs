@@ -13,7 +13,6 @@
 //! - **1,000 × 1 × 64 B** shows the memory and queues behind a connection.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
-#![allow(missing_docs, reason = "what criterion's macros make is not documented")]
 
 use std::time::Duration;
 
@@ -36,8 +35,9 @@ fn throughput(criterion: &mut Criterion) {
     for transport in Transport::ALL {
         for (connections, depth, size) in LOADS {
             let transport_name = transport.name();
-            let mut group = criterion
-                .benchmark_group(format!("throughput/{transport_name}/{connections}x{depth}x{size}-B"));
+            let mut group = criterion.benchmark_group(format!(
+                "throughput/{transport_name}/{connections}x{depth}x{size}-B"
+            ));
             group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes: size as u64 });
             // Samples of one length: in short ones filling and emptying the pipeline would weigh more.
             group.sampling_mode(SamplingMode::Flat);

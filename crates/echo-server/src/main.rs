@@ -1,2 +1,53 @@
-//! x
-fn main() {}
+//! The echo daemon: TCP and Unix sockets in, the same bytes out, and a stop that loses nothing.
+#![forbid(unsafe_code)]
+
+mod args;
+mod bind;
+mod daemon;
+mod exit;
+mod healthcheck;
+mod logging;
+mod open_files;
+mod signals;
+mod stderr;
+mod units;
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use args::{Arguments, Task};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse_from(env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => return fail(&args::usage(&error)),
+        Err(help) => {
+            // To a reader that may have gone, as `head` does.
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    match &arguments.task {
+        None => match daemon::run(&arguments) {
+            Ok(code) => ExitCode::from(code),
+            Err(failure) => fail(&failure),
+        },
+        Some(Task::Healthcheck { target, timeout }) => {
+            let target = target.as_ref().or_else(|| arguments.listen.first());
+            match healthcheck::run(target.map_or(args::DEFAULT_LISTEN, String::as_str), *timeout) {
+                Ok(healthy) => {
+                    let _ = writeln!(io::stdout(), "{healthy}");
+                    ExitCode::SUCCESS
+                }
+                Err(failure) => fail(&failure),
+            }
+        }
+    }
+}
+
+fn fail(failure: &exit::Failure) -> ExitCode {
+    // Stderr may be closed; the code tells as well.
+    let _ = io::stderr().write_all(failure.line().as_bytes());
+    ExitCode::from(failure.code)
+}

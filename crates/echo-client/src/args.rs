@@ -1,0 +1,178 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use echo_core::{Address, Endpoint};
+
+/// Copies stdin through an echo server to stdout and checks every byte of it on the way.
+///
+/// PRODUCER | echo-client HOST > COPY sends and receives at the same time, ends its side when stdin
+/// ends, and succeeds only if all came back, equal, before the server ended its side. On a terminal
+/// it does the same, line by line.
+///
+/// Exit status: 0 if all was answered and equal, or if whoever reads stdout has closed it; 1 if
+/// something was lost, different, refused, unresolved or timed out, as one line on stderr says; 64
+/// for a wrong command line; 130 after Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "echo-client", version)]
+pub(crate) struct Args {
+    /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
+    /// any RFC 862 server. ?mode=raw does without the first exchange on tcp: and unix: too
+    #[arg(default_value = "tcp://127.0.0.1:7777", value_parser = target)]
+    pub(crate) target: Endpoint,
+
+    /// Connect to IPv4 addresses only
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+
+    /// Connect to IPv6 addresses only
+    #[arg(short = '6')]
+    pub(crate) ipv6: bool,
+
+    /// Connect from this address of this host
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) source: Option<IpAddr>,
+
+    /// How long one attempt to connect may take, over all addresses of the name
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = timeout)]
+    pub(crate) connect_timeout: Duration,
+
+    /// How long the server may be silent while an answer is due
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+
+    /// How long to keep trying to connect, at the start only; 0 is one try
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
+    pub(crate) retry: Duration,
+
+    /// Say nothing on stderr but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+impl Args {
+    /// Reads the command line. The error may be a wish for help or the version.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let args = Self::try_parse()?;
+        let wrong = |what| Err(Self::command().error(ErrorKind::ArgumentConflict, what));
+        let tcp_only = args.ipv4 || args.ipv6 || args.source.is_some();
+        if tcp_only && !matches!(args.target.address, Address::Tcp { .. }) {
+            return wrong("-4, -6 and --source are for TCP targets");
+        }
+        if args.source.is_some_and(|ip| args.ipv4 && ip.is_ipv6() || args.ipv6 && ip.is_ipv4()) {
+            return wrong("--source is not of the family that -4 or -6 asks for");
+        }
+        Ok(args)
+    }
+
+    /// Whether the user wants to connect to this address of the server's.
+    pub(crate) fn admits(&self, addr: &SocketAddr) -> bool {
+        let source = self.source.map(|source| source.is_ipv4());
+        let wanted = if self.ipv4 { Some(true) } else { self.ipv6.then_some(false).or(source) };
+        wanted.is_none_or(|ipv4| addr.is_ipv4() == ipv4)
+    }
+}
+
+/// A wrong command line in one line; clap writes a paragraph, an empty line, and its usage.
+pub(crate) fn in_one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let first = text.split("\n\n").next().unwrap_or(text);
+    let words: Vec<_> = first.split_whitespace().collect();
+    format!("{} (see echo-client --help)", words.join(" "))
+}
+
+fn target(text: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::target(text).map_err(|error| error.to_string())?;
+    if endpoint.perm.is_some() {
+        return Err("perm is for servers: leave it out".to_owned());
+    }
+    match endpoint.options.first() {
+        Some((name, _)) => Err(format!("unknown option {name}: only mode is known")),
+        None => Ok(endpoint),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("nothing happens in no time: write more than 0".to_owned()),
+        timeout => Ok(timeout),
+    }
+}
+
+/// A number with its unit: `250ms`, `30s`, `5m`, `2h`. A bare number could mean any of them; only 0
+/// needs none.
+fn duration(text: &str) -> Result<Duration, String> {
+    const HINT: &str = "write a whole number with its unit: 250ms, 30s, 5m or 2h";
+    const DAY: Duration = Duration::from_hours(24);
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_ms = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(HINT.to_owned()),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(HINT.to_owned());
+    }
+    let ms = digits.parse().ok().and_then(|count: u64| count.checked_mul(unit_ms));
+    match ms.map(Duration::from_millis) {
+        Some(duration) if duration <= DAY => Ok(duration),
+        _ => Err("at most 24h".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for wrong in ["", "30", "s", "1.5s", "-1s", "+1s", "1 s", "1S", "1d", "٣s", "25h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(duration("99999999999999999999h"), Err("at most 24h".to_owned()));
+        assert!(timeout("0").is_err() && timeout("0ms").is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn targets_take_no_options_of_servers() {
+        assert!(target("unix:/x?perm=0600").is_err());
+        assert!(target("tcp://h:1?rate=1").is_err());
+        assert!(target("tcp://h:1?mode=framed").is_ok());
+    }
+
+    #[test]
+    fn the_source_decides_the_family() {
+        let four: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let six: SocketAddr = "[::1]:1".parse().unwrap();
+        for (flags, admitted) in [
+            (&["x"][..], (true, true)),
+            (&["x", "-4"], (true, false)),
+            (&["x", "-6"], (false, true)),
+            (&["x", "--source", "127.0.0.2"], (true, false)),
+            (&["x", "--source", "::1"], (false, true)),
+        ] {
+            let args = Args::try_parse_from(flags).unwrap();
+            assert_eq!((args.admits(&four), args.admits(&six)), admitted, "{flags:?}");
+        }
+    }
+}

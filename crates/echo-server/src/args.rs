@@ -1,0 +1,273 @@
+//! The command line, which is stable: other programs use it.
+
+use std::ffi::OsString;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use echo_core::{Endpoint, Limits};
+
+use crate::exit::{Failure, USAGE};
+use crate::logging::Format;
+use crate::{open_files, units};
+
+/// What is asked for when nothing else is.
+pub(crate) const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:7777";
+
+/// The longest greeting.
+const MAX_GREETING: usize = 1024;
+
+const NOTES: &str = "\
+URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and IPv6), unix:PATH,
+  unix:@NAME (abstract); options: ?mode=auto|framed|raw, ?perm=0660 (Unix paths), joined by &
+Units: us ms s m h d; B kB MB GB KiB MiB GiB
+Environment: each option's name as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN separates URIs
+  by commas); an option wins. RUST_LOG says how much is logged (info)
+Signals: the first SIGTERM or SIGINT drains, the second stops hard
+Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot listen, 70 internal
+  error, 74 a listener failed, 78 the settings do not fit this host, 130/143 stopped hard";
+
+/// An echo service over TCP and Unix sockets that loses nothing when it stops.
+#[derive(Debug, Parser)]
+#[command(name = "echo-server", version, after_help = NOTES, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    /// Where to listen; repeatable
+    #[arg(long, value_name = "URI", env = "ECHO_SERVER_LISTEN", default_value = DEFAULT_LISTEN)]
+    pub(crate) listen: Vec<String>,
+
+    /// How long open connections have to end after the first SIGTERM or SIGINT
+    #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_DRAIN_TIMEOUT", default_value = "30s")]
+    #[arg(value_parser = units::duration)]
+    pub(crate) drain_timeout: Duration,
+
+    /// How long to go on as before between that signal and the drain
+    #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_DRAIN_DELAY", default_value = "0")]
+    #[arg(value_parser = units::duration)]
+    pub(crate) drain_delay: Duration,
+
+    /// Connections open at once [default: 10000, fewer where RLIMIT_NOFILE - 64 is below]
+    #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_MAX_CONNECTIONS")]
+    max_connections: Option<NonZeroUsize>,
+
+    /// Connections open at once from one IPv4 address or IPv6 /64 [default: 1000, loopback exempt]
+    #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_MAX_PER_SOURCE")]
+    max_per_source: Option<NonZeroUsize>,
+
+    /// The longest payload of a frame, up to 16 MiB - 1
+    #[arg(long, value_name = "SIZE", env = "ECHO_SERVER_MAX_FRAME", default_value = "1MiB")]
+    #[arg(value_parser = units::frame_len)]
+    max_frame: u32,
+
+    /// How long a connection may stay silent between frames
+    #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_IDLE_TIMEOUT", default_value = "10m")]
+    #[arg(value_parser = units::bound)]
+    idle_timeout: Duration,
+
+    /// How long a frame may take to arrive, plus its bytes at the minimum rate
+    #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_FRAME_TIMEOUT", default_value = "10s")]
+    #[arg(value_parser = units::bound)]
+    frame_timeout: Duration,
+
+    /// How long a peer may take to read, plus the unread bytes at the minimum rate
+    #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_WRITE_TIMEOUT", default_value = "10s")]
+    #[arg(value_parser = units::bound)]
+    write_timeout: Duration,
+
+    /// The slowest transfer that is not a stall, in bytes a second
+    #[arg(long, value_name = "RATE", env = "ECHO_SERVER_MIN_RATE", default_value = "1KiB/s")]
+    #[arg(value_parser = units::rate)]
+    min_rate: NonZeroU32,
+
+    /// How long a closed connection is still read, so that its peer gets the last replies
+    #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_LINGER", default_value = "5s")]
+    #[arg(value_parser = units::bound)]
+    linger: Duration,
+
+    /// A line that listeners with mode=raw send first, and part of the answer to HELLO
+    #[arg(long, value_name = "TEXT", env = "ECHO_SERVER_GREETING", value_parser = greeting)]
+    pub(crate) greeting: Option<String>,
+
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_WORKERS")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) workers: Option<u16>,
+
+    /// How log lines on stderr look: auto (text, so far), text or json
+    #[arg(long, value_name = "FORMAT", env = "ECHO_SERVER_LOG", default_value = "auto")]
+    #[arg(hide_possible_values = true)]
+    pub(crate) log: Format,
+
+    #[command(subcommand)]
+    pub(crate) task: Option<Task>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Ask a server for an echo: exit 0 if it answers, 1 and the reason if not
+    Healthcheck {
+        /// HOST:PORT, raw://HOST:PORT or a URI [default: the first --listen]
+        target: Option<String>,
+
+        /// How long to wait for the answer
+        #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = units::bound)]
+        timeout: Duration,
+    },
+}
+
+impl Arguments {
+    /// Reads a command line. The error may also be `--help` or `--version`.
+    pub(crate) fn parse_from(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
+        let matches = command().try_get_matches_from(arguments)?;
+        let mut parsed = Self::from_arg_matches(&matches)?;
+        if came_from_environment(&matches, "listen") {
+            let uris = parsed.listen.iter().flat_map(|uris| uris.split(','));
+            parsed.listen = uris.map(|uri| uri.trim().to_owned()).collect();
+        }
+        Ok(parsed)
+    }
+
+    /// Where to listen, each with the URI as it was given.
+    pub(crate) fn endpoints(&self) -> Result<Vec<(String, Endpoint)>, Failure> {
+        self.listen.iter().map(|uri| Ok((uri.clone(), endpoint(uri)?))).collect()
+    }
+
+    /// The limits, fitted to the number of files that may be open.
+    pub(crate) fn limits(&self, open_files: Option<u64>) -> Result<Limits, Failure> {
+        let default = Limits::default();
+        Ok(Limits {
+            max_connections: open_files::fit(
+                self.max_connections,
+                default.max_connections,
+                open_files,
+            )?,
+            max_per_source: self.max_per_source.unwrap_or(default.max_per_source),
+            spare_loopback: self.max_per_source.is_none(),
+            max_frame: self.max_frame,
+            idle_timeout: self.idle_timeout,
+            frame_timeout: self.frame_timeout,
+            write_timeout: self.write_timeout,
+            min_rate: self.min_rate,
+            linger: self.linger,
+        })
+    }
+}
+
+/// A wrong command line in one line.
+pub(crate) fn usage(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let told: Vec<_> = lines.filter(|line| !line.is_empty() && !line.contains("--help")).collect();
+    Failure::new(USAGE, told.join("; ") + "; see echo-server --help")
+}
+
+/// The parser; the help text names the environment once, not at every option.
+fn command() -> clap::Command {
+    Arguments::command().mut_args(|arg: Arg| arg.hide_env(true))
+}
+
+fn came_from_environment(matches: &ArgMatches, name: &str) -> bool {
+    matches.value_source(name) == Some(ValueSource::EnvVariable)
+}
+
+fn endpoint(uri: &str) -> Result<Endpoint, Failure> {
+    let endpoint: Endpoint = uri
+        .parse()
+        .map_err(|error| Failure::new(USAGE, format!("cannot listen on {uri}: {error}")))?;
+    match endpoint.options.first() {
+        Some((name, _)) => Err(Failure::new(
+            USAGE,
+            format!("cannot listen on {uri}: unknown option {name:?}: known are mode and perm"),
+        )),
+        None => Ok(endpoint),
+    }
+}
+
+fn greeting(text: &str) -> Result<String, String> {
+    match text.len() {
+        ..=MAX_GREETING => Ok(text.to_owned()),
+        len => Err(format!("{len} bytes; at most {MAX_GREETING} are sent")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, Failure> {
+        let words = std::iter::once("echo-server").chain(line.split_whitespace());
+        Arguments::parse_from(words.map(OsString::from)).map_err(|error| usage(&error))
+    }
+
+    #[test]
+    fn the_parser_is_sound_and_every_option_has_its_variable() {
+        command().debug_assert();
+        for arg in command().get_arguments() {
+            let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long))
+            else {
+                continue;
+            };
+            let variable = format!("ECHO_SERVER_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        let arguments = parse("").unwrap();
+        assert_eq!(arguments.limits(None).unwrap(), Limits::default());
+        assert_eq!(arguments.listen, [DEFAULT_LISTEN]);
+        assert_eq!(arguments.drain_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn options_reach_the_limits() {
+        let arguments = parse(
+            "--max-connections 7 --max-per-source 3 --max-frame 64KiB --idle-timeout 1h \
+             --frame-timeout 1s --write-timeout 2s --min-rate 10kB/s --linger 250ms",
+        );
+        let number = |n| NonZeroUsize::new(n).unwrap();
+        let expected = Limits {
+            max_connections: number(7),
+            max_per_source: number(3),
+            spare_loopback: false,
+            max_frame: 65_536,
+            idle_timeout: Duration::from_secs(3600),
+            frame_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(2),
+            min_rate: NonZeroU32::new(10_000).unwrap(),
+            linger: Duration::from_millis(250),
+        };
+        assert_eq!(arguments.unwrap().limits(None).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        for (line, told) in [
+            ("--max-frame 16MiB", "16 MiB - 1"),
+            ("--idle-timeout 0", "no \"unlimited\""),
+            ("--linger 5", "needs one of the units"),
+            ("--max-connections 0", "--max-connections"),
+            ("--workers 0", "1..=1024"),
+            ("--log xml", "possible values"),
+            ("--listne tcp://127.0.0.1:0", "'--listen'"),
+            ("stray", "'stray'"),
+        ] {
+            let failure = parse(line).unwrap_err();
+            assert_eq!(failure.code, USAGE);
+            assert!(failure.message.contains(told), "{line}: {}", failure.message);
+            assert_eq!(failure.line().lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn unknown_uri_options_are_refused() {
+        let arguments = parse("--listen tcp://127.0.0.1:0?mode=raw&rate=5").unwrap();
+        let failure = arguments.endpoints().unwrap_err();
+        assert!(failure.code == USAGE && failure.message.contains("\"rate\""));
+    }
+}

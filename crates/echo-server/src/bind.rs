@@ -1,0 +1,133 @@
+//! Binding what was asked for, and saying so.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread;
+
+use echo_core::{Address, Endpoint, Listener, LocalAddr, Mode, SocketOptions, UnixName};
+
+use crate::exit::{Failure, UNAVAILABLE};
+
+/// One `--listen` with its sockets: several where a name has several addresses.
+pub(crate) struct Bound {
+    /// The URI with its numeric host and real port.
+    pub(crate) uri: String,
+    pub(crate) mode: Mode,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+/// Binds everything or nothing.
+pub(crate) async fn bind(endpoints: &[(String, Endpoint)]) -> Result<Vec<Bound>, Failure> {
+    let mut bound = Vec::new();
+    for (uri, endpoint) in endpoints {
+        let listeners = Listener::bind(endpoint, &SocketOptions::default()).await;
+        let listeners = listeners.map_err(|error| {
+            let reason = reason(&endpoint.address, &error);
+            Failure::new(UNAVAILABLE, format!("cannot listen on {uri}: {reason}"))
+        })?;
+        let address = listeners.first().map_or(&LocalAddr::Memory, Listener::local_addr);
+        let uri = Endpoint::with_bound(uri, address);
+        bound.push(Bound { uri, mode: endpoint.mode.unwrap_or_default(), listeners });
+    }
+    Ok(bound)
+}
+
+/// Says on stdout that every socket is bound, for programs, and in the log how to try it, for
+/// people.
+pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
+    let lines: String = bound.iter().map(|it| format!("listening {}\n", it.uri)).collect();
+    // A thread of its own, since stdout may be a full pipe: that must not stop the service.
+    thread::Builder::new().name("stdout".into()).spawn(move || {
+        // Nobody may want to know: stdout can be closed.
+        let _ = io::stdout().write_all(lines.as_bytes());
+    })?;
+    if let Some(first) = bound.first()
+        && let Some(listener) = first.listeners.first()
+    {
+        tracing::info!("try: {}", try_it(listener.local_addr(), first.mode));
+    }
+    Ok(())
+}
+
+/// Why an address cannot be used, and what to do about it.
+fn reason(address: &Address, error: &io::Error) -> String {
+    let known = match (address, error.kind()) {
+        (Address::Tcp { port, .. }, ErrorKind::AddrInUse) => {
+            return format!("port {port} is in use: ss -ltnp 'sport = :{port}' says by whom");
+        }
+        (Address::Tcp { .. }, ErrorKind::PermissionDenied) => {
+            "permission denied: ports below 1024 need CAP_NET_BIND_SERVICE, or a lower \
+             net.ipv4.ip_unprivileged_port_start"
+        }
+        (Address::Tcp { .. }, ErrorKind::AddrNotAvailable) => {
+            "this host has no such address: ip address lists its own"
+        }
+        (Address::Unix(_), ErrorKind::AddrInUse) => {
+            "another process listens there: ss -lxp says which"
+        }
+        (Address::Unix(_), ErrorKind::NotFound) => {
+            "no such directory, or none that takes sockets: choose another one or create it"
+        }
+        _ => {
+            // The library names the address as well.
+            let text = error.to_string();
+            let why = text.strip_prefix("cannot listen on ").and_then(|it| it.split_once(": "));
+            return why.map_or(text.as_str(), |(_, why)| why).to_owned();
+        }
+    };
+    known.to_owned()
+}
+
+/// A shell command that gets an echo from a listener.
+fn try_it(address: &LocalAddr, mode: Mode) -> String {
+    // In framed mode a header stands in front: an ECHO of three bytes.
+    let text = if mode == Mode::Framed { r"\0\0\0\003hi\n" } else { r"hi\n" };
+    let client = match address {
+        LocalAddr::Tcp(address) => {
+            let reachable = match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            };
+            match SocketAddr::new(reachable, address.port()) {
+                SocketAddr::V4(it) => format!("nc -N {} {}", it.ip(), it.port()),
+                SocketAddr::V6(it) => format!("nc -N {} {}", it.ip(), it.port()),
+            }
+        }
+        LocalAddr::Unix(UnixName::Path(path)) => {
+            format!("nc -N -U {}", quoted(&path.display().to_string()))
+        }
+        LocalAddr::Unix(name) => format!("socat - {}", quoted(&format!("ABSTRACT:{name}"))),
+        _ => return "a client in this process".into(),
+    };
+    format!("printf '{text}' | {client}")
+}
+
+/// A word for the shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_fits_the_listener() {
+        let tcp = |text: &str| LocalAddr::Tcp(text.parse().unwrap());
+        let unix = |path: &str| LocalAddr::Unix(UnixName::Path(path.into()));
+        for (address, mode, hint) in [
+            (tcp("127.0.0.1:7777"), Mode::Auto, r"printf 'hi\n' | nc -N 127.0.0.1 7777"),
+            (tcp("0.0.0.0:80"), Mode::Raw, r"printf 'hi\n' | nc -N 127.0.0.1 80"),
+            (tcp("[::]:7"), Mode::Framed, r"printf '\0\0\0\003hi\n' | nc -N ::1 7"),
+            (unix("/run/it's me"), Mode::Auto, r"printf 'hi\n' | nc -N -U '/run/it'\''s me'"),
+        ] {
+            assert_eq!(try_it(&address, mode), hint);
+        }
+    }
+}

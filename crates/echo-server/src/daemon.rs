@@ -1,0 +1,254 @@
+//! The server's life, from its first signal handler to its last line.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use echo_core::{Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service, serve};
+use tokio::runtime::{self, Runtime};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::args::Arguments;
+use crate::bind::{self, Bound};
+use crate::exit::{FORCED, Failure, IO, SIGNALLED, SOFTWARE};
+use crate::signals::{Signals, Stop};
+use crate::stderr::Stderr;
+use crate::{logging, open_files};
+
+/// How long a hard stop waits for tasks to see it.
+const HARD_STOP: Duration = Duration::from_millis(150);
+/// How long the last line may take where nobody reads stderr.
+const LAST_LINE: Duration = Duration::from_secs(1);
+/// The same after a hard stop.
+const LAST_LINE_HARD: Duration = Duration::from_millis(100);
+
+/// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
+pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let stderr = Stderr::start().map_err(|error| cannot_start(&error))?;
+    logging::start(arguments.log, &stderr);
+    // A defect in here is logged by the panic hook; its line must not be lost with the process.
+    let ended = catch_unwind(AssertUnwindSafe(|| start(arguments))).unwrap_or_else(|_| {
+        Err(Failure::new(SOFTWARE, "stopped by a defect of its own: please report the line above"))
+    });
+    let (last_line, code) = match &ended {
+        Ok(end) => (end.summary(), end.code()),
+        Err(failure) => (failure.line(), failure.code),
+    };
+    let dropped = stderr.dropped();
+    if dropped > 0 {
+        tracing::warn!(dropped, "log lines were dropped: stderr was not read fast enough");
+    }
+    stderr.finish(&last_line, if code > SIGNALLED { LAST_LINE_HARD } else { LAST_LINE });
+    Ok(code)
+}
+
+fn start(arguments: &Arguments) -> Result<End, Failure> {
+    let endpoints = arguments.endpoints()?;
+    let limits = arguments.limits(open_files::raise())?;
+    let runtime = runtime(arguments.workers).map_err(|error| cannot_start(&error))?;
+    let end = runtime.block_on(live(arguments, &endpoints, limits));
+    // A name that still resolves holds nobody up.
+    runtime.shutdown_background();
+    end
+}
+
+fn cannot_start(error: &io::Error) -> Failure {
+    Failure::new(SOFTWARE, format!("cannot start: {error}"))
+}
+
+fn runtime(workers: Option<u16>) -> io::Result<Runtime> {
+    let mut builder = runtime::Builder::new_multi_thread();
+    if let Some(workers) = workers {
+        builder.worker_threads(workers.into());
+    }
+    // With the default settings (61 and 1024) about 1,000 busy connections are served unfairly: one
+    // look at the sockets brings more tasks than a worker's queue of 256 holds, and the rest starves
+    // in the global queue: p99 becomes ten times that of a plain epoll loop. Looking less often and
+    // taking less at a time keeps it level. Either setting alone falls short.
+    builder.event_interval(512).max_io_events_per_tick(64);
+    builder.thread_name("worker").enable_all().build()
+}
+
+async fn live(
+    arguments: &Arguments,
+    endpoints: &[(String, Endpoint)],
+    limits: Limits,
+) -> Result<End, Failure> {
+    // Before anybody can know that the server is there.
+    let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
+    let bound = tokio::select! {
+        bound = bind::bind(endpoints) => bound?,
+        _ = signals.stop() => return Ok(End::default()),
+    };
+    bind::announce(&bound).map_err(|error| cannot_start(&error))?;
+    let service = Service::new(limits, Drain::new());
+    let greeting = arguments.greeting.as_deref().unwrap_or_default();
+    let mut serving = Serving::start(bound, &service, greeting);
+
+    tokio::select! {
+        signal = signals.stop() => {
+            tracing::info!(
+                connections = service.stats().active,
+                delay = ?arguments.drain_delay,
+                timeout = ?arguments.drain_timeout,
+                "{signal}: draining; a second signal stops hard"
+            );
+        }
+        () = serving.one_ended() => {} // A failure: what is left is drained.
+    }
+    let hard = tokio::select! {
+        stop = signals.stop() => Some(stop),
+        () = serving.drain(arguments.drain_delay, arguments.drain_timeout) => None,
+    };
+    if let Some(stop) = hard {
+        tracing::warn!("{stop}: stopping hard");
+        serving.cut(stop).await;
+    }
+    Ok(serving.end())
+}
+
+/// The listeners at work, each in a task of its own.
+struct Serving {
+    service: Service,
+    tasks: JoinSet<Result<Report, ServeError>>,
+    end: End,
+}
+
+impl Serving {
+    fn start(bound: Vec<Bound>, service: &Service, greeting: &str) -> Self {
+        let mut tasks = JoinSet::new();
+        for Bound { mode, listeners, .. } in bound {
+            let echo = Arc::new(Echo::new(mode).greeting(greeting));
+            for listener in listeners {
+                let (service, echo) = (service.clone(), Arc::clone(&echo));
+                tasks.spawn(async move { serve(listener, &service, echo).await });
+            }
+        }
+        Self { service: service.clone(), tasks, end: End::default() }
+    }
+
+    /// Waits until a listener has ended. Cancel safe.
+    async fn one_ended(&mut self) {
+        if let Some(ended) = self.tasks.join_next().await {
+            self.end.add(ended);
+        }
+    }
+
+    /// Drains all listeners after `delay` and waits for their ends. Cancel safe.
+    async fn drain(&mut self, delay: Duration, timeout: Duration) {
+        if self.end.failure.is_none() && !delay.is_zero() {
+            sleep(delay).await;
+        }
+        self.service.drain().start(timeout);
+        while !self.tasks.is_empty() {
+            self.one_ended().await;
+        }
+    }
+
+    /// Ends everything now.
+    async fn cut(&mut self, stop: Stop) {
+        self.end.stopped_hard = Some(stop);
+        self.service.drain().cut();
+        let deadline = Instant::now() + HARD_STOP;
+        let all = self.drain(Duration::ZERO, Duration::ZERO);
+        if timeout_at(deadline, all).await.is_err() {
+            let left = self.service.stats().active as u64;
+            tracing::error!("{left} connections did not see the hard stop in time");
+            self.end.report.drained.forced += left;
+        }
+    }
+
+    /// How it ended, with the books checked.
+    fn end(self) -> End {
+        let stats = self.service.stats();
+        if stats.accepted != stats.ended.total() + stats.active as u64 {
+            tracing::error!(?stats, "the ends of connections do not add up, which is a defect");
+        }
+        self.end
+    }
+}
+
+/// What is said and returned at the end.
+#[derive(Default)]
+struct End {
+    report: Report,
+    failure: Option<u8>,
+    stopped_hard: Option<Stop>,
+}
+
+impl End {
+    fn add(&mut self, ended: Result<Result<Report, ServeError>, JoinError>) {
+        match ended {
+            Ok(Ok(report)) => self.report = self.report.merge(report),
+            Ok(Err(error)) => {
+                tracing::error!("{error}; everything is drained");
+                self.report = self.report.merge(error.report);
+                self.failure.get_or_insert(IO);
+            }
+            Err(error) => {
+                tracing::error!("a listener's task ended; everything is drained: {error}");
+                self.failure = Some(SOFTWARE);
+            }
+        }
+    }
+
+    fn code(&self) -> u8 {
+        match (self.stopped_hard, self.failure) {
+            (Some(stop), _) => SIGNALLED + stop.number(),
+            (None, Some(failure)) => failure,
+            (None, None) if self.report.drained.forced > 0 => FORCED,
+            (None, None) => 0,
+        }
+    }
+
+    /// The last line on stderr, which other programs read.
+    fn summary(&self) -> String {
+        let Report { drained, took, reset_in_queue, .. } = self.report;
+        let Ended { completed, quiet, forced, failed, panicked, .. } = drained;
+        let mut line = format!(
+            "drained in {:.3}s: connections={} completed={completed} quiet={quiet} \
+             forced={forced} failed={failed} panicked={panicked}",
+            took.as_secs_f64(),
+            drained.total(),
+        );
+        if reset_in_queue > 0 {
+            line += &format!(" reset_in_queue={reset_in_queue}");
+        }
+        line + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_the_worst() {
+        let mut end = End::default();
+        assert_eq!(end.code(), 0);
+        end.report.drained.forced = 1;
+        assert_eq!(end.code(), FORCED);
+        end.failure = Some(IO);
+        assert_eq!(end.code(), IO);
+        end.stopped_hard = Some(Stop::Terminate);
+        assert_eq!(end.code(), 143);
+        end.stopped_hard = Some(Stop::Interrupt);
+        assert_eq!(end.code(), 130);
+    }
+
+    #[test]
+    fn the_summary_is_one_line_of_fixed_form() {
+        let mut end = End::default();
+        end.report.took = Duration::from_micros(123_400);
+        end.report.drained.completed = 61;
+        end.report.drained.quiet = 2;
+        end.report.drained.forced = 1;
+        let line = "drained in 0.123s: connections=64 completed=61 quiet=2 forced=1 failed=0 \
+                    panicked=0";
+        assert_eq!(end.summary(), format!("{line}\n"));
+        end.report.reset_in_queue = 5;
+        assert_eq!(end.summary(), format!("{line} reset_in_queue=5\n"));
+    }
+}

@@ -1,0 +1,322 @@
+//! The command line seen from outside: options, exit codes, and what is said where.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::process::Command;
+use std::{fs, thread};
+
+use support::{PATIENCE, Server, Signal, command, command_under, command_with_open_files, skip};
+
+#[test]
+fn help_has_every_option() {
+    let (code, stdout, stderr) = ends(with_args(&["--help"]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for word in [
+        "--listen",
+        "--drain-timeout",
+        "--drain-delay",
+        "--max-connections",
+        "--max-per-source",
+        "--max-frame",
+        "--idle-timeout",
+        "--frame-timeout",
+        "--write-timeout",
+        "--min-rate",
+        "--linger",
+        "--greeting",
+        "--workers",
+        "--log",
+        "--version",
+        "healthcheck",
+        "Exit codes",
+    ] {
+        assert!(stdout.contains(word), "{word} is missing in: {stdout}");
+    }
+    let (code, stdout, _) = ends(with_args(&["--version"]));
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), concat!("echo-server ", env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_64() {
+    for (args, told) in [
+        (["--listen", "127.0.0.1:7777"], "tcp://HOST:PORT"),
+        (["--listen", "ftp://127.0.0.1:7777"], "unknown scheme"),
+        (["--listen", "tcp://127.0.0.1:65536"], "bad port"),
+        (["--listen", "tcp://127.0.0.1"], "no port"),
+        (["--listen", "unix:"], "no path"),
+        (["--listen", "tcp://127.0.0.1:0?mode=cooked"], "bad mode"),
+        (["--listen", "tcp://127.0.0.1:0?rate=5"], "unknown option \"rate\""),
+        (["--lisen", "tcp://127.0.0.1:0"], "--listen"),
+        (["--drain-timeout", "30"], "units"),
+        (["--idle-timeout", "0s"], "no \"unlimited\""),
+        (["--max-frame", "16MiB"], "16 MiB - 1"),
+        (["--max-connections", "0"], "--max-connections"),
+        (["--workers", "many"], "--workers"),
+        (["--log", "xml"], "json"),
+        (["healthcheck", "ftp://127.0.0.1"], "unknown scheme"),
+    ] {
+        assert_refused(with_args(&args), 64, told);
+    }
+    for (variable, value, told) in [
+        ("ECHO_SERVER_LINGER", "soon", "--linger"),
+        ("ECHO_SERVER_LISTEN", "", "no scheme"),
+        ("ECHO_SERVER_LISTEN", "tcp://127.0.0.1:0,ftp://127.0.0.1", "unknown scheme"),
+    ] {
+        let mut from_environment = command();
+        from_environment.env(variable, value);
+        assert_refused(from_environment, 64, told);
+    }
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_69() {
+    let args = ["--listen", "tcp://no-such-host.invalid:0"];
+    assert_refused(with_args(&args), 69, "does not resolve");
+}
+
+#[test]
+fn a_port_in_use_is_69_and_nothing_listens() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
+    let uri = format!("tcp://{taken}");
+    let told = format!("port {} is in use", taken.port());
+    assert_refused(with_args(&["--listen", "tcp://127.0.0.1:0", "--listen", &uri]), 69, &told);
+}
+
+#[test]
+fn an_address_of_another_host_is_69() {
+    assert_refused(with_args(&["--listen", "tcp://192.0.2.1:0"]), 69, "no such address");
+}
+
+#[test]
+fn a_privileged_port_is_69() {
+    let name = "a_privileged_port_is_69";
+    let privileged = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if privileged.trim().parse::<u16>().unwrap() <= 80 {
+        return eprintln!("{name} does not apply: anybody may listen on port 80 here");
+    }
+    // Root without capabilities is a user like others.
+    let mut command = match rustix::process::geteuid().is_root() {
+        true if Command::new("setpriv").arg("--version").output().is_err() => {
+            return skip(name, "setpriv");
+        }
+        true => command_under(&["setpriv", "--inh-caps=-all", "--bounding-set=-all"]),
+        false => command(),
+    };
+    command.args(["--listen", "tcp://127.0.0.1:80"]);
+    assert_refused(command, 69, "CAP_NET_BIND_SERVICE");
+}
+
+#[test]
+fn an_unwritable_or_taken_socket_path_is_69() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| format!("unix:{}", folder.path().join(name).display());
+    let _holder = UnixListener::bind(folder.path().join("taken")).unwrap();
+    fs::write(folder.path().join("file"), "not a socket").unwrap();
+    for (uri, told) in [
+        (path("no-such-folder/socket"), "no such directory"),
+        ("unix:/proc/socket".to_owned(), "cannot listen on unix:/proc/socket"),
+        (path("taken"), "another process listens"),
+        (path("file"), "/file: "),
+    ] {
+        assert_refused(with_args(&["--listen", &uri]), 69, told);
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "not a socket");
+}
+
+#[test]
+fn connections_fit_the_limit_on_open_files() {
+    let mut command = command_with_open_files(128);
+    command.args(["--max-connections", "65"]);
+    assert_refused(command, 78, "at most 64");
+
+    let mut command = command_with_open_files(128);
+    command.args(["--listen", "tcp://127.0.0.1:0"]);
+    let mut server = Server::start_command(command, 1);
+    server.wait_for_stderr("--max-connections is 64 instead of 10000");
+    assert_echoes(TcpStream::connect(server.address()).unwrap());
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn every_listener_has_its_line_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a socket");
+    let unix = format!("unix:{}?mode=raw&perm=0600", path.display()).replace(' ', "%20");
+    let abstract_name = format!("echo-server-test-{}", std::process::id());
+    let mut server = Server::start(&[
+        "--listen=tcp://127.0.0.1:0",
+        &format!("--listen={unix}"),
+        "--listen=tcp://localhost:0?mode=auto",
+        &format!("--listen=unix:@{abstract_name}"),
+    ]);
+    let [first, second, third, fourth] = server.uris() else { panic!("{:?}", server.uris()) };
+    assert!(first.starts_with("tcp://127.0.0.1:") && !first.ends_with(":0"));
+    assert_eq!(second, &unix);
+    assert!(third.ends_with("?mode=auto") && !third.contains("localhost"), "{third}");
+    assert_eq!(fourth, &format!("unix:@{abstract_name}"));
+
+    assert_echoes(TcpStream::connect(server.address_of(0)).unwrap());
+    assert_echoes(UnixStream::connect(&path).unwrap());
+    assert_echoes(TcpStream::connect(server.address_of(2)).unwrap());
+    let abstract_addr = UnixAddr::from_abstract_name(abstract_name).unwrap();
+    assert_echoes(UnixStream::connect_addr(&abstract_addr).unwrap());
+    assert_eq!(server.stop(), Some(0));
+    assert!(!path.exists(), "the socket is unlinked at the end");
+    assert_eq!(server.stdout().lines().count(), 4, "nothing but the listening lines");
+}
+
+#[test]
+fn the_wildcard_takes_both_families() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return skip("the_wildcard_takes_both_families", "IPv6");
+    }
+    let server = Server::start(&["--listen", "tcp://[::]:0"]);
+    let port = server.address().port();
+    assert_echoes(TcpStream::connect(("::1", port)).unwrap());
+    assert_echoes(TcpStream::connect(("127.0.0.1", port)).unwrap());
+}
+
+#[test]
+fn the_environment_sets_options_and_flags_win() {
+    let mut both = command();
+    both.env("ECHO_SERVER_LISTEN", "tcp://127.0.0.1:0?mode=raw,tcp://127.0.0.1:0");
+    both.env("ECHO_SERVER_GREETING", "welcome").env("ECHO_SERVER_WORKERS", "1");
+    let server = Server::start_command(both, 2);
+    let mut greeting = [0; 8];
+    TcpStream::connect(server.address()).unwrap().read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"welcome\n");
+
+    let mut flag = with_args(&["--listen", "tcp://127.0.0.1:0"]);
+    flag.env("ECHO_SERVER_LISTEN", "ftp://nowhere");
+    Server::start_command(flag, 1);
+}
+
+#[test]
+fn healthcheck_tells_the_living_from_the_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", folder.path().join("socket").display());
+    let abstract_name = format!("unix:@echo-server-health-{}", std::process::id());
+    let server = Server::start(&[
+        "--greeting=welcome",
+        "--listen=tcp://127.0.0.1:0",
+        "--listen=tcp://127.0.0.1:0?mode=framed",
+        "--listen=tcp://127.0.0.1:0?mode=raw",
+        &format!("--listen={unix}"),
+        &format!("--listen={abstract_name}"),
+    ]);
+    let bare = server.address().to_string();
+    let raw = format!("raw://{}", server.address_of(2));
+    for (target, mode) in [
+        (&bare, "framed"),
+        (&server.uris()[1], "framed"),
+        (&server.uris()[2], "raw"),
+        (&raw, "raw"),
+        (&unix, "framed"),
+        (&abstract_name, "framed"),
+    ] {
+        let (code, stdout, stderr) = ends(with_args(&["healthcheck", target]));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{target}");
+        assert!(stdout.starts_with("healthy: ") && stdout.contains(mode), "{target}: {stdout}");
+    }
+    let mut from_listen = with_args(&["healthcheck"]);
+    from_listen.env("ECHO_SERVER_LISTEN", &server.uris()[0]);
+    assert_eq!(ends(from_listen).0, Some(0));
+}
+
+#[test]
+fn healthcheck_says_what_is_wrong() {
+    // Bound, so that nobody else gets the port, but not listening.
+    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed_addr = closed.local_addr().unwrap().as_socket().unwrap().to_string();
+    assert_refused(with_args(&["healthcheck", &closed_addr]), 1, "refused: ");
+    assert_refused(with_args(&["healthcheck", "no-such-host.invalid"]), 1, "unresolved: ");
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_addr = silent.local_addr().unwrap().to_string();
+    let args = ["healthcheck", &silent_addr, "--timeout", "50ms"];
+    assert_refused(with_args(&args), 1, "timed out: ");
+
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other_addr = other.local_addr().unwrap().to_string();
+    let hangs_up = thread::spawn(move || {
+        let (mut stream, _) = other.accept().unwrap();
+        stream.write_all(b"220 ready\r\n").unwrap();
+        // Reads all, so that closing sends no reset.
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    assert_refused(with_args(&["healthcheck", &other_addr]), 1, "closed early: ");
+    hangs_up.join().unwrap();
+}
+
+#[test]
+fn an_empty_drain_is_clean() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(&["--listen", "tcp://127.0.0.1:0"]);
+        server.signal(signal);
+        assert_eq!(server.wait(PATIENCE).code(), Some(0));
+        assert_eq!(server.summary()["connections"], 0);
+    }
+}
+
+#[test]
+fn the_delay_before_a_drain_serves_on_and_a_second_signal_ends_it() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let mut server = Server::start(&["--listen", "tcp://127.0.0.1:0", "--drain-delay", "1h"]);
+        server.signal(Signal::TERM);
+        server.wait_for_stderr("SIGTERM: ");
+        assert_echoes(TcpStream::connect(server.address()).unwrap());
+        server.signal(signal);
+        assert_eq!(server.wait(PATIENCE).code(), Some(code));
+        server.summary();
+    }
+}
+
+#[test]
+fn sighup_changes_nothing() {
+    let mut server = Server::start(&["--listen", "tcp://127.0.0.1:0"]);
+    server.signal(Signal::HUP);
+    server.wait_for_stderr("SIGHUP is ignored");
+    assert_echoes(TcpStream::connect(server.address()).unwrap());
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Runs a command that ends by itself: its exit code, stdout and stderr.
+fn ends(command: Command) -> (Option<i32>, String, String) {
+    let mut server = Server::spawn(command);
+    let code = server.wait(PATIENCE).code();
+    (code, server.stdout(), server.stderr())
+}
+
+fn with_args(args: &[&str]) -> Command {
+    let mut command = command();
+    command.args(args);
+    command
+}
+
+/// Checks that a command ends with `code` and one line that contains `told`.
+fn assert_refused(command: Command, code: i32, told: &str) {
+    let shown = format!("{command:?}");
+    let (ended, stdout, stderr) = ends(command);
+    assert_eq!((ended, stdout.as_str()), (Some(code), ""), "{shown}: {stderr}");
+    assert!(stderr.starts_with("echo-server: ") && stderr.contains(told), "{shown}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{shown}: {stderr}");
+}
+
+fn assert_echoes(mut stream: impl Read + Write) {
+    stream.write_all(b"hi\n").unwrap();
+    let mut echo = [0; 3];
+    stream.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"hi\n");
+}

@@ -165,7 +165,7 @@ impl Connection {
     /// Whether the drain has reached this connection: what is here is still answered, then
     /// [`recv`](Self::recv) returns `None`.
     pub fn is_draining(&self) -> bool {
-        self.last_pass.is_some()
+        self.scope.is_draining()
     }
 
     /// Reads into `buf`. 0 is the end: of the peer's stream, or in a drain of what may still be

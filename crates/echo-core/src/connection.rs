@@ -90,6 +90,8 @@ pub struct Connection {
     pub(crate) kind: Kind,
     /// How much payload the frame under way declared, and how much of it is still to come.
     pub(crate) passage: Passage,
+    /// What a header of ours has announced and we have not sent yet.
+    pub(crate) owed: u32,
     /// When the frame under way, or a header, was first waited for.
     pub(crate) began: Option<Instant>,
     writing: Writing,
@@ -127,6 +129,7 @@ impl Connection {
             under: Under::Nothing,
             kind: Kind::ECHO,
             passage: Passage::default(),
+            owed: 0,
             began: None,
             writing: Writing::Unused,
             answered: 0,

@@ -85,7 +85,7 @@ impl Drain {
             }
             above = drain.0.parent.as_ref();
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Waits until everything is to end now.

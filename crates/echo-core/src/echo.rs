@@ -273,7 +273,7 @@ impl Connection {
         input.advance(pass);
         match stop {
             Stop::Exhausted if input.len() < HEADER_LEN && cap == usize::MAX => {
-                self.stash_head(&input)
+                self.stash_head(&input);
             }
             Stop::Exhausted => self.input = input,
             Stop::Header(header) => {

@@ -97,7 +97,7 @@ impl Scope {
     pub(crate) fn start_drain(&self) {
         self.draining.store(true, SeqCst);
         let wakers = {
-            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
             wakers.slots.iter().flatten().cloned().collect::<Vec<_>>()
         };
         wakers.into_iter().for_each(Waker::wake);

@@ -1,6 +1,14 @@
 //! Handlers of one's own: whole frames with `recv` and `send`, and an extension of the echo.
 
-#![allow(clippy::disallowed_methods, reason = "tests spawn what they await, and wait with a bound")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, spawns what it awaits, and waits with a bound"
+)]
 
 mod support;
 

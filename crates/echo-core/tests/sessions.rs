@@ -1,7 +1,15 @@
 //! Random sessions against a small model of the protocol, and random bytes against the parsers
 //! (faults 8, 26, 27, 29, 35 and 37). LONG=1 runs a hundred times as many, SEED=n replays one.
 
-#![allow(clippy::disallowed_methods, reason = "tests spawn what they await, and wait with a bound")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, spawns what it awaits, and waits with a bound"
+)]
 
 mod model;
 mod support;

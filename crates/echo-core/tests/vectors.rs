@@ -1,6 +1,14 @@
 //! The test vectors of PROTOCOL.md over real TCP: whole, byte by byte, and split at every point.
 
-#![allow(clippy::disallowed_methods, reason = "tests spawn what they await, and wait with a bound")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, spawns what it awaits, and waits with a bound"
+)]
 
 mod support;
 

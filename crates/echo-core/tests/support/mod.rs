@@ -1,7 +1,6 @@
 //! What the integration tests share: a service under test, and frames by hand.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
-#![allow(clippy::disallowed_methods, reason = "tests spawn what they await, and wait with a bound")]
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -129,6 +128,13 @@ pub(crate) async fn say_hello(stream: &mut DuplexStream) {
     let mut reply = [0; 16];
     stream.read_exact(&mut reply).await.unwrap();
     assert_eq!(reply[0], Kind::HELLO.0);
+}
+
+/// What is left of `all` behind the answer to HELLO.
+#[track_caller]
+pub(crate) fn after_hello(all: &[u8]) -> &[u8] {
+    assert_eq!(all[..4], header(Kind::HELLO, 12));
+    &all[16..]
 }
 
 /// Lets every task go on until all of them wait. With paused time that costs none.

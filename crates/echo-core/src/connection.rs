@@ -65,6 +65,17 @@ pub(crate) enum Under {
     Discarded,
 }
 
+/// How the writing of output stands.
+#[derive(Clone, Copy, Debug)]
+enum Writing {
+    /// Nothing had to be kept yet.
+    Unused,
+    /// The peer lets us wait, for so many bytes.
+    Blocked { since: Instant, unwritten: u32 },
+    /// All output was written.
+    Flushed { at: Instant },
+}
+
 /// One connection, lent to a [`Handler`](crate::Handler).
 #[derive(Debug)]
 pub struct Connection {
@@ -84,10 +95,11 @@ pub struct Connection {
     pub(crate) kind: Kind,
     /// How much payload the frame under way declared, and how much of it is still to come.
     pub(crate) passage: Passage,
+    /// What a header of ours has announced and we have not sent yet.
+    pub(crate) owed: u32,
     /// When the frame under way, or a header, was first waited for.
     pub(crate) began: Option<Instant>,
-    /// When the peer began to let us wait, and for how many bytes.
-    blocked: Option<(Instant, u32)>,
+    writing: Writing,
     /// Frames answered.
     pub(crate) answered: u64,
     /// When the last read returned.
@@ -124,8 +136,9 @@ impl Connection {
             under: Under::Nothing,
             kind: Kind::ECHO,
             passage: Passage::default(),
+            owed: 0,
             began: None,
-            blocked: None,
+            writing: Writing::Unused,
             answered: 0,
             read_at: Instant::now(),
             moved: 0,
@@ -163,7 +176,7 @@ impl Connection {
     /// Whether the drain has reached this connection: what is here is still answered, then
     /// [`recv`](Self::recv) returns `None`.
     pub fn is_draining(&self) -> bool {
-        self.last_pass.is_some()
+        self.scope.is_draining()
     }
 
     /// Reads into `buf`. 0 is the end: of the peer's stream, or in a drain of what may still be
@@ -262,7 +275,8 @@ impl Connection {
     /// Writes all output, and frees it. Parks while the peer does not read.
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.output.is_empty() && self.blocked.is_none() {
+        if self.output.is_empty() {
+            self.output.release();
             return Poll::Ready(Ok(()));
         }
         self.poll_write_out(cx)
@@ -279,10 +293,12 @@ impl Connection {
             }
         }
         self.output.release();
-        if let (Some((since, _)), Some(began)) = (self.blocked.take(), self.began) {
+        let now = Instant::now();
+        if let (Writing::Blocked { since, .. }, Some(began)) = (self.writing, self.began) {
             // While we could not write we did not read: that time was not the frame's.
-            self.began = Some(began + since.elapsed());
+            self.began = Some(began + (now - since));
         }
+        self.writing = Writing::Flushed { at: now };
         Poll::Ready(Ok(()))
     }
 
@@ -351,16 +367,28 @@ impl Connection {
     }
 
     fn wait(&mut self, now: Instant) -> Wait {
+        // A peer that waited for our answer, or was busy reading it, was not silent.
+        let active = match self.writing {
+            Writing::Flushed { at } => at.max(self.read_at),
+            _ => self.read_at,
+        };
+        let in_frame = !self.is_between_frames();
+        if in_frame {
+            self.began.get_or_insert(active);
+        }
         if !self.output.is_empty() {
-            let (began, unwritten) = *self.blocked.get_or_insert((now, self.output.len() as u32));
+            let (began, unwritten) = match self.writing {
+                Writing::Blocked { since, unwritten } => (since, unwritten),
+                _ => (now, self.output.len() as u32),
+            };
+            self.writing = Writing::Blocked { since: began, unwritten };
             return Wait::Write { began, unwritten };
         }
         self.input.release();
-        if !self.is_between_frames() {
-            let began = *self.began.get_or_insert(self.read_at);
-            return Wait::Frame { began, declared: self.passage.declared };
+        match self.began {
+            Some(began) if in_frame => Wait::Frame { began, declared: self.passage.declared },
+            _ => Wait::Traffic { since: active },
         }
-        Wait::Traffic { since: self.read_at }
     }
 
     #[inline]
@@ -385,7 +413,8 @@ impl Connection {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         let armed = timer.deadline();
-        if !same || armed <= now || until < armed {
+        // It may have gone off while the handler waited for something else.
+        if !same || timer.is_elapsed() || until < armed {
             if armed != until {
                 timer.as_mut().reset(until);
             }

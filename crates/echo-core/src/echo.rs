@@ -298,7 +298,13 @@ impl Connection {
             self.count_answered(scan.frames);
             self.began = None;
         }
-        self.under = if self.passage.remaining > 0 { Under::Passing } else { Under::Nothing };
+        self.under = if self.passage.remaining > 0 {
+            Under::Passing
+        } else {
+            // A header that is waited for has no bytes that would give it time.
+            self.passage.declared = 0;
+            Under::Nothing
+        };
         (scan.pass, scan.stop)
     }
 }

@@ -86,7 +86,8 @@ pub struct ServeError {
 /// Serves `listener` until the service's drain has ended every connection.
 ///
 /// All that a peer or the system can cause is counted ([`Service::stats`]) and ends in the
-/// [`Report`]; the only error is a listening socket that is itself broken.
+/// [`Report`]; the only error is a listening socket that is itself broken, which starts the drain
+/// of `service` (of [its own](Service::child), where it has one).
 ///
 /// # Cancel safety
 /// Dropping the future aborts everything: the listener closes, open connections are reset.
@@ -184,7 +185,10 @@ async fn accept_until_drained<H: Handler>(
                             );
                         }
                     }
-                    AcceptFault::Listener => return Err(error),
+                    AcceptFault::Listener => {
+                        tracing::error!(%error, "the listener failed: its service is drained");
+                        return Err(error);
+                    }
                 }
             }
         }

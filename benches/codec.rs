@@ -8,7 +8,6 @@
 //!   at headers alone does not.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
-#![allow(missing_docs, reason = "what criterion's macros make is not documented")]
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -9,7 +9,6 @@
 //! them again after a second (`net.ipv4.tcp_tw_reuse` is 2 by default).
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
-#![allow(missing_docs, reason = "what criterion's macros make is not documented")]
 
 use std::time::Duration;
 

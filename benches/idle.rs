@@ -8,8 +8,6 @@
 //! Each figure comes from a fresh process, this program started again as the server, because freed
 //! memory stays with a process.
 
-#![allow(missing_docs, reason = "a program has no interface")]
-
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -13,7 +13,6 @@
 //! - **1,000 × 1 × 64 B** shows the memory and queues behind a connection.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
-#![allow(missing_docs, reason = "what criterion's macros make is not documented")]
 
 use std::time::Duration;
 

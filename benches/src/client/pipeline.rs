@@ -43,7 +43,8 @@ struct Connection {
 }
 
 impl Pipeline {
-    /// Opens `connections`, for messages with `size` bytes of payload.
+    /// Opens `connections`, for messages with `size` bytes of payload, and uses each once: the
+    /// server has accepted them all, and their first steps are not measured.
     pub fn connect(
         server: &Running,
         connections: usize,
@@ -70,7 +71,9 @@ impl Pipeline {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { epoll, connections, depth, messages, buffer: vec![0; BUFFER].into() })
+        let mut this = Self { epoll, connections, depth, messages, buffer: vec![0; BUFFER].into() };
+        this.run((this.connections.len() * depth) as u64)?;
+        Ok(this)
     }
 
     /// Exchanges `count` messages, over all connections; how long that took.
@@ -87,10 +90,13 @@ impl Pipeline {
             epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&stall))?;
             ensure!(!events.is_empty(), "nothing came back for {STALL:?}");
             for event in events.drain(..) {
-                let index = event.data.u64() as usize;
-                if event.flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+                let Event { flags, data } = event;
+                let index = data.u64() as usize;
+                if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
                     let complete = self.receive(index)?;
-                    missing -= complete as u64;
+                    missing = missing
+                        .checked_sub(complete as u64)
+                        .context("more came back than was sent")?;
                     self.push(index, complete, &mut unstarted)?;
                 } else {
                     self.send_due(index)?;

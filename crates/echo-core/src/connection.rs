@@ -3,25 +3,23 @@
 //! The state is small and boxed, and an idle connection keeps no buffer: reads go into a buffer of
 //! the worker thread, and only what could not be processed or written at once stays here.
 //!
-//! The layers above: [`crate::messages`] (whole frames and the streaming seam), [`crate::echo`] (the
+//! How it waits: [`crate::waiting`]. The layers above: [`crate::messages`] (whole frames and the streaming seam), [`crate::echo`] (the
 //! pass-through), [`crate::conversation`] (control frames), [`crate::finish`] (the orderly end).
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 use crate::buffer::Buffer;
-use crate::deadline::{Wait, Why, deadline};
 use crate::frame::{HEADER_LEN, Kind, Passage};
 use crate::gate::Permit;
 use crate::service::Scope;
 use crate::stream::{Peer, Stream};
+use crate::waiting::Writing;
 use crate::{Error, frame};
 
 /// One read: what a connection takes from its socket at once. Larger buffers measured no gain.
@@ -29,9 +27,6 @@ pub(crate) const READ_BUFFER: usize = 64 << 10;
 
 /// Unwritten bytes at which a connection stops taking in more.
 pub(crate) const WRITE_BUFFER: usize = 64 << 10;
-
-/// Bytes that one turn of a connection moves before it lets others run.
-pub(crate) const TURN: usize = 256 << 10;
 
 /// What the last pass of a drain reads at most: a sender that never pauses cannot hold it up.
 const LAST_PASS: u64 = 1 << 20;
@@ -84,10 +79,11 @@ pub struct Connection {
     pub(crate) kind: Kind,
     /// How much payload the frame under way declared, and how much of it is still to come.
     pub(crate) passage: Passage,
+    /// What a header of ours has announced and we have not sent yet.
+    pub(crate) owed: u32,
     /// When the frame under way, or a header, was first waited for.
     pub(crate) began: Option<Instant>,
-    /// When the peer began to let us wait, and for how many bytes.
-    blocked: Option<(Instant, u32)>,
+    pub(crate) writing: Writing,
     /// Frames answered.
     pub(crate) answered: u64,
     /// When the last read returned.
@@ -95,17 +91,18 @@ pub struct Connection {
     /// Bytes read since the last wait.
     pub(crate) moved: usize,
     /// What the last pass may still read, once this connection has seen the drain.
-    last_pass: Option<u64>,
+    pub(crate) last_pass: Option<u64>,
     pub(crate) ended: bool,
     pub(crate) said_hello: bool,
     pub(crate) wants_control: bool,
     /// Set by an orderly end; without it, dropping the connection resets it.
     pub(crate) finished: bool,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Whether the timer was last looked at for a [`Wait::Traffic`].
-    armed_for_traffic: bool,
-    slot: Option<u32>,
-    waker: Option<Waker>,
+    pub(crate) timer: Option<Pin<Box<Sleep>>>,
+    /// The limits' number of swaps when the timer was looked at, if that was for a
+    /// [`Wait::Traffic`].
+    pub(crate) armed_for_traffic: Option<u32>,
+    pub(crate) slot: Option<u32>,
+    pub(crate) waker: Option<Waker>,
     _permit: Permit,
     /// Whether it is counted for its source.
     counted: bool,
@@ -124,8 +121,9 @@ impl Connection {
             under: Under::Nothing,
             kind: Kind::ECHO,
             passage: Passage::default(),
+            owed: 0,
             began: None,
-            blocked: None,
+            writing: Writing::Unused,
             answered: 0,
             read_at: Instant::now(),
             moved: 0,
@@ -135,7 +133,7 @@ impl Connection {
             wants_control: false,
             finished: false,
             timer: None,
-            armed_for_traffic: false,
+            armed_for_traffic: None,
             slot: None,
             waker: None,
             _permit: permit,
@@ -163,7 +161,7 @@ impl Connection {
     /// Whether the drain has reached this connection: what is here is still answered, then
     /// [`recv`](Self::recv) returns `None`.
     pub fn is_draining(&self) -> bool {
-        self.last_pass.is_some()
+        self.scope.is_draining()
     }
 
     /// Reads into `buf`. 0 is the end: of the peer's stream, or in a drain of what may still be
@@ -262,7 +260,8 @@ impl Connection {
     /// Writes all output, and frees it. Parks while the peer does not read.
     #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.output.is_empty() && self.blocked.is_none() {
+        if self.output.is_empty() {
+            self.output.release();
             return Poll::Ready(Ok(()));
         }
         self.poll_write_out(cx)
@@ -279,10 +278,12 @@ impl Connection {
             }
         }
         self.output.release();
-        if let (Some((since, _)), Some(began)) = (self.blocked.take(), self.began) {
+        let now = Instant::now();
+        if let (Writing::Blocked { since, .. }, Some(began)) = (self.writing, self.began) {
             // While we could not write we did not read: that time was not the frame's.
-            self.began = Some(began + since.elapsed());
+            self.began = Some(began + (now - since));
         }
+        self.writing = Writing::Flushed { at: now };
         Poll::Ready(Ok(()))
     }
 
@@ -302,101 +303,6 @@ impl Connection {
                 Poll::Pending => Poll::Pending,
             };
         }
-    }
-
-    /// Whether this connection has moved so much that others are due.
-    #[inline]
-    pub(crate) fn has_had_its_turn(&self) -> bool {
-        self.moved >= TURN
-    }
-
-    /// Lets others run, and comes back.
-    pub(crate) fn yield_now<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
-        self.moved = 0;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Goes to wait: sees to it that the task wakes at its deadline and when the drain starts, and
-    /// fails when the deadline has passed.
-    ///
-    /// Timer and drain are polled only when they change, since the task's waker stays the same: a
-    /// wait costs a few comparisons.
-    #[inline]
-    pub(crate) fn park(&mut self, cx: &Context<'_>) -> Poll<Error> {
-        if self.moved > 0 && self.is_armed_for_traffic(cx) {
-            self.moved = 0;
-            return Poll::Pending;
-        }
-        self.park_anew(cx)
-    }
-
-    /// Whether this is a wait for traffic like the one before: the timer is armed for that one's
-    /// deadline, which is earlier, and so will do.
-    #[inline]
-    fn is_armed_for_traffic(&self, cx: &Context<'_>) -> bool {
-        self.armed_for_traffic
-            && self.output.is_empty()
-            && self.is_between_frames()
-            && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
-            && self.timer.as_ref().is_some_and(|timer| self.read_at < timer.deadline())
-            && !self.scope.is_draining()
-    }
-
-    fn park_anew(&mut self, cx: &Context<'_>) -> Poll<Error> {
-        // A turn that has read something has just looked at the clock.
-        let now = if std::mem::take(&mut self.moved) > 0 { self.read_at } else { Instant::now() };
-        let wait = self.wait(now);
-        self.park_until(cx, wait, now)
-    }
-
-    fn wait(&mut self, now: Instant) -> Wait {
-        if !self.output.is_empty() {
-            let (began, unwritten) = *self.blocked.get_or_insert((now, self.output.len() as u32));
-            return Wait::Write { began, unwritten };
-        }
-        self.input.release();
-        if !self.is_between_frames() {
-            let began = *self.began.get_or_insert(self.read_at);
-            return Wait::Frame { began, declared: self.passage.declared };
-        }
-        Wait::Traffic { since: self.read_at }
-    }
-
-    #[inline]
-    fn is_between_frames(&self) -> bool {
-        self.under == Under::Nothing && self.head_len == 0 && self.input.is_empty()
-    }
-
-    pub(crate) fn park_until(&mut self, cx: &Context<'_>, wait: Wait, now: Instant) -> Poll<Error> {
-        let drain = if self.scope.is_draining() { self.scope.drain.deadline() } else { None };
-        let (until, why) = deadline(wait, &self.scope.core.limits, drain);
-        if until <= now {
-            return Poll::Ready(why.into());
-        }
-        self.armed_for_traffic = why == Why::Idle;
-        let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if !same {
-            self.waker = Some(cx.waker().clone());
-            self.slot = Some(self.scope.register(self.slot, cx.waker()));
-            if self.scope.is_draining() && self.last_pass.is_none() {
-                cx.waker().wake_by_ref();
-            }
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        let armed = timer.deadline();
-        if !same || armed <= now || until < armed {
-            if armed != until {
-                timer.as_mut().reset(until);
-            }
-            // Out of the task's budget: a timer that was not polled would never wake it.
-            let polled = Pin::new(&mut unconstrained(timer.as_mut()))
-                .poll(&mut Context::from_waker(cx.waker()));
-            if polled.is_ready() {
-                cx.waker().wake_by_ref();
-            }
-        }
-        Poll::Pending
     }
 
     /// Counts frames of this connection as answered.

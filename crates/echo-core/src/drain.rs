@@ -75,6 +75,19 @@ impl Drain {
         self.0.started.cancelled().await;
     }
 
+    /// Waits until one more of the drains above this one starts, which may move the deadline.
+    pub(crate) async fn hurried(&self) {
+        let mut above = self.0.parent.as_ref();
+        while let Some(drain) = above {
+            // One further up starts this one too.
+            if !drain.is_started() {
+                return drain.started().await;
+            }
+            above = drain.0.parent.as_ref();
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// Waits until everything is to end now.
     ///
     /// # Cancel safety

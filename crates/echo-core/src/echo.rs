@@ -126,8 +126,16 @@ impl<E: Extension> Echo<E> {
             Kind::AUTH => features.contains(Features::AUTH),
             kind => kind.is_extension() && features.contains(Features::FILES),
         };
+        if offered && header.kind == Kind::AUTH && header.len > MAX_CONTROL_LEN {
+            return connection
+                .refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN })
+                .await;
+        }
         if offered {
             self.extension.frame(session, header, connection).await?;
+            if connection.owed > 0 {
+                return Err(Error::Unfinished(header.kind));
+            }
             connection.count_answered(1);
             return connection.discard().await;
         }
@@ -298,7 +306,13 @@ impl Connection {
             self.count_answered(scan.frames);
             self.began = None;
         }
-        self.under = if self.passage.remaining > 0 { Under::Passing } else { Under::Nothing };
+        self.under = if self.passage.remaining > 0 {
+            Under::Passing
+        } else {
+            // A header that is waited for has no bytes that would give it time.
+            self.passage.declared = 0;
+            Under::Nothing
+        };
         (scan.pass, scan.stop)
     }
 }

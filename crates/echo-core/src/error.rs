@@ -40,6 +40,9 @@ pub enum Error {
     /// The peer's address holds as many connections as one source may.
     #[error("too many connections from one source")]
     SourceLimit,
+    /// A handler or an extension ended inside a frame of its own: the answer to this kind.
+    #[error("the answer to a {0:?} frame was left unfinished")]
+    Unfinished(Kind),
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -50,7 +53,7 @@ impl Error {
     /// above `debug`.
     pub fn is_peer_fault(&self) -> bool {
         match self {
-            Self::DrainDeadline => false,
+            Self::DrainDeadline | Self::Unfinished(_) => false,
             Self::Io(error) => matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionReset

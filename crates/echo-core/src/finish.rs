@@ -28,7 +28,7 @@ impl Connection {
             self.note(error);
             tracing::debug!(peer = %self.peer(), %error, "connection failed");
         }
-        let cut = self.under == Under::Passing;
+        let cut = self.under == Under::Passing || self.owed > 0;
         let (reason, failed) = match &result {
             Ok(()) => (Reason::Drain, false),
             Err(Error::Idle) => (Reason::Idle, false),

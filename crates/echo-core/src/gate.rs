@@ -1,9 +1,9 @@
 //! Who may come in: the connection limit that all listeners share, and the limit per source.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use crate::Error;
@@ -15,7 +15,8 @@ use crate::stream::Peer;
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     open: AtomicUsize,
-    waiting: Mutex<Vec<Waker>>,
+    /// Listeners that found it full, first come first served.
+    waiting: Mutex<VecDeque<Waker>>,
 }
 
 impl Gate {
@@ -24,11 +25,14 @@ impl Gate {
         self.open.load(SeqCst)
     }
 
-    /// Wakes the listeners that found the gate full: a connection has ended, or the limit has
-    /// changed.
+    /// Wakes all listeners that found the gate full: the limit has changed, or a listener that may
+    /// have been woken for a free place is gone.
     pub(crate) fn wake(&self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.drain(..).for_each(Waker::wake);
+        self.waiting().drain(..).for_each(Waker::wake);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn try_enter(&self, limit: usize) -> bool {
@@ -42,20 +46,20 @@ impl Gate {
 pub(crate) struct Permit(Arc<Core>);
 
 impl Permit {
-    /// Takes a place. `None` registers the task to be woken when one may be free.
+    /// Takes a place. `None` puts the task at the end of the line for the next free one.
     ///
     /// A place must not be held over a wait for a connection: with as many idle listeners as places
-    /// nobody could come in. So a listener takes one, looks into its queue, and gives it back.
+    /// nobody could come in. So a listener takes one, looks into its queue, and gives it back, which
+    /// wakes the next in line.
     pub(crate) fn poll(core: &Arc<Core>, cx: &mut Context<'_>) -> Option<Self> {
-        Self::now(core).or_else(|| {
-            let mut waiting = core.gate.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
-            }
-            drop(waiting);
-            // A place freed before we were registered woke nobody.
-            Self::now(core)
-        })
+        // Held over both steps: a place that is freed in between finds us in line.
+        let mut waiting = core.gate.waiting();
+        waiting.retain(|waker| !waker.will_wake(cx.waker()));
+        let permit = Self::now(core);
+        if permit.is_none() {
+            waiting.push_back(cx.waker().clone());
+        }
+        permit
     }
 
     /// Takes a place if there is one now.
@@ -67,7 +71,10 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.gate.open.fetch_sub(1, SeqCst);
-        self.0.gate.wake();
+        // One place, one listener: were all woken, whoever came first would always do so again.
+        if let Some(next) = self.0.gate.waiting().pop_front() {
+            next.wake();
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod service;
 mod stream;
 mod connection;
 mod buffer;
+mod waiting;
 mod deadline;
 mod echo;
 mod messages;

@@ -65,6 +65,7 @@ pub(crate) struct LiveLimits {
     write_ms: AtomicU64,
     min_rate: AtomicU32,
     linger_ms: AtomicU64,
+    swaps: AtomicU32,
 }
 
 impl LiveLimits {
@@ -79,6 +80,7 @@ impl LiveLimits {
             write_ms: AtomicU64::new(0),
             min_rate: AtomicU32::new(1),
             linger_ms: AtomicU64::new(0),
+            swaps: AtomicU32::new(0),
         };
         live.store(limits);
         live
@@ -94,6 +96,13 @@ impl LiveLimits {
         self.write_ms.store(millis(limits.write_timeout), Relaxed);
         self.min_rate.store(limits.min_rate.get(), Relaxed);
         self.linger_ms.store(millis(limits.linger), Relaxed);
+        self.swaps.fetch_add(1, Relaxed);
+    }
+
+    /// How often the limits were swapped: what was computed at the same number still holds.
+    #[inline]
+    pub(crate) fn swaps(&self) -> u32 {
+        self.swaps.load(Relaxed)
     }
 
     pub(crate) fn max_connections(&self) -> usize {

@@ -143,7 +143,8 @@ impl Connection {
         if len > MAX_PAYLOAD_LEN {
             return Err(Error::FrameTooLong { len, max: MAX_PAYLOAD_LEN });
         }
-        self.send_header(Header { kind, len }).await?;
+        self.output.reserve(HEADER_LEN + payload.len());
+        self.output.put(&Header { kind, len }.to_bytes());
         self.output.put(payload);
         if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
     }
@@ -158,6 +159,7 @@ impl Connection {
         }
         self.output.reserve(HEADER_LEN + (header.len as usize).min(WRITE_BUFFER));
         self.output.put(&header.to_bytes());
+        self.owed = header.len;
         Ok(())
     }
 
@@ -167,6 +169,7 @@ impl Connection {
     /// The part is queued whole before the first wait.
     pub async fn send_chunk(&mut self, chunk: &[u8]) -> Result<(), Error> {
         self.output.put(chunk);
+        self.owed = self.owed.saturating_sub(u32::try_from(chunk.len()).unwrap_or(u32::MAX));
         if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
     }
 

@@ -18,7 +18,7 @@ use crate::Error;
 use crate::connection::Connection;
 use crate::gate::Permit;
 use crate::listener::{AcceptFault, Listener};
-use crate::service::{Scope, Service};
+use crate::service::{Core, Scope, Service};
 use crate::stats::{Ended, Ending};
 use crate::stream::{Peer, Stream};
 
@@ -86,7 +86,8 @@ pub struct ServeError {
 /// Serves `listener` until the service's drain has ended every connection.
 ///
 /// All that a peer or the system can cause is counted ([`Service::stats`]) and ends in the
-/// [`Report`]; the only error is a listening socket that is itself broken.
+/// [`Report`]; the only error is a listening socket that is itself broken, which starts the drain
+/// of `service` (of [its own](Service::child), where it has one).
 ///
 /// # Cancel safety
 /// Dropping the future aborts everything: the listener closes, open connections are reset.
@@ -139,6 +140,7 @@ async fn accept_until_drained<H: Handler>(
     let mut backoff = Backoff::default();
     let mut trouble = Seldom::default();
     let mut full = false;
+    let _line = LeavesLine(&scope.core);
     loop {
         let event = poll_fn(|cx| {
             if started.as_mut().poll(cx).is_ready() {
@@ -183,10 +185,22 @@ async fn accept_until_drained<H: Handler>(
                             );
                         }
                     }
-                    AcceptFault::Listener => return Err(error),
+                    AcceptFault::Listener => {
+                        tracing::error!(%error, "the listener failed: its service is drained");
+                        return Err(error);
+                    }
                 }
             }
         }
+    }
+}
+
+/// Passes on a free place that a listener which is gone was woken for.
+struct LeavesLine<'a>(&'a Core);
+
+impl Drop for LeavesLine<'_> {
+    fn drop(&mut self) {
+        self.0.gate.wake();
     }
 }
 
@@ -262,8 +276,8 @@ impl<H: Handler> Connections<H> {
     /// Waits for every connection, and cuts what is left at the deadline.
     async fn wait(&mut self) {
         let drain = self.scope.drain.clone();
-        let deadline = drain.deadline().unwrap_or_else(Instant::now) + ABORT_GRACE;
-        let mut out_of_time = pin!(tokio::time::sleep_until(deadline));
+        let deadline = || drain.deadline().unwrap_or_else(Instant::now) + ABORT_GRACE;
+        let mut out_of_time = pin!(tokio::time::sleep_until(deadline()));
         let mut cut = pin!(drain.cut_off());
         loop {
             tokio::select! {
@@ -273,6 +287,11 @@ impl<H: Handler> Connections<H> {
                     None => return,
                 },
                 () = &mut cut => break,
+                // The drain of all may have less patience than this listener's own.
+                () = drain.hurried() => {
+                    out_of_time.as_mut().reset(deadline());
+                    self.scope.start_drain();
+                }
                 () = &mut out_of_time => break,
             }
         }

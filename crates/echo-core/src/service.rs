@@ -93,12 +93,12 @@ impl Scope {
         }
     }
 
-    /// Tells every connection that the drain has started.
+    /// Tells every connection that the drain has started, or that its deadline has moved.
     pub(crate) fn start_drain(&self) {
         self.draining.store(true, SeqCst);
         let wakers = {
-            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-            wakers.slots.iter_mut().filter_map(Option::take).collect::<Vec<_>>()
+            let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            wakers.slots.iter().flatten().cloned().collect::<Vec<_>>()
         };
         wakers.into_iter().for_each(Waker::wake);
     }

@@ -8,7 +8,6 @@
 //! tenths of the time: Unix sockets tell servers apart, TCP hardly does.
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
-#![allow(missing_docs, reason = "what criterion's macros make is not documented")]
 
 use std::time::Duration;
 

@@ -1,0 +1,138 @@
+//! How a connection waits: for its peer, its deadline and the drain, all at once, for the price of a
+//! few comparisons.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::task::coop::unconstrained;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::connection::{Connection, Under};
+use crate::deadline::{Wait, Why, deadline};
+
+/// Bytes that one turn of a connection moves before it lets others run.
+pub(crate) const TURN: usize = 256 << 10;
+
+/// How the writing of output stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Writing {
+    /// Nothing had to be kept yet.
+    Unused,
+    /// The peer lets us wait, for so many bytes.
+    Blocked { since: Instant, unwritten: u32 },
+    /// All output was written.
+    Flushed { at: Instant },
+}
+
+impl Connection {
+    /// Whether this connection has moved so much that others are due.
+    #[inline]
+    pub(crate) fn has_had_its_turn(&self) -> bool {
+        self.moved >= TURN
+    }
+
+    /// Lets others run, and comes back.
+    pub(crate) fn yield_now<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        self.moved = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Goes to wait: sees to it that the task wakes at its deadline and when the drain starts, and
+    /// fails when the deadline has passed.
+    ///
+    /// Timer and drain are polled only when they change, since the task's waker stays the same: a
+    /// wait costs a few comparisons.
+    #[inline]
+    pub(crate) fn park(&mut self, cx: &Context<'_>) -> Poll<Error> {
+        if self.moved > 0 && self.is_armed_for_traffic(cx) {
+            self.moved = 0;
+            return Poll::Pending;
+        }
+        self.park_anew(cx)
+    }
+
+    /// Whether this is a wait for traffic like the one before: the timer is armed for that one's
+    /// deadline, which is earlier, and so will do.
+    #[inline]
+    fn is_armed_for_traffic(&self, cx: &Context<'_>) -> bool {
+        self.armed_for_traffic == Some(self.scope.core.limits.swaps())
+            && self.output.is_empty()
+            && self.is_between_frames()
+            && self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            && self.timer.as_ref().is_some_and(|timer| !timer.is_elapsed())
+            && !self.scope.is_draining()
+    }
+
+    fn park_anew(&mut self, cx: &Context<'_>) -> Poll<Error> {
+        // A turn that has read something has just looked at the clock.
+        let now = if std::mem::take(&mut self.moved) > 0 { self.read_at } else { Instant::now() };
+        let wait = self.wait(now);
+        self.park_until(cx, wait, now)
+    }
+
+    fn wait(&mut self, now: Instant) -> Wait {
+        // A peer that waited for our answer, or was busy reading it, was not silent.
+        let active = match self.writing {
+            Writing::Flushed { at } => at.max(self.read_at),
+            _ => self.read_at,
+        };
+        let in_frame = !self.is_between_frames();
+        if in_frame {
+            self.began.get_or_insert(active);
+        }
+        if !self.output.is_empty() {
+            let (began, unwritten) = match self.writing {
+                Writing::Blocked { since, unwritten } => (since, unwritten),
+                _ => (now, self.output.len() as u32),
+            };
+            self.writing = Writing::Blocked { since: began, unwritten };
+            return Wait::Write { began, unwritten };
+        }
+        self.input.release();
+        match self.began {
+            Some(began) if in_frame => Wait::Frame { began, declared: self.passage.declared },
+            _ => Wait::Traffic { since: active },
+        }
+    }
+
+    #[inline]
+    fn is_between_frames(&self) -> bool {
+        self.under == Under::Nothing && self.head_len == 0 && self.input.is_empty()
+    }
+
+    pub(crate) fn park_until(&mut self, cx: &Context<'_>, wait: Wait, now: Instant) -> Poll<Error> {
+        let drain = if self.scope.is_draining() { self.scope.drain.deadline() } else { None };
+        let (until, why) = deadline(wait, &self.scope.core.limits, drain);
+        if until <= now {
+            return Poll::Ready(why.into());
+        }
+        let swaps = self.scope.core.limits.swaps();
+        self.armed_for_traffic = (why == Why::Idle).then_some(swaps);
+        let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !same {
+            self.waker = Some(cx.waker().clone());
+            self.slot = Some(self.scope.register(self.slot, cx.waker()));
+            if self.scope.is_draining() && self.last_pass.is_none() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let armed = timer.deadline();
+        // It may have gone off while the handler waited for something else.
+        if !same || timer.is_elapsed() || until < armed {
+            if armed != until {
+                timer.as_mut().reset(until);
+            }
+            // Out of the task's budget: a timer that was not polled would never wake it.
+            let polled = Pin::new(&mut unconstrained(timer.as_mut()))
+                .poll(&mut Context::from_waker(cx.waker()));
+            if polled.is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+}

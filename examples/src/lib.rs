@@ -1,1 +1,0 @@
-//! Examples of echo-core: see the files beside this folder.

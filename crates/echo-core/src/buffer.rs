@@ -34,6 +34,18 @@ impl Buffer {
         self.0.as_mut().map_or_else(Bytes::new, |bytes| bytes.split_to(len).freeze())
     }
 
+    /// Moves the bytes to a block of their size: what was dropped before them is still in theirs.
+    pub(crate) fn compact(&mut self) {
+        if let Some(bytes) = &mut self.0 {
+            **bytes = BytesMut::from(&bytes[..]);
+        }
+    }
+
+    /// Room that nothing is in.
+    pub(crate) fn spare(&self) -> usize {
+        self.0.as_ref().map_or(0, |bytes| bytes.capacity() - bytes.len())
+    }
+
     /// Drops all, memory included.
     pub(crate) fn clear(&mut self) {
         self.0 = None;

@@ -14,13 +14,13 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep};
 
+use crate::Error;
 use crate::buffer::Buffer;
-use crate::frame::{HEADER_LEN, Kind, Passage};
+use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
 use crate::service::Scope;
 use crate::stream::{Peer, Stream};
 use crate::waiting::Writing;
-use crate::{Error, frame};
 
 /// One read: what a connection takes from its socket at once. Larger buffers measured no gain.
 pub(crate) const READ_BUFFER: usize = 64 << 10;
@@ -305,6 +305,12 @@ impl Connection {
         }
     }
 
+    /// Whether what was read and its answers are more than one read and one control frame, as
+    /// happens where answers are longer than what they answer: time to write.
+    pub(crate) fn holds_too_much(&self) -> bool {
+        self.input.len() + self.output.len() > READ_BUFFER + MAX_CONTROL_LEN as usize
+    }
+
     /// Counts frames of this connection as answered.
     #[inline]
     pub(crate) fn count_answered(&mut self, frames: u64) {
@@ -373,5 +379,3 @@ impl Drop for Connection {
         }
     }
 }
-
-const _: () = assert!(frame::MAX_CONTROL_LEN as usize <= READ_BUFFER);

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::connection::{Connection, Under, WRITE_BUFFER};
+use crate::connection::{Connection, Under};
 use crate::frame::{
     ErrorCode, ErrorFrame, Features, Goaway, Header, Hello, HelloReply, Kind, MAX_CONTROL_LEN,
     PROBE_MIN_LEN, Passage, Reason, VERSION, mark_probe_reply,
@@ -38,7 +38,7 @@ impl Connection {
     /// Answers the frame whose header was read last, and which is not an ECHO within the limit.
     /// Cancelled, it may be called again.
     pub(crate) async fn answer(&mut self, offer: Offer<'_>) -> Result<(), Error> {
-        if self.output.len() >= WRITE_BUFFER {
+        if self.holds_too_much() {
             self.flush().await?;
         }
         let max = self.max_frame();

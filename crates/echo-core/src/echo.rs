@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
-use crate::connection::{Connection, Under, WRITE_BUFFER, with_scratch};
+use crate::connection::{Connection, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
 use crate::frame::{Features, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Stop};
@@ -224,7 +224,7 @@ impl Connection {
         cap: usize,
     ) -> Poll<Result<Step, Error>> {
         if !self.input.is_empty() {
-            if self.output.len() >= WRITE_BUFFER {
+            if self.holds_too_much() {
                 ready!(self.poll_flush(cx))?;
             }
             return Poll::Ready(Ok(self.pass_input(cap)));

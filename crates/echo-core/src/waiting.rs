@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::connection::{Connection, Under};
 use crate::deadline::{Wait, Why, deadline};
+use crate::frame::MAX_CONTROL_LEN;
 
 /// Bytes that one turn of a connection moves before it lets others run.
 pub(crate) const TURN: usize = 256 << 10;
@@ -86,7 +87,14 @@ impl Connection {
         if !self.output.is_empty() {
             let (began, unwritten) = match self.writing {
                 Writing::Blocked { since, unwritten } => (since, unwritten),
-                _ => (now, self.output.len() as u32),
+                _ => {
+                    // A peer that does not read shall not hold more than what is left.
+                    self.input.compact();
+                    if self.output.spare() > MAX_CONTROL_LEN as usize {
+                        self.output.compact();
+                    }
+                    (now, self.output.len() as u32)
+                }
             };
             self.writing = Writing::Blocked { since: began, unwritten };
             return Wait::Write { began, unwritten };

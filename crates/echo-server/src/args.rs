@@ -93,7 +93,7 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) workers: Option<u16>,
 
-    /// How log lines on stderr look: auto (text, so far), text or json
+    /// How log lines on stderr look: auto (text), text or json
     #[arg(long, value_name = "FORMAT", env = "ECHO_SERVER_LOG", default_value = "auto")]
     #[arg(hide_possible_values = true)]
     pub(crate) log: Format,

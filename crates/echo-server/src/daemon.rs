@@ -91,9 +91,8 @@ async fn live(
         signal = signals.stop() => {
             tracing::info!(
                 connections = service.stats().active,
-                delay = ?arguments.drain_delay,
-                timeout = ?arguments.drain_timeout,
-                "{signal}: draining; a second signal stops hard"
+                "{signal}: draining for at most {:?}; a second signal stops hard",
+                arguments.drain_delay + arguments.drain_timeout,
             );
         }
         () = serving.one_ended() => {} // A failure: what is left is drained.

@@ -13,7 +13,7 @@ use crate::stderr::Stderr;
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// What fits the place, which is text so far.
+    /// What fits the place: text
     Auto,
     /// Lines for people.
     Text,

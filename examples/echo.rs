@@ -7,9 +7,9 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::{env, pin::pin, sync::Arc, time::Duration};
+use std::{env, sync::Arc};
 
-use echo_core::{Drain, Echo, Limits, Listener, Mode, Service, SocketOptions, serve};
+use echo_core::{Echo, Listener, Mode, Service, SocketOptions, serve_until};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -19,15 +19,9 @@ async fn main() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     println!("listening on {}; Ctrl-C ends it", listener.local_addr());
 
-    let service = Service::new(Limits::default(), Drain::new());
-    let mut serving = pin!(serve(listener, &service, Arc::new(Echo::new(Mode::Auto))));
-    let report = tokio::select! {
-        failed = &mut serving => failed?,
-        _ = interrupt.recv() => {
-            service.drain().start(Duration::from_secs(30));
-            serving.await?
-        }
-    };
+    let stop = async move { _ = interrupt.recv().await };
+    let report =
+        serve_until(listener, Service::default(), Arc::new(Echo::new(Mode::Auto)), stop).await?;
     println!("drained in {:?}: {:?}", report.took, report.drained);
     Ok(())
 }

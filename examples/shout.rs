@@ -9,11 +9,9 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::{env, pin::pin, sync::Arc, time::Duration};
+use std::{env, sync::Arc};
 
-use echo_core::{
-    Connection, Drain, Error, Handler, Limits, Listener, Service, SocketOptions, serve,
-};
+use echo_core::{Connection, Error, Handler, Listener, Service, SocketOptions, serve_until};
 use tokio::signal::unix::{SignalKind, signal};
 
 struct Shout;
@@ -35,15 +33,8 @@ async fn main() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     println!("listening on {}; Ctrl-C ends it", listener.local_addr());
 
-    let service = Service::new(Limits::default(), Drain::new());
-    let mut serving = pin!(serve(listener, &service, Arc::new(Shout)));
-    let report = tokio::select! {
-        failed = &mut serving => failed?,
-        _ = interrupt.recv() => {
-            service.drain().start(Duration::from_secs(30));
-            serving.await?
-        }
-    };
+    let stop = async move { _ = interrupt.recv().await };
+    let report = serve_until(listener, Service::default(), Arc::new(Shout), stop).await?;
     println!("drained in {:?}: {:?}", report.took, report.drained);
     Ok(())
 }

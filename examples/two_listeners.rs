@@ -11,9 +11,7 @@
 
 use std::{env, sync::Arc, time::Duration};
 
-use echo_core::{
-    Drain, Echo, Endpoint, Limits, Listener, Mode, Report, Service, SocketOptions, serve,
-};
+use echo_core::{Echo, Endpoint, Listener, Mode, Report, Service, SocketOptions, serve};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -23,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
     if uris.is_empty() {
         uris = vec!["tcp://127.0.0.1:7777".into(), "unix:/tmp/echo.sock".into()];
     }
-    let service = Service::new(Limits::default(), Drain::new());
+    let service = Service::default();
     let echo = Arc::new(Echo::new(Mode::Auto));
 
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -32,8 +30,7 @@ async fn main() -> anyhow::Result<()> {
         // A name may have several addresses.
         for listener in Listener::bind(&uri.parse()?, &SocketOptions::default()).await? {
             println!("listening on {}", Endpoint::with_bound(uri, listener.local_addr()));
-            let (service, echo) = (service.clone(), Arc::clone(&echo));
-            serving.spawn(async move { serve(listener, &service, echo).await });
+            serving.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
         }
     }
     tokio::select! {

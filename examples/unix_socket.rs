@@ -8,9 +8,11 @@
 //! ```
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::{env, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use echo_core::{Drain, Echo, Limits, Listener, Mode, Service, SocketOptions, UnixName, serve};
+use echo_core::{
+    Drain, Echo, Limits, Listener, Mode, Service, SocketOptions, UnixName, serve_until,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -22,15 +24,14 @@ async fn main() -> anyhow::Result<()> {
     println!("listening on {}; Ctrl-C ends it", listener.local_addr());
 
     let limits = Limits { idle_timeout: Duration::from_secs(60), ..Limits::default() };
-    let service = Service::new(limits, Drain::new());
-    let mut serving = pin!(serve(listener, &service, Arc::new(Echo::new(Mode::Auto))));
-    let report = tokio::select! {
-        failed = &mut serving => failed?,
-        _ = interrupt.recv() => {
-            service.drain().start(Duration::from_secs(30));
-            serving.await?
-        }
-    };
+    let stop = async move { _ = interrupt.recv().await };
+    let report = serve_until(
+        listener,
+        Service::new(limits, Drain::new()),
+        Arc::new(Echo::new(Mode::Auto)),
+        stop,
+    )
+    .await?;
     println!("drained in {:?}: {:?}", report.took, report.drained);
     Ok(())
 }

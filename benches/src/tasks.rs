@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 
 use anyhow::Result;
-use echo_core::{Connection, Drain, Echo, Error, Handler, Limits, Listener, Mode, Service, serve};
+use echo_core::{
+    Connection, Drain, Echo, Error, Handler, Limits, Listener, Mode, Service, SocketOptions, serve,
+};
 use futures_util::{SinkExt, StreamExt};
 use socket2::{Domain, Socket};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,8 +101,8 @@ pub(crate) async fn core_recv_send(listener: Socket) -> Result<()> {
 
 async fn core_serve<H: Handler>(listener: Socket, handler: H) -> Result<()> {
     let service = Service::new(Limits::default(), Drain::new());
-    let listener = Listener::inherited(OwnedFd::from(listener))?;
-    serve(listener, &service, Arc::new(handler)).await?;
+    let listener = Listener::inherited(OwnedFd::from(listener), &SocketOptions::default())?;
+    serve(listener, service.clone(), Arc::new(handler)).await?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The client of an echo server: a pipe that checks what comes back.
 
+#![forbid(unsafe_code)]
+
 mod answers;
 mod args;
 mod connect;

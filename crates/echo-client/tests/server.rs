@@ -34,7 +34,9 @@ impl Server {
                 let options = SocketOptions::default();
                 let listener = Listener::bind(&endpoint, &options).await.unwrap().remove(0);
                 bound.send(Endpoint::with_bound(&given, listener.local_addr())).unwrap();
-                echo_core::serve(listener, &service, Arc::new(Echo::new(mode))).await.unwrap()
+                echo_core::serve(listener, service.clone(), Arc::new(Echo::new(mode)))
+                    .await
+                    .unwrap()
             })
         });
         Self { target: target.recv().unwrap(), drain, thread }

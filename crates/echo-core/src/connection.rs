@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 use crate::Error;
@@ -93,13 +94,17 @@ pub struct Connection {
     /// What the last pass may still read, once this connection has seen the drain.
     pub(crate) last_pass: Option<u64>,
     pub(crate) ended: bool,
+    /// A read or a write failed: what was on its way may be torn.
+    pub(crate) broken: bool,
+    /// How many frames were answered is not sure: an extension failed.
+    pub(crate) miscounted: bool,
     pub(crate) said_hello: bool,
     pub(crate) wants_control: bool,
     /// Set by an orderly end; without it, dropping the connection resets it.
     pub(crate) finished: bool,
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// The limits' number of swaps when the timer was looked at, if that was for a
-    /// [`Wait::Traffic`].
+    /// `Wait::Traffic`.
     pub(crate) armed_for_traffic: Option<u32>,
     pub(crate) slot: Option<u32>,
     pub(crate) waker: Option<Waker>,
@@ -129,6 +134,8 @@ impl Connection {
             moved: 0,
             last_pass: None,
             ended: false,
+            broken: false,
+            miscounted: false,
             said_hello: false,
             wants_control: false,
             finished: false,
@@ -199,8 +206,15 @@ impl Connection {
                     return Poll::Ready(Ok(read));
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                Poll::Pending if self.last_pass.is_some_and(|left| left > 0) && self.no_queue() => {
+                Poll::Ready(Err(error)) => {
+                    self.broken = true;
+                    return Poll::Ready(Err(error.into()));
+                }
+                Poll::Pending
+                    if self.last_pass.is_some_and(|left| left > 0)
+                        && self.stream.queued().is_none()
+                        && has_budget_remaining() =>
+                {
                     // A stream that cannot say what it holds: what is not ready has not arrived.
                     self.last_pass = Some(0);
                     return self.poll_read(cx, buf, rest);
@@ -208,10 +222,6 @@ impl Connection {
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-
-    fn no_queue(&self) -> bool {
-        self.stream.queued().is_none()
     }
 
     /// Appends what arrives to the input; `false` is the end, as in [`poll_read`](Self::poll_read).
@@ -292,6 +302,7 @@ impl Connection {
         loop {
             return match self.stream.poll_write(cx, bytes) {
                 Poll::Ready(Ok(0)) => {
+                    self.broken = true;
                     Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()))
                 }
                 Poll::Ready(Ok(written)) => {
@@ -299,7 +310,10 @@ impl Connection {
                     Poll::Ready(Ok(written))
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Ready(Err(error)) => {
+                    self.broken = true;
+                    Poll::Ready(Err(error.into()))
+                }
                 Poll::Pending => Poll::Pending,
             };
         }

@@ -68,7 +68,7 @@ impl Connection {
             return self.refuse(Error::Malformed(header.kind)).await;
         };
         let reply = HelloReply {
-            version: hello.version.min(VERSION),
+            version: hello.version.clamp(1, VERSION),
             max_frame: self.max_frame(),
             features: offer.features,
             greeting: Cow::Borrowed(offer.greeting),
@@ -124,7 +124,7 @@ impl Connection {
 
     /// Queues a GOAWAY for those who said HELLO.
     pub(crate) fn say_goaway(&mut self, reason: Reason) {
-        if self.said_hello {
+        if self.said_hello && !self.miscounted {
             let goaway = Goaway { reason, answered: self.answered };
             self.queue_control(Kind::GOAWAY, |payload| goaway.put(payload));
         }

@@ -132,10 +132,11 @@ impl<E: Extension> Echo<E> {
                 .await;
         }
         if offered {
+            // Until it has ended it may have answered or not.
+            connection.miscounted = true;
             self.extension.frame(session, header, connection).await?;
-            if connection.owed > 0 {
-                return Err(Error::Unfinished(header.kind));
-            }
+            connection.check_finished()?;
+            connection.miscounted = false;
             connection.count_answered(1);
             return connection.discard().await;
         }

@@ -40,9 +40,12 @@ pub enum Error {
     /// The peer's address holds as many connections as one source may.
     #[error("too many connections from one source")]
     SourceLimit,
-    /// A handler or an extension ended inside a frame of its own: the answer to this kind.
-    #[error("the answer to a {0:?} frame was left unfinished")]
-    Unfinished(Kind),
+    /// A handler or an extension began a frame and did not end it.
+    #[error("a frame of our own was left unfinished")]
+    Unfinished,
+    /// A [`Handler`](crate::Handler) failed for reasons of its own. What it sent is flushed.
+    #[error("the handler failed: {0}")]
+    Handler(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -53,7 +56,7 @@ impl Error {
     /// above `debug`.
     pub fn is_peer_fault(&self) -> bool {
         match self {
-            Self::DrainDeadline | Self::Unfinished(_) => false,
+            Self::Unfinished | Self::Handler(_) => false,
             Self::Io(error) => matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionReset

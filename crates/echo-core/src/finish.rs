@@ -16,28 +16,21 @@ use crate::frame::Reason;
 use crate::stats::Ending;
 
 impl Connection {
-    /// Ends a connection that is not let in: it is reset.
-    pub(crate) fn refused(&self, error: &Error) -> Ending {
-        self.note(error);
-        Ending::Failed
-    }
-
     /// Ends the connection after its handler. What cannot end in order is reset when dropped.
     pub(crate) async fn finish(&mut self, result: Result<(), Error>) -> Ending {
         if let Err(error) = &result {
             self.note(error);
-            tracing::debug!(peer = %self.peer(), %error, "connection failed");
+            self.scope.log(self.peer(), error);
         }
-        let cut = self.under == Under::Passing || self.owed > 0;
         let (reason, failed) = match &result {
             Ok(()) => (Reason::Drain, false),
             Err(Error::Idle) => (Reason::Idle, false),
             Err(Error::DrainDeadline) => return Ending::Forced,
-            Err(Error::Io(_) | Error::WriteTimedOut | Error::SourceLimit) => return Ending::Failed,
+            Err(Error::WriteTimedOut | Error::SourceLimit) => return Ending::Failed,
             Err(Error::FrameTimedOut) => (Reason::Stalled, true),
             Err(_) => (Reason::Error, true),
         };
-        if cut {
+        if self.broken || self.under == Under::Passing || self.owed > 0 {
             return Ending::Failed;
         }
         if !self.ended {

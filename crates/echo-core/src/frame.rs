@@ -7,9 +7,10 @@ mod codec;
 mod control;
 
 pub use codec::{Frame, FrameCodec};
+pub(crate) use control::mark_probe_reply;
 pub use control::{
     ErrorCode, ErrorFrame, Features, Goaway, Hello, HelloReply, MalformedControl, PROBE_MIN_LEN,
-    Reason, VERSION, mark_probe_reply,
+    Reason, VERSION,
 };
 
 /// Bytes of a frame header.

@@ -22,6 +22,7 @@ mod conversation;
 mod frame;
 mod finish;
 mod drain;
+mod seldom;
 mod limits;
 mod stats;
 mod error;
@@ -31,10 +32,16 @@ pub use drain::Drain;
 pub use echo::{Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
-pub use frame::*;
+pub use frame::{
+    ErrorCode, ErrorFrame, Features, Frame, FrameCodec, Goaway, HEADER_LEN, Header, Hello,
+    HelloReply, Kind, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl, PROBE_MIN_LEN, Reason,
+    VERSION,
+};
+#[doc(hidden)] // For the benches and tests of this workspace.
+pub use frame::{Passage, Scan, Stop};
 pub use limits::Limits;
 pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
-pub use serve::{Handler, Report, ServeError, serve};
+pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;
 pub use stats::{Ended, Snapshot};
 pub use stream::Peer;

@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What one service grants its peers. `Limits { idle: …, ..Limits::default() }` changes one.
+/// What one service grants its peers. `Limits { max_frame: 1 << 16, ..Limits::default() }` changes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections open at once, over all listeners (10,000). At the limit the kernel's queue
@@ -31,6 +31,10 @@ pub struct Limits {
     /// How long a closed connection is read and discarded for, so that the peer gets its last
     /// replies (5 s).
     pub linger: Duration,
+    /// How long what is open has when the service drains (30 s): after
+    /// [`serve_until`](crate::serve_until)'s stop, and when a listener has failed. Who calls
+    /// [`Drain::start`](crate::Drain::start) says how long.
+    pub drain_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -46,6 +50,7 @@ impl Default for Limits {
                 write_timeout: Duration::from_secs(10),
                 min_rate: NonZeroU32::new(1 << 10).unwrap(),
                 linger: Duration::from_secs(5),
+                drain_timeout: Duration::from_secs(30),
             }
         }
     }
@@ -65,6 +70,7 @@ pub(crate) struct LiveLimits {
     write_ms: AtomicU64,
     min_rate: AtomicU32,
     linger_ms: AtomicU64,
+    drain_ms: AtomicU64,
     swaps: AtomicU32,
 }
 
@@ -80,6 +86,7 @@ impl LiveLimits {
             write_ms: AtomicU64::new(0),
             min_rate: AtomicU32::new(1),
             linger_ms: AtomicU64::new(0),
+            drain_ms: AtomicU64::new(0),
             swaps: AtomicU32::new(0),
         };
         live.store(limits);
@@ -96,6 +103,7 @@ impl LiveLimits {
         self.write_ms.store(millis(limits.write_timeout), Relaxed);
         self.min_rate.store(limits.min_rate.get(), Relaxed);
         self.linger_ms.store(millis(limits.linger), Relaxed);
+        self.drain_ms.store(millis(limits.drain_timeout), Relaxed);
         self.swaps.fetch_add(1, Relaxed);
     }
 
@@ -138,6 +146,10 @@ impl LiveLimits {
 
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms.load(Relaxed))
+    }
+
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms.load(Relaxed))
     }
 
     fn at_min_rate(&self, bytes: u64) -> Duration {

@@ -129,12 +129,12 @@ impl Listener {
     }
 
     /// Takes over a listening TCP or Unix stream socket that somebody else made and may still hold.
-    /// Its path is never unlinked.
+    /// Its path is never unlinked; its backlog is its maker's.
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
-    pub fn inherited(fd: OwnedFd) -> io::Result<Self> {
+    pub fn inherited(fd: OwnedFd, options: &SocketOptions) -> io::Result<Self> {
         let refused = |why: &str| {
             Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -156,12 +156,14 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let local_addr = local_addr(&socket)?;
         let socket = match domain {
-            Domain::IPV4 | Domain::IPV6 => Socket::Tcp(TcpListener::from_std(socket.into())?),
+            Domain::IPV4 | Domain::IPV6 => {
+                set_tcp_options(&socket, options)?;
+                Socket::Tcp(TcpListener::from_std(socket.into())?)
+            }
             Domain::UNIX => Socket::Unix(None, UnixListener::from_std(socket.into())?),
             _ => return refused("it is neither TCP nor Unix"),
         };
-        let backlog = SocketOptions::default().backlog;
-        Ok(Self { socket, local_addr, backlog, inherited: true })
+        Ok(Self { socket, local_addr, backlog: options.backlog, inherited: true })
     }
 
     /// A listener in memory, for tests and simulations, and what connects to it.
@@ -289,6 +291,14 @@ fn tcp_socket(addr: SocketAddr, options: &SocketOptions) -> io::Result<socket2::
     if let SocketAddr::V6(addr) = addr {
         socket.set_only_v6(*addr.ip() != Ipv6Addr::UNSPECIFIED)?;
     }
+    set_tcp_options(&socket, options)?;
+    socket.bind(&addr.into())?;
+    socket.listen(backlog(options))?;
+    Ok(socket)
+}
+
+/// Sets on a listening socket what accepted ones inherit.
+fn set_tcp_options(socket: &socket2::Socket, options: &SocketOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(options.nodelay)?;
     if let Some(silence) = options.keepalive {
         // The kernel counts in seconds and refuses 0.
@@ -299,9 +309,7 @@ fn tcp_socket(addr: SocketAddr, options: &SocketOptions) -> io::Result<socket2::
             .with_retries(4);
         socket.set_tcp_keepalive(&keepalive)?;
     }
-    socket.bind(&addr.into())?;
-    socket.listen(backlog(options))?;
-    Ok(socket)
+    Ok(())
 }
 
 fn tcp_error(addr: SocketAddr, error: &io::Error) -> io::Error {

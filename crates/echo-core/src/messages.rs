@@ -31,6 +31,7 @@ impl Connection {
     /// Cancel safe: what has begun to arrive stays with the connection, and the next call goes on
     /// with it.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, Error> {
+        self.check_finished()?;
         loop {
             match self.under {
                 Under::Nothing => match poll_fn(|cx| self.poll_message(cx)).await? {
@@ -126,7 +127,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::FrameTooLong`] when the payload is over
-    /// [`MAX_PAYLOAD_LEN`](crate::MAX_PAYLOAD_LEN).
+    /// [`MAX_PAYLOAD_LEN`].
     ///
     /// # Cancel safety
     /// The frame is queued whole before the first wait: cancelling never tears or drops it.
@@ -143,6 +144,7 @@ impl Connection {
         if len > MAX_PAYLOAD_LEN {
             return Err(Error::FrameTooLong { len, max: MAX_PAYLOAD_LEN });
         }
+        self.check_finished()?;
         self.output.reserve(HEADER_LEN + payload.len());
         self.output.put(&Header { kind, len }.to_bytes());
         self.output.put(payload);
@@ -154,6 +156,7 @@ impl Connection {
     /// # Cancel safety
     /// Cancelled, it has queued nothing.
     pub async fn send_header(&mut self, header: Header) -> Result<(), Error> {
+        self.check_finished()?;
         if self.output.len() >= WRITE_BUFFER {
             self.flush().await?;
         }
@@ -168,9 +171,15 @@ impl Connection {
     /// # Cancel safety
     /// The part is queued whole before the first wait.
     pub async fn send_chunk(&mut self, chunk: &[u8]) -> Result<(), Error> {
+        let owed = u32::try_from(chunk.len()).ok().and_then(|len| self.owed.checked_sub(len));
+        self.owed = owed.ok_or(Error::Unfinished)?;
         self.output.put(chunk);
-        self.owed = self.owed.saturating_sub(u32::try_from(chunk.len()).unwrap_or(u32::MAX));
         if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
+    }
+
+    /// Nothing may be said inside a frame that was begun with [`send_header`](Self::send_header).
+    pub(crate) fn check_finished(&self) -> Result<(), Error> {
+        if self.owed > 0 { Err(Error::Unfinished) } else { Ok(()) }
     }
 
     /// Writes what is queued. [`recv`](Self::recv) does so before it waits, and the end of a handler

@@ -18,6 +18,7 @@ use crate::Error;
 use crate::connection::Connection;
 use crate::gate::Permit;
 use crate::listener::{AcceptFault, Listener};
+use crate::seldom::Seldom;
 use crate::service::{Core, Scope, Service};
 use crate::stats::{Ended, Ending};
 use crate::stream::{Peer, Stream};
@@ -31,10 +32,6 @@ const QUEUE_TIME: Duration = Duration::from_millis(100);
 /// How much later than the drain's deadline a handler is aborted: connections that wait in
 /// [`Connection`] end by themselves at the deadline, and know in which way.
 const ABORT_GRACE: Duration = Duration::from_millis(50);
-/// What connections have left when their listener has failed: as long as a drain by default.
-const FAILED_LISTENER_DRAIN: Duration = Duration::from_secs(30);
-/// Trouble that lasts is logged this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a service does with one connection.
 pub trait Handler: Send + Sync + 'static {
@@ -93,11 +90,11 @@ pub struct ServeError {
 /// Dropping the future aborts everything: the listener closes, open connections are reset.
 pub async fn serve<H: Handler>(
     mut listener: Listener,
-    service: &Service,
+    service: Service,
     handler: Arc<H>,
 ) -> Result<Report, ServeError> {
     let mut connections = Connections {
-        scope: Arc::new(Scope::new(service)),
+        scope: Arc::new(Scope::new(&service)),
         handler,
         tasks: JoinSet::new(),
         report: Report::default(),
@@ -106,7 +103,7 @@ pub async fn serve<H: Handler>(
     };
     let accepting = accept_until_drained(&mut listener, &mut connections).await;
     if accepting.is_err() {
-        service.drain.start(FAILED_LISTENER_DRAIN);
+        service.drain.start(service.core.limits.drain());
     }
     let began = Instant::now();
     connections.start_drain();
@@ -122,6 +119,29 @@ pub async fn serve<H: Handler>(
         Ok(()) => Ok(report),
         Err(source) => Err(ServeError { source, report }),
     }
+}
+
+/// Serves `listener` until `stop` is ready, then drains the service: what is open has
+/// [`Limits::drain_timeout`](crate::Limits::drain_timeout) to end. For services with one listener and
+/// nothing else to do.
+///
+/// # Errors
+/// As [`serve`].
+///
+/// # Cancel safety
+/// As [`serve`].
+pub async fn serve_until<H: Handler>(
+    listener: Listener,
+    service: Service,
+    handler: Arc<H>,
+    stop: impl Future<Output = ()>,
+) -> Result<Report, ServeError> {
+    let mut serving = pin!(serve(listener, service.clone(), handler));
+    tokio::select! {
+        failed = &mut serving => return failed,
+        () = stop => service.drain.start(service.core.limits.drain()),
+    }
+    serving.await
 }
 
 enum Event {
@@ -268,6 +288,10 @@ impl<H: Handler> Connections<H> {
     }
 
     fn start_drain(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            // It ended before the drain began.
+            self.reap(ended);
+        }
         tracing::debug!(open = self.tasks.len(), "draining");
         self.draining = true;
         self.scope.start_drain();
@@ -275,6 +299,8 @@ impl<H: Handler> Connections<H> {
 
     /// Waits for every connection, and cuts what is left at the deadline.
     async fn wait(&mut self) {
+        // Once more: the deadline may have moved while the queue was taken in.
+        self.scope.start_drain();
         let drain = self.scope.drain.clone();
         let deadline = || drain.deadline().unwrap_or_else(Instant::now) + ABORT_GRACE;
         let mut out_of_time = pin!(tokio::time::sleep_until(deadline()));
@@ -312,10 +338,10 @@ fn run<H: Handler>(
     handler: Arc<H>,
 ) -> impl Future<Output = Ending> + Send {
     async move {
-        if let Err(error) = connection.admit() {
-            return connection.refused(&error);
-        }
-        let result = handler.run(&mut connection).await;
+        let result = match connection.admit() {
+            Ok(()) => handler.run(&mut connection).await,
+            Err(error) => Err(error),
+        };
         // Boxed: the rest of a connection's life is short, and needs more room than all before.
         Box::pin(connection.finish(result)).await
     }
@@ -345,24 +371,5 @@ impl Backoff {
             self.timer = None;
         }
         Poll::Ready(())
-    }
-}
-
-/// Lets one event in a while be logged, and counts the others.
-#[derive(Default)]
-struct Seldom {
-    spoke: Option<Instant>,
-    muted: u64,
-}
-
-impl Seldom {
-    /// How many events were kept quiet since the last line, if it is time for one.
-    fn speak(&mut self) -> Option<u64> {
-        if self.spoke.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
-            self.muted += 1;
-            return None;
-        }
-        self.spoke = Some(Instant::now());
-        Some(std::mem::take(&mut self.muted))
     }
 }

@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
+use crate::seldom::Seldom;
 use crate::stats::{Snapshot, Stats};
-use crate::{Drain, Limits};
+use crate::stream::Peer;
+use crate::{Drain, Error, Limits};
 
 /// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
 /// clone.
@@ -55,6 +57,13 @@ impl Service {
     }
 }
 
+impl Default for Service {
+    /// Default limits, and a drain of its own.
+    fn default() -> Self {
+        Self::new(Limits::default(), Drain::new())
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) limits: LiveLimits,
@@ -74,6 +83,7 @@ pub(crate) struct Scope {
     pub(crate) core: Arc<Core>,
     pub(crate) drain: Drain,
     draining: AtomicBool,
+    faults: Mutex<Seldom>,
     wakers: Mutex<Wakers>,
 }
 
@@ -89,6 +99,7 @@ impl Scope {
             core: Arc::clone(&service.core),
             drain: service.drain.clone(),
             draining: AtomicBool::new(false),
+            faults: Mutex::default(),
             wakers: Mutex::default(),
         }
     }
@@ -108,6 +119,17 @@ impl Scope {
         // The lock in `register` orders it: whoever registers after `start_drain` has looked at the
         // slots sees the flag.
         self.draining.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Logs why a connection failed. What a peer can cause is never more than `debug`.
+    pub(crate) fn log(&self, peer: Peer, error: &Error) {
+        if error.is_peer_fault() {
+            tracing::debug!(%peer, %error, "connection failed");
+        } else if let Some(muted) =
+            self.faults.lock().unwrap_or_else(PoisonError::into_inner).speak()
+        {
+            tracing::warn!(%peer, %error, muted, "connection failed on this side");
+        }
     }
 
     /// Keeps `waker` for the drain, in `slot` or in a new one.

@@ -192,7 +192,7 @@ impl Stats {
             Error::FrameTimedOut => &self.frame_timeouts,
             Error::WriteTimedOut => &self.write_timeouts,
             Error::SourceLimit => &self.source_refused,
-            Error::DrainDeadline | Error::Unfinished(_) | Error::Io(_) => return,
+            Error::DrainDeadline | Error::Unfinished | Error::Handler(_) | Error::Io(_) => return,
         };
         counter.fetch_add(1, Relaxed);
     }

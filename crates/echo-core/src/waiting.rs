@@ -50,6 +50,7 @@ impl Connection {
     pub(crate) fn park(&mut self, cx: &Context<'_>) -> Poll<Error> {
         if self.moved > 0 && self.is_armed_for_traffic(cx) {
             self.moved = 0;
+            self.input.release();
             return Poll::Pending;
         }
         self.park_anew(cx)
@@ -68,8 +69,10 @@ impl Connection {
     }
 
     fn park_anew(&mut self, cx: &Context<'_>) -> Poll<Error> {
-        // A turn that has read something has just looked at the clock.
-        let now = if std::mem::take(&mut self.moved) > 0 { self.read_at } else { Instant::now() };
+        // A turn that has read something has just looked at the clock. But a handler may have worked
+        // for long between reading and writing.
+        let fresh = std::mem::take(&mut self.moved) > 0 && self.output.is_empty();
+        let now = if fresh { self.read_at } else { Instant::now() };
         let wait = self.wait(now);
         self.park_until(cx, wait, now)
     }

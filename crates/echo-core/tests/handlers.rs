@@ -222,6 +222,26 @@ async fn an_early_return_cuts_no_reply() {
     }
 }
 
+/// A handler's own failure, an I/O error of a file say, is not the connection's: what it sent comes.
+#[tokio::test]
+async fn a_failing_handler_cuts_no_reply() {
+    struct Failing;
+    impl Handler for Failing {
+        async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
+            connection.recv().await?;
+            connection.send(b"so far").await?;
+            Err(std::io::Error::other("no such file").into())
+        }
+    }
+    let (server, connector) = in_memory(Limits::default(), Failing);
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(&echo(b"please")).await.unwrap();
+    assert_eq!(read_all(&mut client).await, echo(b"so far"));
+    drop(client);
+    let report = server.stop(support::PATIENCE).await;
+    assert_eq!(report.accepted, 1);
+}
+
 #[tokio::test]
 async fn the_greeting_is_a_line_in_raw_mode_and_part_of_the_answer_to_hello() {
     let (_server, connector) =

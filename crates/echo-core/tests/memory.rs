@@ -64,10 +64,13 @@ async fn cost<H: Handler>(handler: H, warm: &[u8], begun: &[u8]) -> (usize, isiz
     let (server, connector) = in_memory(limits, handler);
     let mut clients = Vec::with_capacity(CONNECTIONS);
     for _ in 0..CONNECTIONS {
-        let mut client = connector.connect().await.unwrap();
+        clients.push(connector.connect().await.unwrap());
+    }
+    // Each waits once before it is used, so that it goes back to a wait it has known.
+    settle().await;
+    for client in &mut clients {
         client.write_all(warm).await.unwrap();
-        expect(&mut client, warm).await;
-        clients.push(client);
+        expect(client, warm).await;
     }
     settle().await;
     let idle = LIVE.load(Relaxed);

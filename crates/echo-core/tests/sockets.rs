@@ -181,7 +181,8 @@ async fn a_drain_serves_the_listeners_queue() {
 async fn a_drain_leaves_the_queue_of_an_inherited_socket_alone() {
     let theirs = StdListener::bind("127.0.0.1:0").unwrap();
     let addr = theirs.local_addr().unwrap();
-    let ours = Listener::inherited(theirs.try_clone().unwrap().into()).unwrap();
+    let ours =
+        Listener::inherited(theirs.try_clone().unwrap().into(), &SocketOptions::default()).unwrap();
     let service = Service::new(Limits::default(), Drain::new());
     let _client = blocking_client(addr);
     service.drain().start(PATIENCE);

@@ -139,6 +139,7 @@ impl Arguments {
     pub(crate) fn limits(&self, open_files: Option<u64>) -> Result<Limits, Failure> {
         let default = Limits::default();
         Ok(Limits {
+            drain_timeout: self.drain_timeout,
             max_connections: open_files::fit(
                 self.max_connections,
                 default.max_connections,
@@ -232,6 +233,7 @@ mod tests {
         );
         let number = |n| NonZeroUsize::new(n).unwrap();
         let expected = Limits {
+            drain_timeout: Limits::default().drain_timeout,
             max_connections: number(7),
             max_per_source: number(3),
             spare_loopback: false,

@@ -121,8 +121,7 @@ impl Serving {
         for Bound { mode, listeners, .. } in bound {
             let echo = Arc::new(Echo::new(mode).greeting(greeting));
             for listener in listeners {
-                let (service, echo) = (service.clone(), Arc::clone(&echo));
-                tasks.spawn(async move { serve(listener, &service, echo).await });
+                tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
             }
         }
         Self { service: service.clone(), tasks, end: End::default() }
@@ -182,7 +181,7 @@ impl End {
         match ended {
             Ok(Ok(report)) => self.report = self.report.merge(report),
             Ok(Err(error)) => {
-                tracing::error!("{error}; everything is drained");
+                // The library has said so at once.
                 self.report = self.report.merge(error.report);
                 self.failure.get_or_insert(IO);
             }

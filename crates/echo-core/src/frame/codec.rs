@@ -4,7 +4,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
+use super::{HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN};
 use crate::Error;
 
 /// One whole frame.
@@ -34,7 +34,8 @@ pub struct FrameCodec {
 }
 
 impl FrameCodec {
-    /// A codec that passes payloads of up to `max_frame` bytes, at most [`MAX_PAYLOAD_LEN`].
+    /// A codec that passes payloads of up to `max_frame` bytes, at most [`MAX_PAYLOAD_LEN`], and
+    /// reads control frames of up to [`MAX_CONTROL_LEN`] in any case.
     pub const fn new(max_frame: u32) -> Self {
         let max_frame = if max_frame > MAX_PAYLOAD_LEN { MAX_PAYLOAD_LEN } else { max_frame };
         Self { max_frame }
@@ -54,8 +55,11 @@ impl Decoder for FrameCodec {
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, Error> {
         let Some(head) = src.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let header = Header::parse(*head);
-        if header.len > self.max_frame {
-            return Err(Error::FrameTooLong { len: header.len, max: self.max_frame });
+        // A control frame may be longer than a small limit for the rest.
+        let control = !matches!(header.kind, Kind::ECHO | Kind::PROBE);
+        let max = if control { self.max_frame.max(MAX_CONTROL_LEN) } else { self.max_frame };
+        if header.len > max {
+            return Err(Error::FrameTooLong { len: header.len, max });
         }
         if src.len() - HEADER_LEN < header.len as usize {
             return Ok(None);

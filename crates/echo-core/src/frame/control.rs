@@ -245,7 +245,11 @@ impl<'a> ErrorFrame<'a> {
 
 /// Turns the first [`PROBE_MIN_LEN`] bytes of a PROBE payload into its reply: receive and transmit
 /// time in nanoseconds since the server's start, and the bit that marks a reply.
-pub fn mark_probe_reply(payload: &mut [u8; PROBE_MIN_LEN as usize], received: u64, sent: u64) {
+pub(crate) fn mark_probe_reply(
+    payload: &mut [u8; PROBE_MIN_LEN as usize],
+    received: u64,
+    sent: u64,
+) {
     payload[PROBE_RECEIVED].copy_from_slice(&received.to_be_bytes());
     payload[PROBE_SENT].copy_from_slice(&sent.to_be_bytes());
     payload[PROBE_FLAGS] |= PROBE_REPLY;

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 /// What an error of accept means for the accept loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AcceptFault {
     /// One connection died in the queue, or the call was interrupted: accept again at once.
     Connection,

@@ -187,7 +187,7 @@ async fn inherited() {
     let path = dir.path().join("s");
     let tcp = net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = tcp.local_addr().unwrap();
-    let mut listener = Listener::inherited(tcp.into()).unwrap();
+    let mut listener = Listener::inherited(tcp.into(), &SocketOptions::default()).unwrap();
     assert!(listener.is_inherited());
     assert_eq!(listener.local_addr(), &LocalAddr::Tcp(addr));
     let _client = connect(addr);
@@ -195,7 +195,7 @@ async fn inherited() {
     assert!(listener.accept_queued().unwrap().is_none());
 
     let unix = std_unix::UnixListener::bind(&path).unwrap();
-    let mut listener = Listener::inherited(unix.into()).unwrap();
+    let mut listener = Listener::inherited(unix.into(), &SocketOptions::default()).unwrap();
     assert_eq!(listener.local_addr(), &LocalAddr::Unix(UnixName::Path(path.clone())));
     let _client = std_unix::UnixStream::connect(&path).unwrap();
     accept(&mut listener).await.unwrap();
@@ -210,7 +210,10 @@ async fn inherited() {
         (fs::File::open("/dev/null").unwrap().into(), "not a socket"),
         (std_unix::UnixStream::pair().unwrap().0.into(), "does not listen"),
     ] {
-        let error = Listener::inherited(fd).unwrap_err().to_string().to_lowercase();
+        let error = Listener::inherited(fd, &SocketOptions::default())
+            .unwrap_err()
+            .to_string()
+            .to_lowercase();
         assert!(error.contains(why) || error.contains("socket operation on non-socket"), "{error}");
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start<H: Handler>(listener: Listener, service: &Service, handler: H) -> Self {
         let of_task = service.clone();
-        let task = tokio::spawn(async move { serve(listener, &of_task, Arc::new(handler)).await });
+        let task = tokio::spawn(async move { serve(listener, of_task, Arc::new(handler)).await });
         Self { service: service.clone(), task }
     }
 

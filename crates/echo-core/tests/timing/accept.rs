@@ -151,7 +151,7 @@ async fn two_listeners_and_one_place() {
             let (service, counting) = (service.clone(), counting.clone());
             async move {
                 let handler = Arc::new(CountingAt(counting, index));
-                echo_core::serve(listener, &service, handler).await.unwrap();
+                echo_core::serve(listener, service.clone(), handler).await.unwrap();
             }
         });
         for _ in 0..50 {

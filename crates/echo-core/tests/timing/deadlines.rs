@@ -358,3 +358,26 @@ async fn a_linger_ends_with_the_peer_or_in_time() {
     settle().await;
     assert_eq!(buckets(server.service.stats().ended), [1, 1, 1, 0, 0]);
 }
+
+/// The time that a handler works is not the peer's: its write deadline starts when the peer first
+/// lets us wait.
+#[tokio::test(start_paused = true)]
+async fn a_handlers_work_is_not_the_peers_reading() {
+    struct Slow;
+    impl Handler for Slow {
+        async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
+            while connection.recv().await?.is_some() {
+                sleep(secs(3600)).await;
+                // More than a stream in memory takes.
+                connection.send(&vec![7; 200_000]).await?;
+            }
+            Ok(())
+        }
+    }
+    let (server, connector) = in_memory(limits(), Slow);
+    let mut client = connector.connect().await.unwrap();
+    client.write_all(&echo(b"a")).await.unwrap();
+    sleep(secs(3601)).await;
+    expect(&mut client, &echo(&vec![7; 200_000])).await;
+    assert_eq!(server.service.stats().write_timeouts, 0);
+}

@@ -1,0 +1,27 @@
+//! Log lines about trouble that may last: one a minute, whatever happens.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often trouble that lasts is logged.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lets one event in a while be logged, and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    spoke: Option<Instant>,
+    muted: u64,
+}
+
+impl Seldom {
+    /// How many events were kept quiet since the last line, if it is time for one.
+    pub(crate) fn speak(&mut self) -> Option<u64> {
+        if self.spoke.is_some_and(|at| at.elapsed() < INTERVAL) {
+            self.muted += 1;
+            return None;
+        }
+        self.spoke = Some(Instant::now());
+        Some(std::mem::take(&mut self.muted))
+    }
+}

@@ -9,6 +9,9 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+pub(crate) mod process;
+pub(crate) mod traffic;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

@@ -1,0 +1,137 @@
+//! Fault 79: a drain under every state of a connection. 64 connections of mixed kinds talk to one
+//! server over TCP and Unix sockets, SIGTERM comes at a random moment, and every byte that came
+//! back is judged. 20 seeds, 500 and 10 million frames under `LONG=1`; `SEED=n` runs one.
+
+#![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod client;
+mod judged;
+mod script;
+#[path = "../support/mod.rs"]
+mod support;
+mod verdict;
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use client::{Behaviour, Connection, Plan, Stage};
+use script::{Pool, Script, Speech};
+use support::process::{Queues, long};
+use support::{PATIENCE, Server, Signal};
+use verdict::{Before, Totals};
+
+const CONNECTIONS: u64 = 64;
+
+#[test]
+fn nothing_is_lost_when_the_server_drains() {
+    let only = std::env::var("SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    let (seeds, frames) = if long() { (500, 10_000_000) } else { (20, 0) };
+    let seeds = only.map_or(0..seeds, |seed| seed..seed + 1);
+    let (pool, started, mut totals) = (Pool::new(), Instant::now(), Totals::default());
+    for seed in seeds {
+        let run = thread::scope(|scope| scope.spawn(|| drain(seed, &pool)).join());
+        match run {
+            Ok(run) => totals += run,
+            Err(_) => panic!("failed with SEED={seed} (after {totals})"),
+        }
+    }
+    println!("{totals}, in {:.1?}", started.elapsed());
+    assert!(only.is_some() || totals.frames >= frames, "too few frames for the claim: {totals}");
+}
+
+/// One server, one drain.
+fn drain(seed: u64, pool: &Pool) -> Totals {
+    let mut random = fastrand::Rng::with_seed(seed);
+    // A stuck peer holds the drain up to its deadline; without one, nothing may be cut.
+    let stuck = seed % 4 == 3;
+    let timeout = if stuck { "1s" } else { "50s" };
+    let directory = tempfile::tempdir().unwrap();
+    let socket = |name: &str| format!("unix:{}", directory.path().join(name).display());
+    let mut server = Server::start(&[
+        "--listen=tcp://127.0.0.1:0",
+        "--listen=tcp://127.0.0.1:0?mode=framed",
+        "--listen=tcp://127.0.0.1:0?mode=raw",
+        &format!("--listen={}", socket("auto")),
+        &format!("--listen={}?mode=framed", socket("framed")),
+        &format!("--drain-timeout={timeout}"),
+        // Whoever parks inside a frame, does not read or is slow to close is not at fault here.
+        "--frame-timeout=10min",
+        "--write-timeout=10min",
+        "--linger=10min",
+    ]);
+    let stage = Stage::default();
+    let connections: Vec<_> = (0..CONNECTIONS)
+        .map(|number| plan(number, server.uris(), stuck, &mut random))
+        .map(|plan| {
+            let script = Script::new(pool, plan.seed, plan.speech);
+            Connection::open(plan, script, &stage)
+        })
+        .collect();
+    let frames = random.u64(..if long() { 60_000 } else { 30_000 });
+    let (before, outcomes, signalled) = thread::scope(|scope| {
+        for connection in &connections {
+            scope.spawn(|| connection.write());
+        }
+        let readers: Vec<_> =
+            connections.iter().map(|connection| scope.spawn(|| connection.read())).collect();
+        wait_for_traffic(&stage, &connections, frames);
+        let before = Before::all(&connections, &Queues::read);
+        let signalled = Instant::now();
+        server.signal(Signal::TERM);
+        stage.draining.update(|draining| *draining = true);
+        let outcomes: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+        (before, outcomes, signalled)
+    });
+    let code = server.wait(PATIENCE).code();
+    let took = signalled.elapsed();
+    let mut totals = Totals::of_server(&server.summary(), code, stuck, &connections);
+    for ((connection, before), outcome) in connections.iter().zip(&before).zip(outcomes) {
+        match outcome
+            .and_then(|outcome| verdict::judge(connection, before, &outcome, totals.forced > 0))
+        {
+            Ok(judged) => totals += judged,
+            Err(defect) => panic!("{defect}: {:?}, {before:?}", connection.plan),
+        }
+    }
+    assert!(totals.cuts <= totals.forced, "cut, but not counted: {totals}");
+    totals.slowest = if stuck { Duration::ZERO } else { took };
+    totals.frames = stage.answers.load(Relaxed);
+    totals.bytes = stage.bytes.load(Relaxed);
+    totals
+}
+
+/// Every behaviour meets every way of speaking, each on a listener that understands it.
+fn plan(number: u64, uris: &[String], stuck: bool, random: &mut fastrand::Rng) -> Plan {
+    use Behaviour::*;
+    let behaviours = [Bursts, Flood, Bytewise, HalfClosed, Idle, Deaf, MidFrame, MidHeader];
+    let behaviour = behaviours[number as usize % behaviours.len()];
+    let framed = matches!(behaviour, MidFrame | MidHeader);
+    let speech = match number as usize / behaviours.len() % 3 {
+        0 if !framed => Speech::Raw,
+        0 | 1 => Speech::Echo,
+        _ => Speech::Hello,
+    };
+    let listeners: &[usize] = if speech == Speech::Raw { &[0, 2, 3] } else { &[0, 1, 3, 4] };
+    let uri = uris[listeners[random.usize(..listeners.len())]].clone();
+    let stuck = stuck && matches!(behaviour, Deaf | MidFrame) && random.bool();
+    Plan { behaviour, speech, uri, seed: random.u64(..), stuck }
+}
+
+/// Waits until so many frames have been answered and those that park have parked.
+fn wait_for_traffic(stage: &Stage, connections: &[Connection<'_>], frames: u64) {
+    let enough = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < enough {
+        let parked = connections.iter().all(Connection::is_ready);
+        if parked && stage.answers.load(Relaxed) >= frames {
+            return;
+        }
+        thread::sleep(Duration::from_micros(300));
+    }
+}

@@ -1,0 +1,206 @@
+//! What the kernel refuses: descriptors that run out and come back, and each error that accept,
+//! receive and send may give.
+
+#![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
+#![allow(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Resource;
+use support::process::{eventually, leave_room, limit, ticks};
+use support::traffic::*;
+use support::{Server, Signal, skip};
+
+const TCP: &str = "--listen=tcp://127.0.0.1:0";
+
+/// Faults 14 and 15: at the descriptor limit the queue holds, connections that are open go on, the
+/// processor idles, the log is short, and whoever waits is served when descriptors are back.
+#[test]
+fn descriptors_run_out_and_come_back() {
+    for workers in ["--workers=1", "--workers=2"] {
+        let mut server = Server::start(&[TCP, workers]);
+        let (pid, uri) = (server.pid(), server.uris()[0].clone());
+        leave_room(pid, 6);
+        let mut open: Vec<_> = (0..6).map(|_| Peer::connect(&uri)).collect();
+        open.iter().for_each(|peer| peer.round_trip(b"open"));
+        let waiting: Vec<_> = (0..20).map(|_| Peer::connect(&uri)).collect();
+        waiting.iter().for_each(|peer| peer.send(b"waiting"));
+
+        let (before, window) = (ticks(pid), Instant::now());
+        while window.elapsed() < Duration::from_millis(1500) {
+            open.iter().for_each(|peer| peer.round_trip(b"still open"));
+            thread::sleep(Duration::from_millis(100)); // The rate of the traffic.
+        }
+        let busy = (ticks(pid) - before) as f64 / (window.elapsed().as_secs_f64() * 100.0);
+        println!("{workers}: {:.1} % of a core at the limit", busy * 100.0);
+        assert!(busy < 0.2, "busy for {busy} of the time");
+        assert!(waiting.iter().all(|peer| peer.is_silent_for(Duration::from_millis(1))));
+
+        // One that ends makes room for one.
+        drop(open.remove(0));
+        assert_eq!(waiting[0].read_exact(7).as_deref(), Some(&b"waiting"[..]));
+        limit(pid, Resource::Nofile, 1024);
+        let given_back = Instant::now();
+        for peer in &waiting[1..] {
+            assert_eq!(peer.read_exact(7).as_deref(), Some(&b"waiting"[..]));
+        }
+        println!("{workers}: all served {:?} after descriptors were back", given_back.elapsed());
+        let log = server.stderr();
+        assert!(log.lines().count() <= 3, "{log}"); // The first says how to try it.
+        drop((open, waiting));
+        assert_eq!(server.stop(), Some(0));
+    }
+}
+
+/// A drain out of descriptors ends; what the queue holds and cannot be accepted is reset.
+#[test]
+fn a_drain_without_descriptors_ends() {
+    let mut server = Server::start(&[TCP, "--drain-timeout=10min"]);
+    let (pid, uri) = (server.pid(), server.uris()[0].clone());
+    leave_room(pid, 1);
+    let open = Peer::connect(&uri);
+    open.round_trip(b"open");
+    let waiting: Vec<_> = (0..5).map(|_| Peer::connect(&uri)).collect();
+    waiting.iter().for_each(|peer| peer.send(b"waiting"));
+    server.signal(Signal::TERM);
+    assert_eq!(open.read_to_end(), (Vec::new(), End::Fin));
+    drop(open);
+    for peer in waiting {
+        let (got, end) = peer.read_to_end();
+        let served = got == b"waiting" && end == End::Fin;
+        assert!(served || (got.is_empty() && end == End::Reset), "{end:?} after {got:?}");
+    }
+    assert_eq!(server.wait(support::PATIENCE).code(), Some(0));
+}
+
+/// A server under strace, which makes a system call fail in each of its threads. The tracer is its
+/// child, so that the process and its exit are the server's own.
+fn start_injected(log: &Path, injection: &str, args: &[&str]) -> Server {
+    let plain = support::command();
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-e", &format!("inject={injection}"), "-o"]).arg(log);
+    command.arg(plain.get_program()).args(args);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    Server::start_command(command, args.iter().filter(|arg| arg.starts_with("--listen")).count())
+}
+
+/// Whether strace is there and may trace.
+fn can_inject(test: &str) -> bool {
+    let probe = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).output();
+    let works = probe.is_ok_and(|output| output.status.success());
+    if !works {
+        skip(test, "strace, and the right to trace");
+    }
+    works
+}
+
+/// Whether the system call has failed as it was told to. strace writes it down in its own time.
+fn was_injected(trace: &Path) -> bool {
+    fs::read_to_string(trace).is_ok_and(|trace| trace.contains("(INJECTED)"))
+}
+
+/// Runs each of the cases, two at a time.
+fn each<T: Copy + Send + Sync>(cases: &[T], run: impl Fn(T) + Sync) {
+    let (first, second) = cases.split_at(cases.len() / 2);
+    thread::scope(|scope| {
+        for half in [first, second] {
+            let run = &run;
+            scope.spawn(move || half.iter().for_each(|case| run(*case)));
+        }
+    });
+}
+
+/// Fault 16: every error that accept may give before the descriptor is there. Five times in each
+/// thread, then it goes well: all that have connected are served.
+#[test]
+fn accept_errors_do_not_stop_the_server() {
+    if !can_inject("accept_errors_do_not_stop_the_server") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let errors = [
+        "EMFILE",
+        "ENFILE",
+        "ENOBUFS",
+        "ENOMEM",
+        "ECONNABORTED",
+        "EPROTO",
+        "EPERM",
+        "EINTR",
+        "ENETDOWN",
+        "EHOSTUNREACH",
+        "ENETUNREACH",
+        "EHOSTDOWN",
+        "ENOPROTOOPT",
+        "EOPNOTSUPP",
+        "ETIMEDOUT",
+    ];
+    each(&errors, |error| {
+        let trace = directory.path().join(error);
+        let unix = format!("--listen=unix:{}.sock", trace.display());
+        let injection = format!("accept4:error={error}:when=1..3");
+        let mut server = start_injected(&trace, &injection, &[TCP, &unix, "--workers=2"]);
+        for uri in server.uris() {
+            let peers: Vec<_> = (0..5).map(|_| Peer::connect(uri)).collect();
+            peers.iter().for_each(|peer| peer.round_trip(b"served"));
+        }
+        assert_eq!(server.stop(), Some(0), "after {error}");
+        assert!(server.stderr().lines().count() < 20, "{}", server.stderr());
+        eventually("the trace shows the error", || was_injected(&trace));
+    });
+}
+
+/// Fault 16: an error of a receive or a send ends the connection it belongs to, or is tried again.
+#[test]
+fn errors_of_a_connection_end_that_connection() {
+    if !can_inject("errors_of_a_connection_end_that_connection") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut cases = Vec::new();
+    for error in ["ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "ENOMEM", "ENOBUFS", "EIO", "EINTR"] {
+        cases.push(("recvfrom", error));
+        cases.push(("sendto", error));
+    }
+    cases.extend([("sendto", "EPIPE"), ("sendto", "EPERM")]);
+    each(&cases, |(call, error)| {
+        let trace = directory.path().join(format!("{call}-{error}"));
+        let injection = format!("{call}:error={error}:when=2..3");
+        let mut server = start_injected(&trace, &injection, &[TCP, "--workers=2"]);
+        let uri = server.uris()[0].clone();
+        let mut failed = 0;
+        for number in 0_u8..20 {
+            let peer = Peer::connect(&uri);
+            let message = echo(&[number; 100]);
+            let served = peer.try_send(&message).is_ok()
+                && peer
+                    .read_exact(message.len())
+                    .inspect(|got| assert_eq!(got, &message))
+                    .is_some();
+            failed += usize::from(!served);
+        }
+        // Twice in each thread: two workers and, if it runs tasks at all, the main thread.
+        assert!(failed <= 6, "{failed} of 20 failed after {call} gave {error}");
+        assert!(error != "EINTR" || failed == 0, "{failed} of 20 failed after {call} gave EINTR");
+        assert_serves(&uri);
+        // Not by a signal that it handles: a runtime wakes itself by a send, which may fail here.
+        server.signal(Signal::KILL);
+        server.wait(support::PATIENCE);
+        let log = server.stderr();
+        // The hint at the start, and of trouble on this side one line a minute.
+        assert!(log.lines().count() <= 2, "after {call} gave {error}: {log}");
+        eventually("the trace shows the error", || was_injected(&trace));
+    });
+}

@@ -11,6 +11,7 @@ use crate::frame::{
     ErrorCode, ErrorFrame, Features, Goaway, Header, Hello, HelloReply, Kind, MAX_CONTROL_LEN,
     PROBE_MIN_LEN, Passage, Reason, VERSION, mark_probe_reply,
 };
+use crate::waiting::CONTROL_COST;
 
 /// What a HELLO is told.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,7 @@ impl Connection {
         self.passage = Passage { remaining: header.len, declared: header.len };
         self.began = None;
         self.wants_control |= header.kind.asks_for_control();
+        self.moved += CONTROL_COST;
     }
 
     /// Answers the frame whose header was read last, and which is not an ECHO within the limit.

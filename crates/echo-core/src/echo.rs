@@ -224,6 +224,9 @@ impl Connection {
         cx: &mut Context<'_>,
         cap: usize,
     ) -> Poll<Result<Step, Error>> {
+        if self.has_had_its_turn() {
+            return self.yield_now(cx);
+        }
         if !self.input.is_empty() {
             if self.holds_too_much() {
                 ready!(self.poll_flush(cx))?;
@@ -231,9 +234,6 @@ impl Connection {
             return Poll::Ready(Ok(self.pass_input(cap)));
         }
         ready!(self.poll_flush(cx))?;
-        if self.has_had_its_turn() {
-            return self.yield_now(cx);
-        }
         let step = with_scratch(|scratch| {
             let held = usize::from(self.head_len);
             if held > 0 {

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::connection::{Connection, Under, WRITE_BUFFER};
 use crate::conversation::Offer;
 use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
+use crate::waiting::MESSAGE_COST;
 
 /// What [`Connection::poll_message`] found.
 enum Message {
@@ -48,6 +49,9 @@ impl Connection {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Error>> {
         self.unstash_head();
+        if self.has_had_its_turn() {
+            return self.yield_now(cx);
+        }
         loop {
             let mut rest = 0;
             if let Some(head) = self.input.first_chunk() {
@@ -61,6 +65,7 @@ impl Connection {
                 if self.input.len() >= whole {
                     self.input.advance(HEADER_LEN);
                     let payload = self.input.take(header.len as usize);
+                    self.moved += MESSAGE_COST;
                     self.count_answered(1);
                     self.frame_done();
                     return Poll::Ready(Ok(Some(Message::Whole(payload))));

@@ -16,6 +16,13 @@ use crate::frame::MAX_CONTROL_LEN;
 /// Bytes that one turn of a connection moves before it lets others run.
 pub(crate) const TURN: usize = 256 << 10;
 
+/// What a control frame counts for in a turn: about as many bytes as pass through in the time that
+/// it takes to answer one. Without it, 64 Ki empty HELLOs would be one turn.
+pub(crate) const CONTROL_COST: usize = 1 << 10;
+
+/// What a message counts for in a turn beyond its bytes.
+pub(crate) const MESSAGE_COST: usize = 64;
+
 /// How the writing of output stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Writing {

@@ -28,7 +28,7 @@ async fn a_stuck_handler_is_aborted_at_the_deadline() {
     settle().await;
     let start = Instant::now();
     let report = server.stop(secs(4)).await;
-    assert!((secs(4)..=millis(4052)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!((secs(4)..=millis(4152)).contains(&start.elapsed()), "{:?}", start.elapsed());
     assert_eq!(buckets(report.drained), FORCED);
     assert!(read_all(&mut client).await.is_empty());
 }
@@ -94,7 +94,7 @@ async fn the_earlier_deadline_of_child_and_parent_counts() {
         let start = Instant::now();
         service.drain().start(secs(2));
         assert_eq!(buckets(server.ended().await.drained), FORCED);
-        assert!(start.elapsed() <= millis(2052), "{:?}", start.elapsed());
+        assert!(start.elapsed() <= millis(2152), "{:?}", start.elapsed());
     }
 }
 
@@ -175,5 +175,5 @@ async fn many_in_all_states_make_up_the_sum() {
     let report = server.stop(secs(3)).await;
     assert_eq!(report.accepted, 200);
     assert_eq!(report.drained.total(), left, "{report:?}");
-    assert!(report.took <= millis(3052));
+    assert!(report.took <= millis(3152));
 }

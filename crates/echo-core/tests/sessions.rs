@@ -16,8 +16,8 @@ mod support;
 
 use bytes::{Bytes, BytesMut};
 use echo_core::{
-    Connector, Echo, Error, Frame, FrameCodec, HEADER_LEN, Header, Kind, Limits, MAX_PAYLOAD_LEN,
-    Mode, PROBE_MIN_LEN, Passage, Stop,
+    Connector, Echo, Error, Frame, FrameCodec, HEADER_LEN, Header, Kind, Limits, MAX_CONTROL_LEN,
+    MAX_PAYLOAD_LEN, Mode, PROBE_MIN_LEN, Passage, Stop,
 };
 use fastrand::Rng;
 use model::{Answer, End, answer};
@@ -211,14 +211,15 @@ fn decode(input: &[u8], max: u32, rng: &mut Rng) -> Vec<Frame> {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
                 Err(Error::FrameTooLong { len, max: limit }) => {
-                    assert!(len > max && limit == max);
+                    assert!(len > limit && (limit == max || limit == MAX_CONTROL_LEN.max(max)));
                     refused = true;
                     break;
                 }
                 Err(error) => panic!("{error}"),
             }
         }
-        assert!(refused || src.len() < HEADER_LEN + max as usize, "more is kept than one frame");
+        let longest = HEADER_LEN + max.max(MAX_CONTROL_LEN) as usize;
+        assert!(refused || src.len() < longest, "more is kept than one frame");
     }
     let mut wire = BytesMut::new();
     for frame in &frames {

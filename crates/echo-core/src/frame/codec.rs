@@ -35,10 +35,19 @@ pub struct FrameCodec {
 
 impl FrameCodec {
     /// A codec that passes payloads of up to `max_frame` bytes, at most [`MAX_PAYLOAD_LEN`], and
-    /// reads control frames of up to [`MAX_CONTROL_LEN`] in any case.
+    /// control frames of up to [`MAX_CONTROL_LEN`] in any case.
     pub const fn new(max_frame: u32) -> Self {
         let max_frame = if max_frame > MAX_PAYLOAD_LEN { MAX_PAYLOAD_LEN } else { max_frame };
         Self { max_frame }
+    }
+
+    /// A control frame may be longer than a small limit for the rest.
+    const fn limit(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::ECHO | Kind::PROBE => self.max_frame,
+            _ if self.max_frame < MAX_CONTROL_LEN => MAX_CONTROL_LEN,
+            _ => self.max_frame,
+        }
     }
 }
 
@@ -55,9 +64,7 @@ impl Decoder for FrameCodec {
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, Error> {
         let Some(head) = src.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let header = Header::parse(*head);
-        // A control frame may be longer than a small limit for the rest.
-        let control = !matches!(header.kind, Kind::ECHO | Kind::PROBE);
-        let max = if control { self.max_frame.max(MAX_CONTROL_LEN) } else { self.max_frame };
+        let max = self.limit(header.kind);
         if header.len > max {
             return Err(Error::FrameTooLong { len: header.len, max });
         }
@@ -82,8 +89,9 @@ impl Encoder<Frame> for FrameCodec {
 
     fn encode(&mut self, frame: Frame, dst: &mut BytesMut) -> Result<(), Error> {
         let len = u32::try_from(frame.payload.len()).unwrap_or(u32::MAX);
-        if len > self.max_frame {
-            return Err(Error::FrameTooLong { len, max: self.max_frame });
+        let max = self.limit(frame.kind);
+        if len > max {
+            return Err(Error::FrameTooLong { len, max });
         }
         dst.reserve(HEADER_LEN + frame.payload.len());
         dst.put_slice(&Header { kind: frame.kind, len }.to_bytes());

@@ -124,10 +124,7 @@ fn answer_frames(max: u32, mut rest: &[u8]) -> Answer {
             Some(_) => return out,
             None if kind == Kind::HELLO.0 => {
                 greeted = true;
-                let version = if len == 0 { 1 } else { payload[1].min(1) };
-                let version =
-                    if payload.first().is_some_and(|&high| high > 0) { 1 } else { version };
-                out.put(&[0x80, 0, 0, 12, 0, version]);
+                out.put(&[0x80, 0, 0, 12, 0, 1]);
                 out.put(&max.to_be_bytes());
                 out.put(&[0, 0, 0, 1, 0, 0]);
             }

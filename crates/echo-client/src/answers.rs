@@ -154,15 +154,8 @@ impl Answers {
 
     /// The server's GOAWAY, in words, once it has come.
     pub(crate) fn goaway(&self) -> Option<String> {
-        let Goaway { reason, answered: counted } = self.goaway?;
         let (came, asked) = (self.frames_answered, self.frames_asked);
-        let words = format!("{}: {came} of {asked} frames answered", leaving(reason));
-        // The server counts our HELLO too.
-        Some(if counted.checked_sub(1) == Some(came) {
-            words
-        } else {
-            format!("{words}, but it counts {counted} with our HELLO")
-        })
+        Some(format!("{}: {came} of {asked} frames answered", leaving(self.goaway?.reason)))
     }
 
     /// Judges what came: equal payload goes to `verified`, what was before a defect included.
@@ -272,7 +265,15 @@ impl Answers {
         };
         self.goaway = Some(goaway);
         self.place = Place::BETWEEN;
-        Ok(())
+        // The server counts our HELLO too. Every answer comes before its GOAWAY, so a count that
+        // differs is a lost answer or a server that cannot count: nobody could resume after it.
+        let counted = goaway.answered;
+        match self.goaway() {
+            Some(words) if counted.checked_sub(1) != Some(self.frames_answered) => {
+                Err(self.different(&format!("{words}, but it counts {counted} with our HELLO")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn different(&self, what: &str) -> Failure {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use echo_core::{Address, Endpoint};
+use echo_core::{Address, Endpoint, EndpointError};
 
 /// Copies stdin through an echo server to stdout and checks every byte of it on the way.
 ///
@@ -86,7 +86,15 @@ pub(crate) fn in_one_line(error: &clap::Error) -> String {
 }
 
 fn target(text: &str) -> Result<Endpoint, String> {
-    let endpoint = Endpoint::target(text).map_err(|error| error.to_string())?;
+    let endpoint = Endpoint::target(text).map_err(|error| match error {
+        // The library's words fit listeners, which may take any port and any address.
+        EndpointError::NoHost => "no host: write HOST, HOST:PORT or tcp://HOST:PORT".to_owned(),
+        EndpointError::NoPort => "no port: write HOST:PORT".to_owned(),
+        EndpointError::BadPort(port) => {
+            format!("bad port {port:?}: write a number from 1 to 65535")
+        }
+        error => error.to_string(),
+    })?;
     if endpoint.perm.is_some() {
         return Err("perm is for servers: leave it out".to_owned());
     }
@@ -158,6 +166,21 @@ mod tests {
         assert!(target("unix:/x?perm=0600").is_err());
         assert!(target("tcp://h:1?rate=1").is_err());
         assert!(target("tcp://h:1?mode=framed").is_ok());
+    }
+
+    #[test]
+    fn targets_are_no_listeners() {
+        for (wrong, told) in [
+            ("", "no host"),
+            ("tcp://127.0.0.1", "no port"),
+            ("tcp://127.0.0.1:", "no port"),
+            ("tcp://:7777", "no host"),
+            ("127.0.0.1:65536", "from 1 to 65535"),
+        ] {
+            let words = target(wrong).unwrap_err();
+            assert!(words.contains(told), "{wrong}: {words}");
+            assert!(!words.contains("port 0") && !words.contains("[::]"), "{wrong}: {words}");
+        }
     }
 
     #[test]

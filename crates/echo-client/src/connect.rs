@@ -31,13 +31,15 @@ pub(crate) async fn connect(args: &Args, notice: impl Fn(&str)) -> Result<Halves
             Ok(halves) => return Ok(halves),
             Err(failure) => failure,
         };
-        if Instant::now() + pause > end {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err(failure);
         }
         if pause == PAUSE.0 {
             notice(&format!("{failure}; trying for {:?}", args.retry));
         }
-        sleep(pause).await;
+        // The last try is at the end, however long the pause would be.
+        sleep(pause.min(left)).await;
         pause = PAUSE.1.min(pause * 2);
     }
 }
@@ -140,5 +142,27 @@ fn failure(place: &str, error: &io::Error) -> Failure {
         | io::ErrorKind::ConnectionReset => Failure::Refused(what),
         io::ErrorKind::TimedOut => Failure::TimedOut(what),
         _ => Failure::Unreachable(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// Pauses of 100, 200, 400 and 300 ms: the last is cut short.
+    #[tokio::test(start_paused = true)]
+    async fn the_last_try_is_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = format!("unix:{}", folder.path().join("none").display());
+        for retry in ["0", "50ms", "1s", "5s"] {
+            let args = Args::try_parse_from(["x", "--retry", retry, &nowhere]).unwrap();
+            let started = Instant::now();
+            let Err(Failure::Refused(_)) = connect(&args, |_| {}).await else {
+                panic!("nobody listens there");
+            };
+            assert_eq!(started.elapsed(), args.retry, "{retry}");
+        }
     }
 }

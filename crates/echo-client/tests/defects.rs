@@ -285,6 +285,26 @@ fn names_a_drain() {
     pipe(&[&target], b"abcd").copied(b"abcd");
 }
 
+/// All was answered, but the server's count says otherwise.
+#[test]
+fn names_a_goaway_that_miscounts() {
+    for counted in [1, 99] {
+        let target = serve(move |mut stream| {
+            greet(&mut stream, 4);
+            let frame = read_frame(&mut stream, 4);
+            assert!(read_frame(&mut stream, 4).is_empty());
+            stream.write_all(&frame).unwrap();
+            stream.write_all(&[&GOAWAY[..GOAWAY.len() - 1], &[counted]].concat()).unwrap();
+        });
+        let ended = pipe(&[&target], b"abcd");
+        ended.failed(&format!(
+            "different at byte 4: the server drains: 1 of 1 frames answered, \
+             but it counts {counted} with our HELLO\n"
+        ));
+        assert_eq!(ended.stdout, b"abcd");
+    }
+}
+
 #[test]
 fn shows_what_an_error_frame_says() {
     let target = serve(|mut stream| {
@@ -323,6 +343,7 @@ fn names_a_wrong_command_line() {
         &["-4", "-6", "x"],
         &["-4", "unix:/x"],
         &["-4", "--source", "::1", "x"],
+        &[""],
         &["tcp://"],
         &["unix:/x?perm=0600"],
         &["tcp://x:1?rate=1"],

@@ -1,9 +1,11 @@
 //! The command line, which is stable: other programs use it.
 
+use std::env;
 use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use echo_core::{Endpoint, Limits};
@@ -35,6 +37,10 @@ pub(crate) struct Arguments {
     /// Where to listen; repeatable
     #[arg(long, value_name = "URI", env = "ECHO_SERVER_LISTEN", default_value = DEFAULT_LISTEN)]
     pub(crate) listen: Vec<String>,
+
+    /// What stands before a complaint about `listen`: its variable, if it came from there.
+    #[arg(skip)]
+    listen_source: &'static str,
 
     /// How long open connections have to end after the first SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_DRAIN_TIMEOUT", default_value = "30s")]
@@ -124,15 +130,20 @@ impl Arguments {
         let matches = command().try_get_matches_from(arguments)?;
         let mut parsed = Self::from_arg_matches(&matches)?;
         if came_from_environment(&matches, "listen") {
-            let uris = parsed.listen.iter().flat_map(|uris| uris.split(','));
-            parsed.listen = uris.map(|uri| uri.trim().to_owned()).collect();
+            parsed.listen_source = "ECHO_SERVER_LISTEN: ";
+            parsed.listen = separated(&parsed.listen.concat());
         }
         Ok(parsed)
     }
 
     /// Where to listen, each with the URI as it was given.
     pub(crate) fn endpoints(&self) -> Result<Vec<(String, Endpoint)>, Failure> {
-        self.listen.iter().map(|uri| Ok((uri.clone(), endpoint(uri)?))).collect()
+        let named = |mut failure: Failure| {
+            failure.message.insert_str(0, self.listen_source);
+            failure
+        };
+        let endpoint = |uri: &String| Ok((uri.clone(), endpoint(uri).map_err(named)?));
+        self.listen.iter().map(endpoint).collect()
     }
 
     /// The limits, fitted to the number of files that may be open.
@@ -163,12 +174,38 @@ pub(crate) fn usage(error: &clap::Error) -> Failure {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let told: Vec<_> = lines.filter(|line| !line.is_empty() && !line.contains("--help")).collect();
-    Failure::new(USAGE, told.join("; ") + "; see echo-server --help")
+    let source = variable(error).map_or_else(String::new, |name| name + ": ");
+    Failure::new(USAGE, source + &told.join("; ") + "; see echo-server --help")
 }
 
 /// The parser; the help text names the environment once, not at every option.
 fn command() -> clap::Command {
-    Arguments::command().mut_args(|arg: Arg| arg.hide_env(true))
+    Arguments::command().mut_args(|arg: Arg| {
+        let empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
+        // As unset: compose files and units pass on variables that nobody has given a value.
+        if empty { arg.env(None::<&'static str>) } else { arg.hide_env(true) }
+    })
+}
+
+/// The variable that holds the value which `error` complains about.
+fn variable(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (wrong, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let mut command = command();
+    command.build();
+    let arg = command.get_arguments().find(|arg| arg.to_string() == wrong)?;
+    let name = arg.get_env()?;
+    (env::var_os(name)? == value).then(|| name.to_string_lossy().into_owned())
+}
+
+/// The URIs of a variable; the default one where there is none.
+fn separated(uris: &str) -> Vec<String> {
+    let uris = uris.split(',').map(str::trim).filter(|uri| !uri.is_empty());
+    let uris: Vec<_> = uris.map(str::to_owned).collect();
+    if uris.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { uris }
 }
 
 fn came_from_environment(matches: &ArgMatches, name: &str) -> bool {
@@ -264,6 +301,12 @@ mod tests {
             assert!(failure.message.contains(told), "{line}: {}", failure.message);
             assert_eq!(failure.line().lines().count(), 1);
         }
+    }
+
+    #[test]
+    fn a_list_may_have_gaps() {
+        assert_eq!(separated("unix:/a, unix:/b,,"), ["unix:/a", "unix:/b"]);
+        assert_eq!(separated(" ,"), [DEFAULT_LISTEN]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::thread;
 
 use echo_core::{Address, Endpoint, Listener, LocalAddr, Mode, SocketOptions, UnixName};
 
-use crate::exit::{Failure, UNAVAILABLE};
+use crate::exit::{self, Failure, UNAVAILABLE};
 
 /// One `--listen` with its sockets: several where a name has several addresses.
 pub(crate) struct Bound {
@@ -65,12 +65,16 @@ fn reason(address: &Address, error: &io::Error) -> String {
         (Address::Unix(_), ErrorKind::AddrInUse) => {
             "another process listens there: ss -lxp says which"
         }
+        (Address::Unix(_), ErrorKind::PermissionDenied) => {
+            "permission denied: choose a directory that this user may write to, or give the user \
+             write permission there"
+        }
         (Address::Unix(_), ErrorKind::NotFound) => {
             "no such directory, or none that takes sockets: choose another one or create it"
         }
         _ => {
             // The library names the address as well.
-            let text = error.to_string();
+            let text = exit::reason(error);
             let why = text.strip_prefix("cannot listen on ").and_then(|it| it.split_once(": "));
             return why.map_or(text.as_str(), |(_, why)| why).to_owned();
         }
@@ -116,6 +120,15 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_says_what_to_do() {
+        let unix = Address::Unix(UnixName::Path("/run/echo".into()));
+        let denied = io::Error::new(ErrorKind::PermissionDenied, "cannot listen on /run/echo: no");
+        assert!(reason(&unix, &denied).contains("choose a directory"));
+        let text = "cannot listen on /run/echo: Read-only file system (os error 30)";
+        assert_eq!(reason(&unix, &io::Error::other(text)), "Read-only file system");
+    }
 
     #[test]
     fn the_hint_fits_the_listener() {

@@ -26,7 +26,7 @@ const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let stderr = Stderr::start().map_err(|error| cannot_start(&error))?;
+    let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
     logging::start(arguments.log, &stderr);
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
     let ended = catch_unwind(AssertUnwindSafe(|| start(arguments))).unwrap_or_else(|_| {
@@ -47,15 +47,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn start(arguments: &Arguments) -> Result<End, Failure> {
     let endpoints = arguments.endpoints()?;
     let limits = arguments.limits(open_files::raise())?;
-    let runtime = runtime(arguments.workers).map_err(|error| cannot_start(&error))?;
+    let runtime = runtime(arguments.workers).map_err(|error| Failure::cannot_start(&error))?;
     let end = runtime.block_on(live(arguments, &endpoints, limits));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
-}
-
-fn cannot_start(error: &io::Error) -> Failure {
-    Failure::new(SOFTWARE, format!("cannot start: {error}"))
 }
 
 fn runtime(workers: Option<u16>) -> io::Result<Runtime> {
@@ -77,12 +73,12 @@ async fn live(
     limits: Limits,
 ) -> Result<End, Failure> {
     // Before anybody can know that the server is there.
-    let mut signals = Signals::new().map_err(|error| cannot_start(&error))?;
+    let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let bound = tokio::select! {
         bound = bind::bind(endpoints) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
-    bind::announce(&bound).map_err(|error| cannot_start(&error))?;
+    bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     let service = Service::new(limits, Drain::new());
     let greeting = arguments.greeting.as_deref().unwrap_or_default();
     let mut serving = Serving::start(bound, &service, greeting);

@@ -1,5 +1,9 @@
 //! How the process ends: the codes of sysexits.h where one fits.
 
+use std::io;
+
+use rustix::io::Errno;
+
 /// The server that was asked does not answer.
 pub(crate) const UNHEALTHY: u8 = 1;
 /// Some connections were forced to end at the drain's deadline.
@@ -10,12 +14,24 @@ pub(crate) const USAGE: u8 = 64;
 pub(crate) const UNAVAILABLE: u8 = 69;
 /// A defect of this program.
 pub(crate) const SOFTWARE: u8 = 70;
-/// A listener failed while it served.
+/// A listener failed while it served, or stdout took nothing.
 pub(crate) const IO: u8 = 74;
 /// The settings do not fit this host.
 pub(crate) const CONFIG: u8 = 78;
 /// Ended by a signal: its number comes on top.
 pub(crate) const SIGNALLED: u8 = 128;
+
+/// What to do when there are too few descriptors.
+pub(crate) const RAISE_OPEN_FILES: &str = "raise the limit (ulimit -Hn, LimitNOFILE=)";
+
+/// An I/O error in words, without the number that Rust appends.
+pub(crate) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
 
 /// Why the server does not run: one line that says what to do, and the exit code.
 #[derive(Debug)]
@@ -27,6 +43,17 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// The host does not give what any server needs.
+    pub(crate) fn cannot_start(error: &io::Error) -> Self {
+        let reason = reason(error);
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE) => {
+                Self::new(CONFIG, format!("cannot start: {reason}: {RAISE_OPEN_FILES}"))
+            }
+            _ => Self::new(SOFTWARE, format!("cannot start: {reason}")),
+        }
     }
 
     /// The line on stderr.
@@ -41,6 +68,16 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_few_descriptors_are_the_hosts_fault() {
+        let failure = Failure::cannot_start(&Errno::MFILE.into());
+        assert_eq!(failure.code, CONFIG);
+        assert!(failure.message.ends_with("LimitNOFILE=)"), "{}", failure.message);
+        let failure = Failure::cannot_start(&Errno::NOMEM.into());
+        assert_eq!(failure.code, SOFTWARE);
+        assert_eq!(failure.message, "cannot start: Cannot allocate memory");
+    }
 
     /// Fault 39: control characters in what a user or a file gave.
     #[test]

@@ -12,10 +12,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime;
 use tokio::time::{Instant, timeout_at};
 
-use crate::exit::{Failure, SOFTWARE, UNHEALTHY, USAGE};
+use crate::exit::{Failure, UNHEALTHY, USAGE, reason};
 
-/// What comes back; a greeting or a longer HELLO reply may stand before it.
-const ECHO: &[u8] = b"echo-server healthcheck\n";
+/// What comes back of a raw server; a greeting may stand before it.
+const TEXT: &[u8] = b"echo-server healthcheck\n";
+/// What comes back in a frame, after the HELLO reply. One byte fits every server's longest frame.
+const ECHO: &[u8] = b"?";
 /// More than any greeting or HELLO reply needs.
 const MAX_ANSWER: usize = 8192;
 
@@ -29,7 +31,7 @@ pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(SOFTWARE, format!("cannot start: {error}")))?;
+        .map_err(|error| Failure::cannot_start(&error))?;
     let asked = runtime.block_on(async {
         let started = Instant::now();
         match timeout_at(started + timeout, ask(&endpoint)).await {
@@ -51,8 +53,10 @@ async fn ask(endpoint: &Endpoint) -> Result<Mode, String> {
     let question = question(endpoint.mode);
     match &endpoint.address {
         Address::Tcp { .. } => {
-            let addresses =
-                endpoint.resolve().await.map_err(|error| format!("unresolved: {error}"))?;
+            let addresses = endpoint
+                .resolve()
+                .await
+                .map_err(|error| format!("unresolved: {}", reason(&error)))?;
             let mut refusal = "unresolved: no address".to_owned();
             for address in addresses {
                 match TcpStream::connect(address).await {
@@ -102,7 +106,7 @@ async fn converse(
 fn question(mode: Option<Mode>) -> Vec<u8> {
     let header = |kind, len: usize| Header { kind, len: len as u32 }.to_bytes();
     match mode {
-        Some(Mode::Raw) => ECHO.to_vec(),
+        Some(Mode::Raw) => TEXT.to_vec(),
         _ => [&header(Kind::HELLO, 0), &header(Kind::ECHO, ECHO.len()), ECHO].concat(),
     }
 }
@@ -141,11 +145,11 @@ fn frame(bytes: &[u8]) -> Option<(Kind, &[u8], &[u8])> {
 }
 
 fn refused(error: &io::Error) -> String {
-    format!("refused: {error}")
+    format!("refused: {}", reason(error))
 }
 
 fn broken(error: &io::Error) -> String {
-    format!("closed early: {error}")
+    format!("closed early: {}", reason(error))
 }
 
 #[cfg(test)]

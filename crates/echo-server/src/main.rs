@@ -22,11 +22,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::parse_from(env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => return fail(&args::usage(&error)),
-        Err(help) => {
-            // To a reader that may have gone, as `head` does.
-            let _ = help.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(help) => return print(&help),
     };
     match &arguments.task {
         None => match daemon::run(&arguments) {
@@ -43,6 +39,18 @@ fn main() -> ExitCode {
                 Err(failure) => fail(&failure),
             }
         }
+    }
+}
+
+/// Prints help or the version.
+fn print(text: &clap::Error) -> ExitCode {
+    match text.print().and_then(|()| io::stdout().flush()) {
+        // To a reader that may have gone, as `head` does.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let reason = exit::reason(&error);
+            fail(&exit::Failure::new(exit::IO, format!("cannot write to stdout: {reason}")))
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -4,10 +4,13 @@ use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::exit::{CONFIG, Failure};
+use crate::exit::{CONFIG, Failure, RAISE_OPEN_FILES};
 
 /// Descriptors that are no connections: listeners, the runtime's own, stdio.
 const RESERVE: u64 = 64;
+
+/// The fewest with which the runtime, a listener and a connection exist.
+const MINIMUM: u64 = 16;
 
 /// Raises the soft limit to the hard one and returns what is in force; `None` is no limit.
 pub(crate) fn raise() -> Option<u64> {
@@ -27,6 +30,15 @@ pub(crate) fn fit(
 ) -> Result<NonZeroUsize, Failure> {
     let connections = wanted.unwrap_or(default);
     let Some(open_files) = open_files else { return Ok(connections) };
+    if open_files < MINIMUM {
+        return Err(Failure::new(
+            CONFIG,
+            format!(
+                "cannot start: {open_files} open files are allowed, but at least {MINIMUM} are \
+                 needed: {RAISE_OPEN_FILES}"
+            ),
+        ));
+    }
     let room = usize::try_from(open_files.saturating_sub(RESERVE)).unwrap_or(usize::MAX);
     if connections.get() <= room {
         return Ok(connections);
@@ -63,7 +75,8 @@ mod tests {
         assert_eq!(fitted(None, None), Ok(10_000));
         assert_eq!(fitted(None, Some(10_064)), Ok(10_000));
         assert_eq!(fitted(None, Some(1024)), Ok(960));
-        assert_eq!(fitted(None, Some(10)), Ok(1));
+        assert_eq!(fitted(None, Some(16)), Ok(1));
+        assert_eq!(fitted(None, Some(15)), Err(CONFIG));
         assert_eq!(fitted(Some(960), Some(1024)), Ok(960));
         assert_eq!(fitted(Some(961), Some(1024)), Err(CONFIG));
         assert_eq!(fitted(Some(20_000), None), Ok(20_000));

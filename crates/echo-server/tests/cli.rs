@@ -46,6 +46,19 @@ fn help_has_every_option() {
 }
 
 #[test]
+fn a_full_disk_gets_no_help() {
+    let mut full = with_args(&["--help"]);
+    full.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_refused(full, 74, "cannot write to stdout: No space left on device");
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut gone = with_args(&["--help"]);
+    gone.stdout(writer);
+    assert_eq!(ends(gone).0, Some(0));
+}
+
+#[test]
 fn a_wrong_command_line_is_64() {
     for (args, told) in [
         (["--listen", "127.0.0.1:7777"], "tcp://HOST:PORT"),
@@ -67,8 +80,9 @@ fn a_wrong_command_line_is_64() {
         assert_refused(with_args(&args), 64, told);
     }
     for (variable, value, told) in [
-        ("ECHO_SERVER_LINGER", "soon", "--linger"),
-        ("ECHO_SERVER_LISTEN", "", "no scheme"),
+        ("ECHO_SERVER_LINGER", "soon", "ECHO_SERVER_LINGER: "),
+        ("ECHO_SERVER_LOG", "xml", "ECHO_SERVER_LOG: "),
+        ("ECHO_SERVER_LISTEN", "ftp://x", "ECHO_SERVER_LISTEN: "),
         ("ECHO_SERVER_LISTEN", "tcp://127.0.0.1:0,ftp://127.0.0.1", "unknown scheme"),
     ] {
         let mut from_environment = command();
@@ -139,6 +153,14 @@ fn connections_fit_the_limit_on_open_files() {
     command.args(["--max-connections", "65"]);
     assert_refused(command, 78, "at most 64");
 
+    for open_files in [9, 15] {
+        let mut command = command_with_open_files(open_files);
+        command.args(["--listen", "tcp://127.0.0.1:0"]);
+        let (code, stdout, stderr) = ends(command);
+        assert_eq!((code, stdout.as_str()), (Some(78), ""), "{open_files}: {stderr}");
+        assert!(stderr.contains("LimitNOFILE="), "{open_files}: {stderr}");
+    }
+
     let mut command = command_with_open_files(128);
     command.args(["--listen", "tcp://127.0.0.1:0"]);
     let mut server = Server::start_command(command, 1);
@@ -196,6 +218,11 @@ fn the_environment_sets_options_and_flags_win() {
     TcpStream::connect(server.address()).unwrap().read_exact(&mut greeting).unwrap();
     assert_eq!(&greeting, b"welcome\n");
 
+    let mut gaps = command();
+    gaps.env("ECHO_SERVER_LISTEN", "tcp://127.0.0.1:0,,").env("ECHO_SERVER_DRAIN_TIMEOUT", "");
+    gaps.env("ECHO_SERVER_WORKERS", "").env("ECHO_SERVER_LOG", "").env("ECHO_SERVER_LINGER", "");
+    Server::start_command(gaps, 1);
+
     let mut flag = with_args(&["--listen", "tcp://127.0.0.1:0"]);
     flag.env("ECHO_SERVER_LISTEN", "ftp://nowhere");
     Server::start_command(flag, 1);
@@ -234,12 +261,24 @@ fn healthcheck_tells_the_living_from_the_dead() {
 }
 
 #[test]
+fn healthcheck_asks_for_no_more_than_a_frame_holds() {
+    let uri = "--listen=tcp://127.0.0.1:0";
+    for max_frame in ["1", "16"] {
+        let server = Server::start(&[uri, "--max-frame", max_frame]);
+        let target = server.address().to_string();
+        let (code, stdout, stderr) = ends(with_args(&["healthcheck", &target]));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        assert!(stdout.contains("framed"), "{stdout}");
+    }
+}
+
+#[test]
 fn healthcheck_says_what_is_wrong() {
     // Bound, so that nobody else gets the port, but not listening.
     let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let closed_addr = closed.local_addr().unwrap().as_socket().unwrap().to_string();
-    assert_refused(with_args(&["healthcheck", &closed_addr]), 1, "refused: ");
+    assert_refused(with_args(&["healthcheck", &closed_addr]), 1, "refused: Connection refused");
     assert_refused(with_args(&["healthcheck", "no-such-host.invalid"]), 1, "unresolved: ");
 
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

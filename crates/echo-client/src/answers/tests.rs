@@ -141,11 +141,13 @@ fn a_goaway_counts_and_is_the_last_frame() {
 }
 
 #[test]
-fn a_goaway_that_miscounts_is_shown() {
+fn a_goaway_that_miscounts_is_a_defect() {
     for said in [0, 1, 3, u64::MAX] {
         let (mut answers, sent) = asked(FRAMED, b"abcdef");
-        check(&mut answers, &[&sent[..8], &goaway(1, said)].concat()).1.unwrap();
-        let words = answers.goaway().unwrap();
+        let (verified, outcome) = check(&mut answers, &[&sent[..8], &goaway(1, said)].concat());
+        assert_eq!(verified, b"abcd");
+        let words = outcome.unwrap_err();
+        assert!(words.starts_with("different at byte 4: "), "{words}");
         assert!(words.contains("1 of 2 frames answered, but it counts"), "{words}");
     }
     let (mut answers, _) = asked(FRAMED, b"ab");

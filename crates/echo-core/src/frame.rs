@@ -131,31 +131,31 @@ impl Passage {
     /// Approves as much of `chunk` as is ECHO frames of at most `max_frame` bytes.
     #[inline]
     pub fn scan(&mut self, chunk: &[u8], max_frame: u32) -> Scan {
-        let mut at = 0;
-        let mut frames = 0;
-        loop {
-            let rest = chunk.len() - at;
-            if (self.remaining as usize) > rest {
-                self.remaining -= rest as u32;
-                return Scan { pass: chunk.len(), frames, stop: Stop::Exhausted };
-            }
-            if self.remaining > 0 {
-                at += self.remaining as usize;
-                self.remaining = 0;
-                frames += 1;
-            }
-            let Some(head) = chunk[at..].first_chunk::<HEADER_LEN>() else {
-                return Scan { pass: at, frames, stop: Stop::Exhausted };
-            };
-            let header = Header::parse(*head);
-            if header.kind != Kind::ECHO || header.len > max_frame {
-                return Scan { pass: at, frames, stop: Stop::Header(header) };
-            }
-            at += HEADER_LEN;
-            self.remaining = header.len;
-            self.declared = header.len;
-            frames += u64::from(header.len == 0);
+        debug_assert!(max_frame <= MAX_PAYLOAD_LEN);
+        let end = chunk.len();
+        let mut at = self.remaining as usize;
+        if at > end {
+            self.remaining -= end as u32;
+            return Scan { pass: end, frames: 0, stop: Stop::Exhausted };
         }
+        let mut frames = u64::from(at > 0);
+        self.remaining = 0;
+        while let Some(head) = chunk[at..].first_chunk::<HEADER_LEN>() {
+            // The kind of an ECHO is 0, so its header is its length, and every other header is more
+            // than the largest limit: one comparison judges both.
+            let len = u32::from_be_bytes(*head);
+            if len > max_frame {
+                return Scan { pass: at, frames, stop: Stop::Header(Header::parse(*head)) };
+            }
+            self.declared = len;
+            at += HEADER_LEN + len as usize;
+            if at > end {
+                self.remaining = (at - end) as u32;
+                return Scan { pass: end, frames, stop: Stop::Exhausted };
+            }
+            frames += 1;
+        }
+        Scan { pass: at, frames, stop: Stop::Exhausted }
     }
 }
 

@@ -238,7 +238,7 @@ async fn a_failing_handler_cuts_no_reply() {
     client.write_all(&echo(b"please")).await.unwrap();
     assert_eq!(read_all(&mut client).await, echo(b"so far"));
     drop(client);
-    let report = server.stop(support::PATIENCE).await;
+    let report = server.stop(PATIENCE).await;
     assert_eq!(report.accepted, 1);
 }
 

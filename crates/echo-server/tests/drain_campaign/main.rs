@@ -92,15 +92,23 @@ fn drain(seed: u64, pool: &Pool) -> Totals {
     let code = server.wait(PATIENCE).code();
     let took = signalled.elapsed();
     let mut totals = Totals::of_server(&server.summary(), code, stuck, &connections);
+    let mut cut = Vec::new();
     for ((connection, before), outcome) in connections.iter().zip(&before).zip(outcomes) {
-        match outcome
-            .and_then(|outcome| verdict::judge(connection, before, &outcome, totals.forced > 0))
-        {
+        let judged = outcome.and_then(|outcome| {
+            let judged = verdict::judge(connection, before, &outcome, totals.forced > 0)?;
+            if judged.cuts > 0 {
+                cut.push(format!("{:?}, {before:?}, {outcome:?}", connection.plan));
+            }
+            Ok(judged)
+        });
+        match judged {
             Ok(judged) => totals += judged,
             Err(defect) => panic!("{defect}: {:?}, {before:?}", connection.plan),
         }
     }
-    assert!(totals.cuts <= totals.forced, "cut, but not counted: {totals}");
+    // A kernel that runs out of TCP memory resets closed connections too, and says so in its log.
+    let forced = totals.forced;
+    assert!(totals.cuts <= forced, "more cut than the {forced} forced: {}", cut.join("\n"));
     totals.slowest = if stuck { Duration::ZERO } else { took };
     totals.frames = stage.answers.load(Relaxed);
     totals.bytes = stage.bytes.load(Relaxed);

@@ -1,0 +1,132 @@
+//! What became of the messages, and how long their replies took.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Counts and round trips, in constant memory.
+pub(crate) struct Tally {
+    sent: u64,
+    answered: u64,
+    /// In nanoseconds, to three digits. Empty until the first reply.
+    round_trips: Option<Histogram<u64>>,
+}
+
+impl Tally {
+    pub(crate) const fn new() -> Self {
+        Self { sent: 0, answered: 0, round_trips: None }
+    }
+
+    pub(crate) fn sent(&mut self) {
+        self.sent += 1;
+    }
+
+    pub(crate) fn answered(&mut self, round_trip: Duration) {
+        self.answered += 1;
+        let nanos = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX);
+        if self.round_trips.is_none() {
+            // Three digits are always possible.
+            self.round_trips = Histogram::new(3).ok();
+        }
+        if let Some(round_trips) = &mut self.round_trips {
+            // It grows as needed.
+            let _ = round_trips.record(nanos);
+        }
+    }
+
+    /// Two lines; the second one only when there are round trips. `due` messages still wait for
+    /// their replies.
+    pub(crate) fn lines(&self, due: u64) -> Vec<String> {
+        let Self { sent, answered, .. } = self;
+        let lost = sent.saturating_sub(answered + due);
+        let waiting = if due > 0 { format!(", {due} waiting") } else { String::new() };
+        let percent = if *sent > 0 { 100.0 * lost as f64 / *sent as f64 } else { 0.0 };
+        let mut lines = vec![format!("{sent} sent, {answered} answered{waiting}, {lost} lost ({percent:.3} %)")];
+        if let Some(trips) = &self.round_trips {
+            let at = |quantile| time(Duration::from_nanos(trips.value_at_quantile(quantile)));
+            lines.push(format!(
+                "round trip: min {}, mean {}, p50 {}, p90 {}, p99 {}, p99.9 {}, max {}",
+                time(Duration::from_nanos(trips.min())),
+                time(Duration::from_nanos(trips.mean() as u64)),
+                at(0.5),
+                at(0.9),
+                at(0.99),
+                at(0.999),
+                time(Duration::from_nanos(trips.max())),
+            ));
+        }
+        lines
+    }
+}
+
+/// A duration for people, to three digits.
+pub(crate) fn time(duration: Duration) -> String {
+    let nanos = duration.as_nanos() as f64;
+    let (value, unit) = match nanos {
+        ..999.5e3 => (nanos / 1e3, "µs"),
+        ..999.5e6 => (nanos / 1e6, "ms"),
+        _ => (nanos / 1e9, "s"),
+    };
+    let decimals = match value {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
+/// A number of bytes for people.
+pub(crate) fn bytes(count: usize) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits() {
+        for (nanos, told) in [
+            (0, "0.00 µs"),
+            (1, "0.00 µs"),
+            (1_234, "1.23 µs"),
+            (9_996, "10.0 µs"),
+            (12_345, "12.3 µs"),
+            (123_456, "123 µs"),
+            (999_499, "999 µs"),
+            (999_500, "1.00 ms"),
+            (12_345_678, "12.3 ms"),
+            (999_600_000, "1.00 s"),
+            (61_000_000_000, "61.0 s"),
+            (3_600_000_000_000, "3600 s"),
+        ] {
+            assert_eq!(time(Duration::from_nanos(nanos)), told, "{nanos}");
+        }
+    }
+
+    #[test]
+    fn counts_and_percentiles() {
+        let mut tally = Tally::new();
+        assert_eq!(tally.lines(0), ["0 sent, 0 answered, 0 lost (0.000 %)"]);
+        for micros in 1..=1000 {
+            tally.sent();
+            tally.answered(Duration::from_micros(micros));
+        }
+        for _ in 0..3 {
+            tally.sent();
+        }
+        let lines = tally.lines(1);
+        assert_eq!(lines[0], "1003 sent, 1000 answered, 1 waiting, 2 lost (0.199 %)");
+        assert!(lines[1].starts_with("round trip: min 1.00 µs, mean 500 µs, p50 500 µs, p90 900 µs, p99 990 µs, p99.9 999 µs, max 1.00 ms"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn any_round_trip_is_taken() {
+        let mut tally = Tally::new();
+        for time in [Duration::ZERO, Duration::from_hours(24 * 365), Duration::MAX] {
+            tally.sent();
+            tally.answered(time);
+        }
+        assert!(tally.lines(0)[0].contains("3 answered, 0 lost"));
+    }
+}

@@ -1,29 +1,46 @@
-//! The command line.
+//! The command line, which is stable: other programs use it.
+
+mod send;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use echo_core::{Address, Endpoint, EndpointError};
 
-/// Copies stdin through an echo server to stdout and checks every byte of it on the way.
+pub(crate) use send::Sending;
+
+/// Talks to an echo server, and checks every byte that comes back.
 ///
-/// PRODUCER | echo-client HOST > COPY sends and receives at the same time, ends its side when stdin
-/// ends, and succeeds only if all came back, equal, before the server ended its side. On a terminal
-/// it does the same, line by line.
+/// On a terminal it reads lines and shows their replies: :help says what it can do. Else it is a
+/// pipe: PRODUCER | echo-client HOST > COPY sends stdin and receives at the same time, ends its side
+/// when stdin ends, and succeeds only if all came back, equal, before the server ended its side.
 ///
 /// Exit status: 0 if all was answered and equal, or if whoever reads stdout has closed it; 1 if
-/// something was lost, different, refused, unresolved or timed out, as one line on stderr says; 64
-/// for a wrong command line; 130 after Ctrl-C.
+/// something was lost, different, refused, unresolved or timed out, as one line on stderr says (on a
+/// terminal, where defects are shown as they come, only if it never connected); 64 for a wrong
+/// command line; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(name = "echo-client", version)]
+#[command(name = "echo-client", version, args_conflicts_with_subcommands = true)]
+#[command(disable_help_subcommand = true)]
 pub(crate) struct Args {
     /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
     /// any RFC 862 server. ?mode=raw does without the first exchange on tcp: and unix: too
     #[arg(default_value = "tcp://127.0.0.1:7777", value_parser = target)]
     pub(crate) target: Endpoint,
 
+    #[command(flatten)]
+    pub(crate) connecting: Connecting,
+
+    #[command(subcommand)]
+    pub(crate) task: Option<Task>,
+}
+
+/// How to connect, which is the same for all that does.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Connecting {
     /// Connect to IPv4 addresses only
     #[arg(short = '4', conflicts_with = "ipv6")]
     pub(crate) ipv4: bool,
@@ -44,13 +61,32 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
-    /// How long to keep trying to connect, at the start only; 0 is one try
-    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
-    pub(crate) retry: Duration,
+    /// How long to keep trying to connect, at the start and after a loss [default: 30s on a
+    /// terminal, else 0, which is one try]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) retry: Option<Duration>,
 
     /// Say nothing on stderr but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// What to do instead of talking or piping.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Send messages and print their replies, one a line, in the order sent
+    Send(Box<Sending>),
+    /// Print what a shell needs to complete this command line
+    Completions {
+        /// The shell
+        #[arg(value_parser = ["bash", "zsh", "fish"])]
+        shell: Shell,
+    },
+    /// Print this program's manual page, or that of one of its commands
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 impl Args {
@@ -58,14 +94,28 @@ impl Args {
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let args = Self::try_parse()?;
         let wrong = |what| Err(Self::command().error(ErrorKind::ArgumentConflict, what));
-        let tcp_only = args.ipv4 || args.ipv6 || args.source.is_some();
-        if tcp_only && !matches!(args.target.address, Address::Tcp { .. }) {
-            return wrong("-4, -6 and --source are for TCP targets");
+        let (target, connecting) = match &args.task {
+            Some(Task::Send(send)) => (&send.target, &send.connecting),
+            _ => (&args.target, &args.connecting),
+        };
+        match connecting.fits(target) {
+            Ok(()) => Ok(args),
+            Err(what) => wrong(what),
         }
-        if args.source.is_some_and(|ip| args.ipv4 && ip.is_ipv6() || args.ipv6 && ip.is_ipv4()) {
-            return wrong("--source is not of the family that -4 or -6 asks for");
+    }
+}
+
+impl Connecting {
+    /// What is wrong with this for that target.
+    pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), &'static str> {
+        let tcp_only = self.ipv4 || self.ipv6 || self.source.is_some();
+        if tcp_only && !matches!(target.address, Address::Tcp { .. }) {
+            return Err("-4, -6 and --source are for TCP targets");
         }
-        Ok(args)
+        if self.source.is_some_and(|ip| self.ipv4 && ip.is_ipv6() || self.ipv6 && ip.is_ipv4()) {
+            return Err("--source is not of the family that -4 or -6 asks for");
+        }
+        Ok(())
     }
 
     /// Whether the user wants to connect to this address of the server's.
@@ -85,7 +135,8 @@ pub(crate) fn in_one_line(error: &clap::Error) -> String {
     format!("{} (see echo-client --help)", words.join(" "))
 }
 
-fn target(text: &str) -> Result<Endpoint, String> {
+/// Reads a target.
+pub(crate) fn target(text: &str) -> Result<Endpoint, String> {
     let endpoint = Endpoint::target(text).map_err(|error| match error {
         // The library's words fit listeners, which may take any port and any address.
         EndpointError::NoHost => "no host: write HOST, HOST:PORT or tcp://HOST:PORT".to_owned(),
@@ -104,7 +155,8 @@ fn target(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+/// Reads a duration above 0.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("nothing happens in no time: write more than 0".to_owned()),
         timeout => Ok(timeout),
@@ -195,7 +247,8 @@ mod tests {
             (&["x", "--source", "::1"], (false, true)),
         ] {
             let args = Args::try_parse_from(flags).unwrap();
-            assert_eq!((args.admits(&four), args.admits(&six)), admitted, "{flags:?}");
+            let admits = |addr| args.connecting.admits(addr);
+            assert_eq!((admits(&four), admits(&six)), admitted, "{flags:?}");
         }
     }
 }

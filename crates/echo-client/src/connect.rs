@@ -24,7 +24,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// Connects to the target, with attempts until `--retry` is over. `notice` is told of the first
 /// failure that is not the end.
 pub(crate) async fn connect(args: &Args, notice: impl Fn(&str)) -> Result<Halves, Failure> {
-    let end = Instant::now() + args.retry;
+    let retry = args.connecting.retry.unwrap_or_default();
+    let end = Instant::now() + retry;
     let mut pause = PAUSE.0;
     loop {
         let failure = match attempt(args).await {
@@ -36,7 +37,7 @@ pub(crate) async fn connect(args: &Args, notice: impl Fn(&str)) -> Result<Halves
             return Err(failure);
         }
         if pause == PAUSE.0 {
-            notice(&format!("{failure}; trying for {:?}", args.retry));
+            notice(&format!("{failure}; trying for {:?}", retry));
         }
         // The last try is at the end, however long the pause would be.
         sleep(pause.min(left)).await;
@@ -45,9 +46,9 @@ pub(crate) async fn connect(args: &Args, notice: impl Fn(&str)) -> Result<Halves
 }
 
 async fn attempt(args: &Args) -> Result<Halves, Failure> {
-    let deadline = Instant::now() + args.connect_timeout;
+    let deadline = Instant::now() + args.connecting.connect_timeout;
     let late = |place: &str| {
-        let limit = args.connect_timeout;
+        let limit = args.connecting.connect_timeout;
         Failure::TimedOut(format!("{place}: no connection within {limit:?}"))
     };
     let Address::Unix(name) = &args.target.address else {
@@ -76,14 +77,14 @@ async fn attempt_tcp(
         Ok(Err(error)) => return Err(Failure::Unresolved(reason(&error))),
         Err(_) => return Err(late(&target)),
     };
-    let addrs: Vec<_> = addrs.into_iter().filter(|addr| args.admits(addr)).collect();
+    let addrs: Vec<_> = addrs.into_iter().filter(|addr| args.connecting.admits(addr)).collect();
     let mut first = None;
     for (at, addr) in addrs.iter().enumerate() {
         // A share of what is left for each, so that an address that swallows packets does not use
         // up the time of the others.
         let now = Instant::now();
         let share = deadline.saturating_duration_since(now) / (addrs.len() - at) as u32;
-        let failed = match timeout_at(now + share, dial_tcp(*addr, args.source)).await {
+        let failed = match timeout_at(now + share, dial_tcp(*addr, args.connecting.source)).await {
             Ok(Ok(stream)) => {
                 let (reader, writer) = stream.into_split();
                 return Ok((Box::new(reader), Box::new(writer)));
@@ -162,7 +163,7 @@ mod tests {
             let Err(Failure::Refused(_)) = connect(&args, |_| {}).await else {
                 panic!("nobody listens there");
             };
-            assert_eq!(started.elapsed(), args.retry, "{retry}");
+            assert_eq!(Some(started.elapsed()), args.connecting.retry, "{retry}");
         }
     }
 }

@@ -4,11 +4,14 @@
 
 mod answers;
 mod args;
+mod colours;
 mod connect;
 mod escape;
 mod failure;
+mod generate;
 mod hello;
 mod pipe;
+mod repl;
 mod stdio;
 
 use std::io::{self, Write};
@@ -17,7 +20,7 @@ use std::process::ExitCode;
 use echo_core::Mode;
 
 use crate::answers::Dialect;
-use crate::args::Args;
+use crate::args::{Args, Task};
 use crate::failure::{Failure, reason};
 
 const EXIT_FAILURE: u8 = 1;
@@ -37,7 +40,13 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    match run(&args) {
+    let outcome = match &args.task {
+        None => run(copy(&args)),
+        Some(Task::Send(_)) => return ExitCode::FAILURE, // until send exists
+        Some(Task::Completions { shell }) => return print(&generate::completions(*shell)),
+        Some(Task::Man { command }) => return man(command.as_deref()),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => EXIT_INTERRUPTED.into(),
         Err(failure) => {
@@ -47,8 +56,31 @@ fn main() -> ExitCode {
     }
 }
 
+fn man(command: Option<&str>) -> ExitCode {
+    match generate::man(command) {
+        Some(page) => print(&page),
+        None => {
+            let name = escape::escape(command.unwrap_or_default());
+            say(&format!("no such command: {name} (see echo-client --help)"));
+            EXIT_USAGE.into()
+        }
+    }
+}
+
+/// Prints a file. A reader that has gone, as `head` does, is no failure.
+fn print(file: &[u8]) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(file).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format!("cannot write to stdout: {}", reason(&error)));
+            EXIT_FAILURE.into()
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 /// Runs to the end, or to Ctrl-C (`false`).
-fn run(args: &Args) -> Result<bool, Failure> {
+fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failure> {
     let local = |error: io::Error| Failure::Local(format!("cannot start: {}", reason(&error)));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
@@ -56,7 +88,7 @@ fn run(args: &Args) -> Result<bool, Failure> {
         tokio::select! {
             biased;
             interrupted = tokio::signal::ctrl_c() => interrupted.map_err(local).map(|()| false),
-            copied = copy(args) => copied.map(|()| true),
+            done = work => done.map(|()| true),
         }
     });
     // Not a drop: that would wait for a name that is still being looked up.
@@ -66,7 +98,7 @@ fn run(args: &Args) -> Result<bool, Failure> {
 
 async fn copy(args: &Args) -> Result<(), Failure> {
     let notice = |text: &str| {
-        if !args.quiet {
+        if !args.connecting.quiet {
             say(text);
         }
     };
@@ -74,7 +106,7 @@ async fn copy(args: &Args) -> Result<(), Failure> {
     let dialect = if args.target.mode == Some(Mode::Raw) {
         Dialect::Raw
     } else {
-        let dialect = hello::negotiate(&mut reader, &mut writer, args.timeout).await?;
+        let dialect = hello::negotiate(&mut reader, &mut writer, args.connecting.timeout).await?;
         if dialect == Dialect::Raw {
             notice("the server echoes HELLO itself (RFC 862): going on raw");
         }
@@ -85,7 +117,7 @@ async fn copy(args: &Args) -> Result<(), Failure> {
     let mut stdin = stdio::read_stdin().map_err(local)?;
     let (stdout, written) = stdio::write_stdout().map_err(local)?;
     let connection = (&mut reader, &mut writer);
-    let copied = pipe::run(connection, dialect, &mut stdin, &stdout, args.timeout).await;
+    let copied = pipe::run(connection, dialect, &mut stdin, &stdout, args.connecting.timeout).await;
     // What was verified is written whatever happened, and before anything is said about it.
     drop(stdout);
     let written = written.await;

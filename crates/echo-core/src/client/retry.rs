@@ -1,0 +1,83 @@
+//! For how long, and how often, another connection is tried.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Error;
+
+/// The longest pause between two attempts: this at first, doubling up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// The attempts since something went well.
+#[derive(Debug)]
+pub(super) struct Retry {
+    limit: Duration,
+    until: Option<Instant>,
+    pause: Duration,
+    /// Why the last connection was lost, and why the last attempt failed.
+    pub(super) lost: Option<Error>,
+    pub(super) failed: Option<Error>,
+}
+
+impl Retry {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, until: None, pause: PAUSE.0, lost: None, failed: None }
+    }
+
+    /// Whether there is a second attempt at all.
+    pub(super) fn is_allowed(&self) -> bool {
+        !self.limit.is_zero()
+    }
+
+    /// An attempt begins, and with the first of them the time that they have.
+    pub(super) fn begin(&mut self) {
+        if self.is_allowed() {
+            self.until.get_or_insert_with(|| Instant::now() + self.limit);
+        }
+    }
+
+    /// A reply has come: the next loss begins anew.
+    #[inline]
+    pub(super) fn succeeded(&mut self) {
+        if self.until.is_some() {
+            (self.until, self.pause) = (None, PAUSE.0);
+        }
+    }
+
+    /// Nothing is due: the time is not running out for anything.
+    pub(super) fn stop(&mut self) {
+        self.until = None;
+    }
+
+    /// Another attempt is wanted: how long to wait before it, `None` if the time is over. The last
+    /// one is at the end, however long the pause would be.
+    pub(super) fn pause(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + self.limit);
+        let left = until.saturating_duration_since(now);
+        if left.is_zero() {
+            return None;
+        }
+        let pause = self.pause.mul_f64(random());
+        self.pause = PAUSE.1.min(self.pause * 2);
+        Some(pause.min(left))
+    }
+
+    /// The attempts are over, `last` being the last one's failure.
+    pub(super) fn give_up(&mut self, last: Error) -> Error {
+        match self.lost.take() {
+            Some(lost) => {
+                Error::GaveUp { lost: Box::new(lost), last: Box::new(last), after: self.limit }
+            }
+            None => last,
+        }
+    }
+}
+
+/// A number from 0 to 1. Clients that lost the same server must not come back in step; std's hash
+/// keys are as random as that needs.
+fn random() -> f64 {
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}

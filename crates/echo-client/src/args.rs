@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use echo_core::client::{Family, Options};
 use echo_core::{Address, Endpoint, EndpointError};
 
 pub(crate) use send::Sending;
@@ -116,6 +117,22 @@ impl Connecting {
             return Err("--source is not of the family that -4 or -6 asks for");
         }
         Ok(())
+    }
+
+    /// The same for the library; `retry` is what counts where the user says nothing.
+    pub(crate) fn options(&self, retry: Duration) -> Options {
+        Options {
+            family: match (self.ipv4, self.ipv6) {
+                (true, _) => Family::V4,
+                (_, true) => Family::V6,
+                _ => Family::Any,
+            },
+            source: self.source,
+            connect_timeout: self.connect_timeout,
+            timeout: self.timeout,
+            retry: self.retry.unwrap_or(retry),
+            ..Options::default()
+        }
     }
 
     /// Whether the user wants to connect to this address of the server's.

@@ -23,6 +23,12 @@ pub(crate) enum Failure {
     Local(String),
 }
 
+impl From<echo_core::client::Error> for Failure {
+    fn from(error: echo_core::client::Error) -> Self {
+        Self::Local(error.to_string())
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

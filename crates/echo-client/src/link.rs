@@ -1,26 +1,33 @@
-//! A connection as people and scripts use it: what happens on it, in words.
+//! A connection as people and scripts use it: what happens on it, in words that are safe to show.
 
+use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
-use echo_core::client::{Client, Dialect, Error, Event, Options, PushError, Refusal, Reply, Session};
-use echo_core::{Endpoint, Goaway, Kind, Reason};
+use echo_core::client::{Client, Dialect, Error, Event, Options, Refusal, Reply, Session};
+use echo_core::{Endpoint, ErrorCode, Peer, Reason};
 
-use crate::escape::{escape, escape_bytes};
-use crate::tally::bytes;
-
-/// What of a peer's bytes is shown: a screen's worth.
-const SHOWN_MAX: usize = 1024;
+use crate::escape::escape;
+use crate::show::size;
 
 /// A server, and the connection to it while there is one.
 pub(crate) struct Link {
     pub(crate) target: Endpoint,
     options: Options,
     client: Option<Client>,
-    /// The server ended this connection because nobody used it: the next message makes another.
-    idle: bool,
-    /// That attempts to connect fail has been said since the last connection.
-    retrying: bool,
+    /// What has been said since the last connection.
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nothing: there was none.
+    Nothing,
+    Lost,
+    /// That the server ends idle connections. The next message makes another one.
+    Idle,
+    /// Why attempts to connect fail.
+    Retrying,
 }
 
 /// What happened on a link.
@@ -29,15 +36,13 @@ pub(crate) enum Happened {
     Answered(Answer),
     /// The server will not serve the message with this number.
     Refused(u64, String),
-    /// What the server says at the start of the first connection.
-    Greeted(String),
-    /// Something that is worth a line.
+    /// There is a connection.
+    Connected(String),
+    /// Something else that is worth a line.
     Notice(String),
     /// Bytes that nobody asked for.
-    Unexpected(String),
-    /// Nothing that is worth a line.
-    Quiet,
-    /// The connection has ended for good.
+    Unexpected(Bytes),
+    /// The connection is over, and the numbers of messages begin anew.
     Over(Error),
 }
 
@@ -55,21 +60,17 @@ pub(crate) struct Answer {
 
 impl Link {
     pub(crate) fn new(target: Endpoint, options: Options) -> Self {
-        Self { target, options, client: None, idle: false, retrying: false }
+        Self { target, options, client: None, told: Told::Nothing }
     }
 
-    /// The connection that is there or wanted.
+    /// The connection that is there, or one that begins.
     pub(crate) fn client(&mut self) -> &mut Client {
-        self.client.get_or_insert_with(|| Client::new(&self.target, self.options.clone()))
+        let (target, options) = (&self.target, &self.options);
+        self.client.get_or_insert_with(|| Client::new(target, options.clone()))
     }
 
     pub(crate) fn is_connected(&self) -> bool {
         self.client.as_ref().is_some_and(Client::is_connected)
-    }
-
-    /// Whether there has been a first exchange since the last time that all was over.
-    pub(crate) fn is_known(&self) -> bool {
-        self.client.as_ref().is_some_and(|client| client.session().is_some())
     }
 
     /// Messages without a reply.
@@ -77,9 +78,11 @@ impl Link {
         self.client.as_ref().map_or(0, |client| client.unanswered() as u64)
     }
 
-    /// Gives up a connection that has not come about.
-    pub(crate) fn forget(&mut self) {
-        self.client = None;
+    /// Gives up a first connection that has not come about.
+    pub(crate) fn give_up(&mut self) {
+        if self.client.as_ref().is_some_and(|client| client.session().is_none()) {
+            self.client = None;
+        }
     }
 
     /// Waits for what happens next; for ever where there is no connection and none is wanted.
@@ -87,43 +90,103 @@ impl Link {
     /// # Cancel safety
     /// Nothing is lost.
     pub(crate) async fn next(&mut self) -> Happened {
-        let Some(client) = &mut self.client else { return std::future::pending().await };
-        let event = match client.next().await {
-            Ok(Some(event)) => event,
-            // All was answered and the server has ended its side, as this one was asked to.
-            Ok(None) => return Happened::Over(Error::Over),
-            Err(error) => {
-                self.client = None;
-                return Happened::Over(error);
-            }
-        };
-        match event {
-            Event::Reply(reply) => return Happened::Answered(answer(&reply)),
-            Event::Refused(refusal) => return Happened::Refused(refusal.seq, refused(&refusal)),
-            Event::Unexpected(came) => return Happened::Unexpected(unexpected(came)),
-            _ => {}
+        loop {
+            let Some(client) = &mut self.client else { return pending().await };
+            let event = match client.next().await {
+                Ok(Some(event)) => event,
+                ended => {
+                    let error = ended.err().unwrap_or(Error::Over);
+                    self.client = None;
+                    self.told = Told::Nothing;
+                    return Happened::Over(error);
+                }
+            };
+            let notice = match event {
+                Event::Reply(reply) => return Happened::Answered(Answer::new(&reply)),
+                Event::Refused(refusal) => {
+                    return Happened::Refused(refusal.seq, refused(&refusal));
+                }
+                Event::Unexpected(came) => {
+                    return Happened::Unexpected(Bytes::copy_from_slice(came));
+                }
+                Event::Connected { session, resent } => {
+                    let again = self.told != Told::Nothing;
+                    self.told = Told::Nothing;
+                    let place = match session.peer {
+                        Peer::Tcp(addr) => addr.to_string(),
+                        _ => self.target.to_string(),
+                    };
+                    return Happened::Connected(connected(&place, session, again, resent));
+                }
+                Event::Goaway(goaway) => {
+                    if goaway.reason == Reason::Idle {
+                        self.told = Told::Idle;
+                    }
+                    continue;
+                }
+                Event::Lost(error) => {
+                    let words = escape(&error.to_string());
+                    match self.told {
+                        Told::Idle => format!("{words}; the next message connects again"),
+                        _ => {
+                            self.told = Told::Lost;
+                            client.reconnect();
+                            format!("{words}; connecting again")
+                        }
+                    }
+                }
+                Event::Retrying { why, .. } if self.told != Told::Retrying => {
+                    self.told = Told::Retrying;
+                    let words = escape(&why.to_string());
+                    format!("{words}; trying for {:?}", self.options.retry)
+                }
+                _ => continue,
+            };
+            return Happened::Notice(notice);
         }
-        let happened = match event {
-            Event::Connected { session, resent } => {
-                self.idle = false;
-                self.retrying = false;
-                Happened::Greeted(connected(session, resent))
-            }
-            Event::Goaway(goaway) => {
-                self.idle = matches!(goaway.reason, Reason::Idle);
-                Happened::Quiet
-            }
-            Event::Lost(error) => {
-                let words = escape(&error.to_string());
-                Happened::Notice(words)
-            }
-            Event::Retrying { why, .. } if !self.retrying => {
-                self.retrying = true;
-                let words = escape(&why.to_string());
-                Happened::Notice(format!("{words}; trying for {:?}", self.options.retry))
-            }
-            _ => Happened::Quiet,
-        };
-        happened
     }
+}
+
+impl Answer {
+    fn new(reply: &Reply<'_>) -> Self {
+        Self {
+            seq: reply.seq,
+            payload: Bytes::copy_from_slice(reply.payload),
+            round_trip: reply.round_trip(),
+            in_server: reply.stamps.map(|stamps| stamps.in_server()),
+            resent: reply.resent,
+        }
+    }
+}
+
+fn connected(place: &str, session: &Session, again: bool, resent: usize) -> String {
+    let how = if again { "connected again" } else { "connected" };
+    let speaks = match session.dialect {
+        Dialect::Framed => format!("frames of up to {}", size(session.max_frame.into())),
+        Dialect::Raw if session.fell_back => {
+            "raw: the server echoes HELLO itself (RFC 862)".to_owned()
+        }
+        Dialect::Raw => "raw".to_owned(),
+    };
+    let mut words = format!("{how} to {place}, {speaks}");
+    match resent {
+        0 => {}
+        1 => words += "; 1 message goes out again",
+        _ => words += &format!("; {resent} messages go out again"),
+    }
+    if !again && !session.greeting.is_empty() {
+        words += &format!("; the server says: {}", escape(&session.greeting));
+    }
+    words
+}
+
+fn refused(refusal: &Refusal<'_>) -> String {
+    let name = match refusal.code {
+        ErrorCode::TooLong => "too long",
+        ErrorCode::UnexpectedKind => "unexpected kind",
+        ErrorCode::Malformed => "malformed",
+        _ => "unknown",
+    };
+    let (number, text) = (refusal.code.code(), escape(refusal.text));
+    format!("refused: the server says: {text} (error {number}, {name})")
 }

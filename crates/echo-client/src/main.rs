@@ -10,11 +10,15 @@ mod escape;
 mod failure;
 mod generate;
 mod hello;
+mod link;
+mod message;
 mod pipe;
 mod repl;
+mod show;
 mod stdio;
+mod tally;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use echo_core::Mode;
@@ -41,6 +45,9 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match &args.task {
+        None if io::stdin().is_terminal() && io::stdout().is_terminal() => {
+            start(repl::run(&args)).map(|killed| killed.is_none())
+        }
         None => run(copy(&args)),
         Some(Task::Send(_)) => return ExitCode::FAILURE, // until send exists
         Some(Task::Completions { shell }) => return print(&generate::completions(*shell)),
@@ -81,19 +88,27 @@ fn print(file: &[u8]) -> ExitCode {
 
 /// Runs to the end, or to Ctrl-C (`false`).
 fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failure> {
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {}", reason(&error)));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
-    let ended = runtime.block_on(async {
+    start(async {
         tokio::select! {
             biased;
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(local).map(|()| false),
+            interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| false).map_err(cannot_start),
             done = work => done.map(|()| true),
         }
-    });
+    })
+}
+
+/// Runs to the end.
+fn start<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let ended = runtime.block_on(work);
     // Not a drop: that would wait for a name that is still being looked up.
     runtime.shutdown_background();
     ended
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::Local(format!("cannot start: {}", reason(&error)))
 }
 
 async fn copy(args: &Args) -> Result<(), Failure> {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::show::time;
+
 /// Counts and round trips, in constant memory.
 pub(crate) struct Tally {
     sent: u64,
@@ -59,50 +61,9 @@ impl Tally {
     }
 }
 
-/// A duration for people, to three digits.
-pub(crate) fn time(duration: Duration) -> String {
-    let nanos = duration.as_nanos() as f64;
-    let (value, unit) = match nanos {
-        ..999.5e3 => (nanos / 1e3, "µs"),
-        ..999.5e6 => (nanos / 1e6, "ms"),
-        _ => (nanos / 1e9, "s"),
-    };
-    let decimals = match value {
-        ..9.995 => 2,
-        ..99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$} {unit}")
-}
-
-/// A number of bytes for people.
-pub(crate) fn bytes(count: usize) -> String {
-    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_three_digits() {
-        for (nanos, told) in [
-            (0, "0.00 µs"),
-            (1, "0.00 µs"),
-            (1_234, "1.23 µs"),
-            (9_996, "10.0 µs"),
-            (12_345, "12.3 µs"),
-            (123_456, "123 µs"),
-            (999_499, "999 µs"),
-            (999_500, "1.00 ms"),
-            (12_345_678, "12.3 ms"),
-            (999_600_000, "1.00 s"),
-            (61_000_000_000, "61.0 s"),
-            (3_600_000_000_000, "3600 s"),
-        ] {
-            assert_eq!(time(Duration::from_nanos(nanos)), told, "{nanos}");
-        }
-    }
 
     #[test]
     fn counts_and_percentiles() {

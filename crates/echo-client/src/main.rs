@@ -2,14 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-mod answers;
 mod args;
 mod colours;
-mod connect;
 mod escape;
 mod failure;
 mod generate;
-mod hello;
 mod pipe;
 mod repl;
 mod stdio;
@@ -17,11 +14,8 @@ mod stdio;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use echo_core::Mode;
-
-use crate::answers::Dialect;
 use crate::args::{Args, Task};
-use crate::failure::{Failure, reason};
+use crate::failure::Failure;
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 64;
@@ -41,11 +35,15 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match &args.task {
-        None => run(copy(&args)),
+        None => run(pipe::copy(&args)),
         Some(Task::Send(_)) => return ExitCode::FAILURE, // until send exists
-        Some(Task::Completions { shell }) => return print(&generate::completions(*shell)),
+        Some(Task::Completions { shell }) => print(&generate::completions(*shell)).map(|()| true),
         Some(Task::Man { command }) => return man(command.as_deref()),
     };
+    ended(outcome)
+}
+
+fn ended(outcome: Result<bool, Failure>) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => EXIT_INTERRUPTED.into(),
@@ -58,7 +56,7 @@ fn main() -> ExitCode {
 
 fn man(command: Option<&str>) -> ExitCode {
     match generate::man(command) {
-        Some(page) => print(&page),
+        Some(page) => ended(print(&page).map(|()| true)),
         None => {
             let name = escape::escape(command.unwrap_or_default());
             say(&format!("no such command: {name} (see echo-client --help)"));
@@ -68,20 +66,19 @@ fn man(command: Option<&str>) -> ExitCode {
 }
 
 /// Prints a file. A reader that has gone, as `head` does, is no failure.
-fn print(file: &[u8]) -> ExitCode {
+fn print(file: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     match stdout.write_all(file).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            say(&format!("cannot write to stdout: {}", reason(&error)));
-            EXIT_FAILURE.into()
+            Err(Failure::local("cannot write to stdout", &error))
         }
-        _ => ExitCode::SUCCESS,
+        _ => Ok(()),
     }
 }
 
 /// Runs to the end, or to Ctrl-C (`false`).
 fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failure> {
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {}", reason(&error)));
+    let local = |error: io::Error| Failure::local("cannot start", &error);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
     let ended = runtime.block_on(async {
@@ -94,43 +91,6 @@ fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failure>
     // Not a drop: that would wait for a name that is still being looked up.
     runtime.shutdown_background();
     ended
-}
-
-async fn copy(args: &Args) -> Result<(), Failure> {
-    let notice = |text: &str| {
-        if !args.connecting.quiet {
-            say(text);
-        }
-    };
-    let (mut reader, mut writer) = connect::connect(args, notice).await?;
-    let dialect = if args.target.mode == Some(Mode::Raw) {
-        Dialect::Raw
-    } else {
-        let dialect = hello::negotiate(&mut reader, &mut writer, args.connecting.timeout).await?;
-        if dialect == Dialect::Raw {
-            notice("the server echoes HELLO itself (RFC 862): going on raw");
-        }
-        dialect
-    };
-    // Not before: what nobody can answer stays in the producer's hands.
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {}", reason(&error)));
-    let mut stdin = stdio::read_stdin().map_err(local)?;
-    let (stdout, written) = stdio::write_stdout().map_err(local)?;
-    let connection = (&mut reader, &mut writer);
-    let copied = pipe::run(connection, dialect, &mut stdin, &stdout, args.connecting.timeout).await;
-    // What was verified is written whatever happened, and before anything is said about it.
-    drop(stdout);
-    let written = written.await;
-    copied?;
-    match written {
-        // A consumer that has seen enough is no failure.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Ok(Err(error)) => {
-            Err(Failure::Local(format!("cannot write to stdout: {}", reason(&error))))
-        }
-        Ok(Ok(())) => Ok(()),
-        Err(_) => Err(Failure::Local("the thread that writes to stdout has died".to_owned())),
-    }
 }
 
 /// One line for people, in one write: other programs may share stderr. A closed one is not worth a

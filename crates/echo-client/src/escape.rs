@@ -49,7 +49,8 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
             Some('0') => out.push(0),
             Some(':') => out.push(b':'),
             Some('x') => {
-                let (byte, after) = digits(rest.as_str()).ok_or("\\x needs two hexadecimal digits")?;
+                let (byte, after) =
+                    digits(rest.as_str()).ok_or("\\x needs two hexadecimal digits")?;
                 out.push(byte);
                 rest = after.chars();
             }
@@ -59,7 +60,10 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 rest = after.chars();
             }
             Some(other) => {
-                return Err(format!("unknown escape \\{}: write \\\\ for a backslash", other.escape_debug()));
+                return Err(format!(
+                    "unknown escape \\{}: write \\\\ for a backslash",
+                    other.escape_debug()
+                ));
             }
             // Two backslashes, with what follows the second one; or the text ends after the first.
             None => {
@@ -165,7 +169,9 @@ mod tests {
                 0 => vec![random.u8(..)],
                 1 => random.char(..).to_string().into_bytes(),
                 2 => vec![random.u8(..0x20)],
-                _ => random.choice(["\\x", "\\", "\u{202e}", "{1b}", "u", "\u{85}"]).unwrap().into(),
+                _ => {
+                    random.choice(["\\x", "\\", "\u{202e}", "{1b}", "u", "\u{85}"]).unwrap().into()
+                }
             };
             let bytes: Vec<u8> = (0..random.usize(..8)).flat_map(|_| piece(&mut random)).collect();
             let shown = escape_bytes(&bytes);
@@ -181,8 +187,22 @@ mod tests {
         assert_eq!(unescape(r"\u{e9}\u{1F600}"), Ok("é😀".into()));
         assert_eq!(unescape(""), Ok(Vec::new()));
         for wrong in [
-            r"\x", r"\x1", r"\xg0", r"\x é", r"\x+1", r"\d", r"\", r"a\\\", r"\u", r"\u{}", r"\u{d800}",
-            r"\u{+41}", r"\u{110000}", r"\u41", r"\x: ", r"\é",
+            r"\x",
+            r"\x1",
+            r"\xg0",
+            r"\x é",
+            r"\x+1",
+            r"\d",
+            r"\",
+            r"a\\\",
+            r"\u",
+            r"\u{}",
+            r"\u{d800}",
+            r"\u{+41}",
+            r"\u{110000}",
+            r"\u41",
+            r"\x: ",
+            r"\é",
         ] {
             assert!(unescape(wrong).is_err(), "{wrong}");
         }

@@ -4,8 +4,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
-use echo_core::client::{Client, Dialect, Error, Event, Options, Refusal, Reply, Session};
-use echo_core::{Endpoint, ErrorCode, Peer, Reason};
+use echo_core::client::{Client, Dialect, Error, Event, Options, PushError, Reply, Session};
+use echo_core::{Endpoint, Peer, Reason};
 
 use crate::escape::escape;
 use crate::show::size;
@@ -35,13 +35,16 @@ enum Told {
 pub(crate) enum Happened {
     Answered(Answer),
     /// The server will not serve the message with this number.
-    Refused(u64, String),
-    /// There is a connection.
-    Connected(String),
+    Refused(u64, Error),
+    /// There is a connection; `plain` if it is the first, and like what was asked for.
+    Connected {
+        words: String,
+        plain: bool,
+    },
     /// Something else that is worth a line.
     Notice(String),
-    /// Bytes that nobody asked for.
-    Unexpected(Bytes),
+    /// Bytes that nobody asked for, and what this is for who takes it for the end.
+    Unexpected(Bytes, Error),
     /// The connection is over, and the numbers of messages begin anew.
     Over(Error),
 }
@@ -85,6 +88,64 @@ impl Link {
         }
     }
 
+    /// Waits for a connection. What happens meanwhile, and at last that it is there, is handed to
+    /// `other`, whose error ends it.
+    pub(crate) async fn connect(
+        &mut self,
+        mut other: impl FnMut(Happened) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.client();
+        loop {
+            let happened = self.next().await;
+            let connected = matches!(happened, Happened::Connected { .. });
+            match happened {
+                Happened::Over(error) => return Err(error),
+                happened => other(happened)?,
+            }
+            if connected {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Queues a message, or a PROBE, as soon as there is a connection and room; returns its number.
+    pub(crate) async fn push(
+        &mut self,
+        payload: &[u8],
+        probe: bool,
+        mut other: impl FnMut(Happened) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
+        loop {
+            let client = self.client();
+            let pushed = if probe { client.push_probe(payload) } else { client.push(payload) };
+            match pushed {
+                Ok(asked) => return Ok(asked),
+                Err(PushError::NotConnected | PushError::Full) => {}
+                Err(error) => return Err(Error::Rejected(error.to_string())),
+            }
+            match self.next().await {
+                Happened::Over(error) => return Err(error),
+                happened => other(happened)?,
+            }
+        }
+    }
+
+    /// Waits for the reply to the message with this number, in the same way.
+    pub(crate) async fn answer(
+        &mut self,
+        asked: u64,
+        mut other: impl FnMut(Happened) -> Result<(), Error>,
+    ) -> Result<Answer, Error> {
+        loop {
+            match self.next().await {
+                Happened::Answered(answer) if answer.seq == asked => return Ok(answer),
+                Happened::Refused(seq, error) if seq == asked => return Err(error),
+                Happened::Over(error) => return Err(error),
+                happened => other(happened)?,
+            }
+        }
+    }
+
     /// Waits for what happens next; for ever where there is no connection and none is wanted.
     ///
     /// # Cancel safety
@@ -104,10 +165,10 @@ impl Link {
             let notice = match event {
                 Event::Reply(reply) => return Happened::Answered(Answer::new(&reply)),
                 Event::Refused(refusal) => {
-                    return Happened::Refused(refusal.seq, refused(&refusal));
+                    return Happened::Refused(refusal.seq, refusal.into());
                 }
                 Event::Unexpected(came) => {
-                    return Happened::Unexpected(Bytes::copy_from_slice(came));
+                    return Happened::Unexpected(Bytes::copy_from_slice(came.bytes), came.into());
                 }
                 Event::Connected { session, resent } => {
                     let again = self.told != Told::Nothing;
@@ -116,7 +177,8 @@ impl Link {
                         Peer::Tcp(addr) => addr.to_string(),
                         _ => self.target.to_string(),
                     };
-                    return Happened::Connected(connected(&place, session, again, resent));
+                    let words = connected(&place, session, again, resent);
+                    return Happened::Connected { words, plain: !again && !session.fell_back };
                 }
                 Event::Goaway(goaway) => {
                     if goaway.reason == Reason::Idle {
@@ -178,15 +240,4 @@ fn connected(place: &str, session: &Session, again: bool, resent: usize) -> Stri
         words += &format!("; the server says: {}", escape(&session.greeting));
     }
     words
-}
-
-fn refused(refusal: &Refusal<'_>) -> String {
-    let name = match refusal.code {
-        ErrorCode::TooLong => "too long",
-        ErrorCode::UnexpectedKind => "unexpected kind",
-        ErrorCode::Malformed => "malformed",
-        _ => "unknown",
-    };
-    let (number, text) = (refusal.code.code(), escape(refusal.text));
-    format!("refused: the server says: {text} (error {number}, {name})")
 }

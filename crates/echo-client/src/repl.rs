@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::Ended;
 use crate::args::Args;
 use crate::colours::Colours;
-use crate::failure::{Failure, reason};
+use crate::failure::Failure;
 use crate::link::Link;
 use command::Command;
 use execute::Execution;
@@ -28,29 +29,27 @@ use terminal::{Terminal, Typed};
 /// How long to keep trying to connect unless told otherwise: a restart, and time to notice it.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// The signal that ended the REPL, if it was one.
-pub(crate) type Killed = Option<SignalKind>;
-
 /// Runs until the user leaves.
 ///
 /// # Errors
 /// It never connected, or this is no terminal to work with.
-pub(crate) async fn run(args: &Args) -> Result<Killed, Failure> {
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {}", reason(&error)));
+pub(crate) async fn run(args: &Args) -> Ended {
+    let local = |error: io::Error| Failure::local("cannot start", &error);
     let mut signals = Signals::listen().map_err(local)?;
-    let mut link = Link::new(args.target.clone(), args.connecting.options(RETRY));
+    let link = Link::new(args.target.clone(), args.connecting.options(RETRY));
     let colours = Colours::of_stdout();
     let terminal = Terminal::open(colours).map_err(local)?;
-    let greeting = tokio::select! {
+    let execution = Execution::new(link, args.connecting.clone(), colours);
+    let mut repl = Repl { terminal, execution };
+    tokio::select! {
         biased;
         signal = signals.next() => return Ok(Some(signal)),
-        greeting = execute::connect(&mut link, &terminal.output) => greeting?,
-    };
-    if !args.connecting.quiet {
-        terminal.output.print(&colours.notice(&greeting));
-        terminal.output.print(&colours.dim(":help lists the commands, Ctrl-D leaves"));
+        begun = repl.execution.begin(args.connecting.quiet, &repl.terminal.output) => begun?,
     }
-    let mut repl = Repl { terminal, execution: Execution::new(link, args.connecting.clone()) };
+    if !args.connecting.quiet {
+        let words = colours.dim(":help lists the commands, Ctrl-D leaves");
+        repl.terminal.output.print(&words);
+    }
     loop {
         let line = match repl.edit(&mut signals).await {
             Edited::Line(line) => line,
@@ -105,7 +104,7 @@ impl Repl {
                     typed => break typed,
                 },
                 happened = self.execution.link.next(), if notice.is_none() => {
-                    notice = Some(self.execution.notice(happened, output.colours));
+                    notice = Some(self.execution.notice(happened));
                 }
                 room = output.room(), if notice.is_some() => {
                     if let Some((room, notice)) = room.zip(notice.take()) {

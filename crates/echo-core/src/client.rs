@@ -57,7 +57,7 @@ use crate::frame::{Features, Kind, MAX_PAYLOAD_LEN, PROBE_MIN_LEN};
 use crate::listener::Connector;
 
 pub use error::{ClosedEarly, Error, Fault, PushError};
-pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps};
+pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
 
 /// How a client behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,8 @@ pub struct Options {
     /// How many bytes of requests may be without a reply (1 MiB), 68 bytes more for each request. A
     /// single request may be longer. Memory is up to three times as much.
     pub window: usize,
-    /// Whether replies come in parts as well, as they arrive (false): for streams of bytes.
+    /// Whether replies come in parts as well, as they arrive, and [`Event::Sent`] tells when the
+    /// socket wants more (false): for streams of bytes.
     pub parts: bool,
     /// Whether HELLO is said (true). Without it a server is believed to speak frames, its limits are
     /// not known, and it sends no GOAWAY.
@@ -180,6 +181,11 @@ impl Client {
     /// a longer one too.
     pub fn room(&self) -> usize {
         self.requests().room(self.driver.options.window)
+    }
+
+    /// How many bytes wait for the socket: what is queued beyond them is of no use to anybody yet.
+    pub fn unsent(&self) -> usize {
+        self.requests().unsent().len()
     }
 
     /// How many requests have had no answer yet.
@@ -299,9 +305,7 @@ impl Client {
             let answered = match self.next().await? {
                 None => return Err(Error::Over),
                 Some(Event::Reply(reply)) => reply.seq == asked,
-                Some(Event::Refused(refusal)) if refusal.seq == asked => {
-                    return Err(Error::rejected(refusal.code, refusal.text));
-                }
+                Some(Event::Refused(refusal)) if refusal.seq == asked => return Err(refusal.into()),
                 Some(_) => false,
             };
             if answered {

@@ -86,7 +86,8 @@ pub(super) fn parse(line: &str) -> Result<Command, String> {
         }
         ":watch" => {
             let (interval, message) = split(rest);
-            let interval = args::timeout(interval).map_err(|error| format!("{}: {error}", usage()))?;
+            let interval =
+                args::timeout(interval).map_err(|error| format!("{}: {error}", usage()))?;
             Ok(Command::Watch(interval, optional(message)?))
         }
         ":timing" => match rest {

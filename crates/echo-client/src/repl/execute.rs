@@ -4,10 +4,10 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use echo_core::Endpoint;
-use echo_core::client::{Error, PushError};
+use echo_core::client::Error;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::command::{COMMANDS, Command, Message};
+use super::command::{COMMANDS, Command, Entry, Message};
 use super::terminal::Output;
 use super::{RETRY, expand_home};
 use crate::args::Connecting;
@@ -28,12 +28,18 @@ const PROGRESS: Duration = Duration::from_secs(2);
 pub(super) struct Execution {
     pub(super) link: Link,
     connecting: Connecting,
+    log: Log,
+    last: Option<Message>,
+}
+
+/// What has been seen, and how it is shown.
+struct Log {
+    colours: Colours,
+    timing: bool,
     /// All messages to this server.
-    tally: Tally,
+    all: Tally,
     /// Those of the command that runs, if it sends several.
     run: Option<Tally>,
-    timing: bool,
-    last: Option<Message>,
 }
 
 /// What is sent, and how its reply is shown.
@@ -42,23 +48,21 @@ struct Payload {
     hex: bool,
 }
 
-/// Waits for the first connection of a link, and says what it is like.
-pub(super) async fn connect(link: &mut Link, output: &Output) -> Result<String, Error> {
-    link.client();
-    loop {
-        match link.next().await {
-            Happened::Connected(words) => return Ok(words),
-            Happened::Over(error) => return Err(error),
-            Happened::Notice(words) => output.print(&output.colours.notice(&words)),
-            // Nothing was asked, and nothing comes before the connection.
-            Happened::Answered(_) | Happened::Refused(..) | Happened::Unexpected(_) => {}
-        }
-    }
-}
-
 impl Execution {
-    pub(super) fn new(link: Link, connecting: Connecting) -> Self {
-        Self { link, connecting, tally: Tally::new(), run: None, timing: true, last: None }
+    pub(super) fn new(link: Link, connecting: Connecting, colours: Colours) -> Self {
+        let log = Log { colours, timing: true, all: Tally::new(), run: None };
+        Self { link, connecting, log, last: None }
+    }
+
+    /// Waits for the first connection.
+    pub(super) async fn begin(&mut self, quiet: bool, output: &Output) -> Result<(), Error> {
+        let show = |happened| {
+            if !(quiet && matches!(happened, Happened::Connected { plain: true, .. })) {
+                output.print(&self.log.notice(happened));
+            }
+            Ok(())
+        };
+        self.link.connect(show).await
     }
 
     pub(super) fn prompt(&self) -> String {
@@ -77,11 +81,11 @@ impl Execution {
             Command::Probe => self.probe(output).await,
             Command::Connect(target) => self.connect(*target, output).await,
             Command::Timing(on) => {
-                self.timing = on;
+                self.log.timing = on;
                 Ok(())
             }
             Command::Stats => {
-                for line in self.tally.lines(self.link.unanswered()) {
+                for line in self.log.all.lines(self.link.unanswered()) {
                     output.print(&line);
                 }
                 Ok(())
@@ -103,7 +107,7 @@ impl Execution {
             output.print("");
             self.link.give_up();
         }
-        if let Some(run) = self.run.take() {
+        if let Some(run) = self.log.run.take() {
             for line in run.lines(self.link.unanswered()) {
                 output.print(&line);
             }
@@ -114,29 +118,14 @@ impl Execution {
     }
 
     /// What happened while nobody waited for it, as a line.
-    pub(super) fn notice(&mut self, happened: Happened, colours: Colours) -> String {
-        match happened {
-            Happened::Answered(answer) => {
-                self.tally.answered(answer.round_trip);
-                let shown = shown(&answer, false, true, colours);
-                format!("{} {shown}", colours.notice("late reply:"))
-            }
-            Happened::Connected(words) | Happened::Notice(words) => colours.notice(&words),
-            Happened::Refused(_, words) => colours.bad(&words),
-            Happened::Unexpected(came) => {
-                let (shown, len) = (preview(&came, false), bytes(came.len()));
-                format!("{} {shown}  {}", colours.bad("unexpected:"), colours.dim(&format!("({len})")))
-            }
-            Happened::Over(error) => {
-                colours.bad(&format!("{}; the next message connects again", escape(&error.to_string())))
-            }
-        }
+    pub(super) fn notice(&mut self, happened: Happened) -> String {
+        self.log.notice(happened)
     }
 
     async fn send(&mut self, message: Message, output: &Output) -> Result<(), String> {
         let payload = self.payload(Some(message)).await?;
         let answer = self.exchange(&payload.bytes, false, output).await?;
-        output.print(&shown(&answer, payload.hex, self.timing, output.colours));
+        output.print(&self.log.reply(&answer, payload.hex));
         Ok(())
     }
 
@@ -147,12 +136,12 @@ impl Execution {
         output: &Output,
     ) -> Result<(), String> {
         let payload = self.payload(message).await?;
-        self.run = Some(Tally::new());
+        self.log.run = Some(Tally::new());
         let mut said = Instant::now();
         for done in 1..=count.get() {
             let answer = self.exchange(&payload.bytes, false, output).await?;
             if count.get() <= REPEATS_SHOWN {
-                output.print(&shown(&answer, payload.hex, self.timing, output.colours));
+                output.print(&self.log.reply(&answer, payload.hex));
             } else if said.elapsed() >= PROGRESS {
                 said = Instant::now();
                 output.print(&output.colours.dim(&format!("{done} of {count}")));
@@ -169,21 +158,21 @@ impl Execution {
         output: &Output,
     ) -> Result<(), String> {
         let payload = self.payload(message).await?;
-        self.run = Some(Tally::new());
+        self.log.run = Some(Tally::new());
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 happened = self.link.next() => {
-                    output.print(&self.notice(happened, output.colours));
+                    output.print(&self.log.notice(happened));
                     continue;
                 }
                 _ = ticks.tick() => {}
             }
             match self.exchange(&payload.bytes, false, output).await {
                 Ok(answer) => {
-                    output.print(&shown(&answer, payload.hex, self.timing, output.colours));
+                    output.print(&self.log.reply(&answer, payload.hex));
                 }
                 Err(words) => output.print(&output.colours.bad(&words)),
             }
@@ -207,14 +196,17 @@ impl Execution {
     async fn connect(&mut self, target: Endpoint, output: &Output) -> Result<(), String> {
         self.connecting.fits(&target)?;
         let mut link = Link::new(target, self.connecting.options(RETRY));
-        match connect(&mut link, output).await {
-            Ok(words) => {
-                output.print(&output.colours.notice(&words));
+        let show = |happened| {
+            output.print(&self.log.notice(happened));
+            Ok(())
+        };
+        match link.connect(show).await {
+            Ok(()) => {
                 self.link = link;
-                self.tally = Tally::new();
+                self.log.all = Tally::new();
                 Ok(())
             }
-            Err(error) => Err(format!("{}; staying with {}", escape(&error.to_string()), self.link.target)),
+            Err(error) => Err(format!("{}; staying with {}", words(&error), self.link.target)),
         }
     }
 
@@ -240,56 +232,72 @@ impl Execution {
         probe: bool,
         output: &Output,
     ) -> Result<Answer, String> {
-        let asked = loop {
-            let client = self.link.client();
-            let pushed = if probe { client.push_probe(payload) } else { client.push(payload) };
-            match pushed {
-                Ok(seq) => break seq,
-                // Not connected yet, or messages that were abandoned fill the window.
-                Err(PushError::NotConnected | PushError::Full) => {}
-                Err(error) => return Err(error.to_string()),
-            }
-            match self.link.next().await {
-                Happened::Over(error) => return Err(escape(&error.to_string())),
-                happened => output.print(&self.notice(happened, output.colours)),
-            }
+        let log = &mut self.log;
+        let show = |happened| {
+            output.print(&log.notice(happened));
+            Ok(())
         };
-        self.tallies(Tally::sent);
-        loop {
-            match self.link.next().await {
-                Happened::Answered(answer) if answer.seq == asked => {
-                    self.tallies(|tally| tally.answered(answer.round_trip));
-                    return Ok(answer);
-                }
-                Happened::Refused(seq, words) if seq == asked => return Err(words),
-                Happened::Over(error) => return Err(escape(&error.to_string())),
-                happened => output.print(&self.notice(happened, output.colours)),
-            }
-        }
+        let asked = self.link.push(payload, probe, show).await.map_err(|error| words(&error))?;
+        log.tallies(Tally::sent);
+        let show = |happened| {
+            output.print(&log.notice(happened));
+            Ok(())
+        };
+        let answer = self.link.answer(asked, show).await.map_err(|error| words(&error))?;
+        log.tallies(|tally| tally.answered(answer.round_trip));
+        Ok(answer)
     }
+}
 
+impl Log {
     fn tallies(&mut self, count: impl Fn(&mut Tally)) {
-        count(&mut self.tally);
+        count(&mut self.all);
         if let Some(run) = &mut self.run {
             count(run);
         }
     }
+
+    fn notice(&mut self, happened: Happened) -> String {
+        let colours = self.colours;
+        match happened {
+            Happened::Answered(answer) => {
+                self.all.answered(answer.round_trip);
+                format!("{} {}", colours.notice("late reply:"), self.reply(&answer, false))
+            }
+            Happened::Connected { words, .. } | Happened::Notice(words) => colours.notice(&words),
+            Happened::Refused(_, error) => colours.bad(&words(&error)),
+            Happened::Unexpected(came, _) => {
+                let (shown, len) = (preview(&came, false), bytes(came.len()));
+                let len = colours.dim(&format!("({len})"));
+                format!("{} {shown}  {len}", colours.bad("unexpected:"))
+            }
+            Happened::Over(error) => {
+                colours.bad(&format!("{}; the next message connects again", words(&error)))
+            }
+        }
+    }
+
+    /// A reply as a line.
+    fn reply(&self, answer: &Answer, hex: bool) -> String {
+        let mut line = preview(&answer.payload, hex);
+        if self.timing {
+            let again = if answer.resent { ", sent again" } else { "" };
+            let (len, took) = (bytes(answer.payload.len()), time(answer.round_trip));
+            let space = if line.is_empty() { "" } else { "  " };
+            let beside = self.colours.dim(&format!("({len}, {took}{again})"));
+            line += &format!("{space}{beside}");
+        }
+        line
+    }
 }
 
-/// A reply as a line.
-fn shown(answer: &Answer, hex: bool, timing: bool, colours: Colours) -> String {
-    let mut line = preview(&answer.payload, hex);
-    if timing {
-        let again = if answer.resent { ", sent again" } else { "" };
-        let (len, took) = (bytes(answer.payload.len()), time(answer.round_trip));
-        let space = if line.is_empty() { "" } else { "  " };
-        line += &format!("{space}{}", colours.dim(&format!("({len}, {took}{again})")));
-    }
-    line
+/// An error, safe for a terminal whoever wrote it.
+fn words(error: &Error) -> String {
+    escape(&error.to_string())
 }
 
 fn help(output: &Output) {
-    let width = |entry: &super::command::Entry| entry.name.len() + 1 + entry.arguments.len();
+    let width = |entry: &Entry| entry.name.len() + 1 + entry.arguments.len();
     let widest = COMMANDS.iter().map(width).max().unwrap_or_default();
     for entry in COMMANDS {
         let usage = format!("{} {}", entry.name, entry.arguments);

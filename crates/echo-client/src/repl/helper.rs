@@ -83,7 +83,8 @@ fn files(begun: &str) -> Vec<String> {
         Some(at) => begun.split_at(at + 1),
         None => ("", begun),
     };
-    let Ok(entries) = fs::read_dir(if folder.is_empty() { ".".into() } else { expand_home(folder) })
+    let Ok(entries) =
+        fs::read_dir(if folder.is_empty() { ".".into() } else { expand_home(folder) })
     else {
         return Vec::new();
     };
@@ -222,7 +223,10 @@ mod tests {
         assert_eq!(found(""), ["alpha beta", "alpine", "sub/"]);
         assert_eq!(found("."), [".hidden"]);
         assert_eq!(found("none/"), [""; 0]);
-        assert_eq!(completed(&format!(":repeat 5 :file {path}/alpi")).1, [format!("{path}/alpine")]);
+        assert_eq!(
+            completed(&format!(":repeat 5 :file {path}/alpi")).1,
+            [format!("{path}/alpine")]
+        );
         let told = hint(&format!(":file {path}/alpi"));
         assert_eq!(told, Some(("ne".to_owned(), Some("ne".to_owned()))));
     }

@@ -43,6 +43,8 @@ pub(super) struct Driver {
     pub(super) requests: Requests,
     finishing: bool,
     fin_sent: bool,
+    /// All that was queued has been sent since that was told last.
+    all_sent: bool,
     /// The socket takes no more. What the server sent before it closed can still be read, and may
     /// say why.
     broken: Option<io::Error>,
@@ -100,6 +102,7 @@ enum Happened {
     Connected { resent: usize },
     Answered(Answered),
     Part((u64, u64)),
+    Sent,
     Unexpected,
     Goaway(Goaway),
     Lost,
@@ -114,6 +117,7 @@ impl Driver {
             requests: Requests::new(),
             finishing: false,
             fin_sent: false,
+            all_sent: false,
             broken: None,
             ended: None,
             fault: None,
@@ -185,7 +189,7 @@ impl Driver {
             self.happened = Happened::Part(part);
             return true;
         }
-        if !self.requests.unexpected().is_empty() {
+        if self.requests.has_unexpected() {
             if !matches!(self.happened, Happened::Unexpected) {
                 self.happened = Happened::Unexpected;
                 return true;
@@ -214,6 +218,7 @@ impl Driver {
             },
             Happened::Answered(answered) => self.answered(answered),
             Happened::Part(part) => Event::Part(self.requests.bytes(*part)),
+            Happened::Sent => Event::Sent,
             Happened::Unexpected => Event::Unexpected(self.requests.unexpected()),
             Happened::Goaway(goaway) => Event::Goaway(*goaway),
             Happened::Lost => Event::Lost(self.retry.lost.as_ref().unwrap_or(&NEVER)),
@@ -255,7 +260,12 @@ impl Driver {
             return Poll::Ready(self.lose(ended).map(Some));
         }
         match &mut self.link {
-            Link::Up(_) => self.poll_exchange(cx).map(|()| Ok(None)),
+            Link::Up(_) => match self.poll_exchange(cx) {
+                Poll::Pending if self.options.parts && std::mem::take(&mut self.all_sent) => {
+                    Poll::Ready(Ok(Some(Happened::Sent)))
+                }
+                exchanged => exchanged.map(|()| Ok(None)),
+            },
             Link::Connecting(attempt) => match ready!(attempt.as_mut().poll(cx)) {
                 Ok(up) => Poll::Ready(self.go_up(up).map(Some)),
                 Err(error) => Poll::Ready(self.try_again(error).map(Some)),
@@ -291,7 +301,10 @@ impl Driver {
             let now = Instant::now();
             match stream.poll_write(cx, self.requests.unsent()) {
                 Poll::Ready(Ok(0)) => self.broken = Some(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(len)) => self.requests.mark_sent(len, now),
+                Poll::Ready(Ok(len)) => {
+                    self.requests.mark_sent(len, now);
+                    self.all_sent = self.requests.unsent().is_empty();
+                }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => self.broken = Some(error),
                 Poll::Pending => break,

@@ -24,10 +24,13 @@ pub enum Event<'a> {
     /// More of the reply under way, compared, where [`Options::parts`](super::Options::parts) asks
     /// for it.
     Part(&'a [u8]),
+    /// The socket has taken all that was queued, and has brought nothing: time to queue more. Only
+    /// where [`Options::parts`](super::Options::parts) asks for it.
+    Sent,
     /// The server's ERROR in place of a reply. The other requests go on.
     Refused(Refusal<'a>),
-    /// Bytes that nobody asked for; in the framed dialect whole frames, headers included.
-    Unexpected(&'a [u8]),
+    /// Bytes that nobody asked for. Who takes them for the end has [`Error::from`].
+    Unexpected(Unexpected<'a>),
     /// The server's last frame. What it counts agrees with what came.
     Goaway(Goaway),
     /// The connection is lost. What is due is sent again on the next one, which is made as soon as
@@ -98,6 +101,35 @@ pub struct Refusal<'a> {
     pub text: &'a str,
     /// Whether the server ends the connection after this.
     pub closes: bool,
+}
+
+/// In the words of an error, for callers who take a refusal for the end.
+impl From<Refusal<'_>> for Error {
+    fn from(refusal: Refusal<'_>) -> Self {
+        Self::rejected(refusal.code, refusal.text)
+    }
+}
+
+/// Bytes that nobody asked for: a reply too many, or a server that talks by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unexpected<'a> {
+    /// What came, as it came; in the framed dialect whole frames, headers included, in pieces.
+    pub bytes: &'a [u8],
+    /// Behind how many bytes of payload that were asked for.
+    pub at: u64,
+    /// What they are bytes of.
+    pub dialect: Dialect,
+}
+
+/// In the words of an error, for callers who take them for the end.
+impl From<Unexpected<'_>> for Error {
+    fn from(unexpected: Unexpected<'_>) -> Self {
+        let what = match unexpected.dialect {
+            Dialect::Raw => "the server sent bytes that nobody asked for",
+            Dialect::Framed => "the server sent a frame that nobody asked for",
+        };
+        Self::Different { at: unexpected.at, what: what.to_owned() }
+    }
 }
 
 /// How a server is spoken to.

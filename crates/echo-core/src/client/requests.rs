@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 
 use super::error::{Bytes, leaving};
-use super::{Dialect, Error, Stamps};
+use super::{Dialect, Error, Stamps, Unexpected};
 use crate::frame::{
     ErrorCode, ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, PROBE_MIN_LEN,
 };
@@ -304,8 +304,13 @@ impl Requests {
     }
 
     /// Bytes of the last read that nobody asked for.
-    pub(super) fn unexpected(&self) -> &[u8] {
-        &self.unexpected
+    pub(super) fn unexpected(&self) -> Unexpected<'_> {
+        let (bytes, dialect) = (&self.unexpected[..], self.dialect);
+        Unexpected { bytes, at: self.answered_bytes(), dialect }
+    }
+
+    pub(super) fn has_unexpected(&self) -> bool {
+        !self.unexpected.is_empty()
     }
 
     pub(super) fn forget_unexpected(&mut self) {

@@ -117,6 +117,11 @@ impl Link {
     ) -> Result<u64, Error> {
         loop {
             let client = self.client();
+            let raw = client.session().is_some_and(|session| session.dialect == Dialect::Raw);
+            if raw && payload.is_empty() && !probe {
+                let what = "an empty message leaves no trace on a raw connection".to_owned();
+                return Err(Error::Rejected(what));
+            }
             let pushed = if probe { client.push_probe(payload) } else { client.push(payload) };
             match pushed {
                 Ok(asked) => return Ok(asked),

@@ -7,7 +7,9 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::thread;
 
 use support::daemon::Daemon;
 use support::pty::*;
@@ -237,21 +239,29 @@ fn goes_on_after_a_restart() {
     assert_eq!(pty.end(), Some(0));
 }
 
-/// A server that is killed while it owes an answer.
+/// A server that dies while it owes an answer, and comes back.
 #[test]
 fn sends_again_what_a_dead_server_owes() {
-    let (folder, daemon) = server();
-    let mut pty = Pty::start(&[&daemon.target]);
-    pty.prompt();
-    daemon.signal(rustix::process::Signal::STOP);
-    pty.press("owed\r");
-    pty.wait("the message on its way", |pty| pty.column() == 0);
-    drop(daemon);
-    pty.expect("trying for 30s");
-    let _daemon = Daemon::on_socket(folder.path());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        greet(&mut first, 1 << 20);
+        read_frame(&mut first, 1 << 20);
+        drop(first);
+        framed_echo(listener.accept().unwrap().0, 1 << 20);
+    });
+    let mut pty = Pty::start(&[&format!("unix:{}", path.display())]);
+    pty.enter("owed");
+    pty.expect("the server ended the stream");
     pty.expect("1 message goes out again");
     pty.expect("owed  (4 bytes, ");
     pty.expect(", sent again)");
+    pty.enter("next");
+    pty.expect("next  (4 bytes, ");
+    pty.enter(":stats");
+    pty.expect("2 sent, 2 answered, 0 lost");
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl Driver {
             Happened::Sent => Event::Sent,
             Happened::Unexpected => Event::Unexpected(self.requests.unexpected()),
             Happened::Goaway(goaway) => Event::Goaway(*goaway),
-            Happened::Lost => Event::Lost(self.retry.lost.as_ref().unwrap_or(&NEVER)),
+            Happened::Lost => Event::Lost(self.retry.last_loss().unwrap_or(&NEVER)),
             Happened::Retrying(pause) => {
                 let why = self.retry.failed.as_ref().unwrap_or(&NEVER);
                 Event::Retrying { why, pause: *pause }
@@ -360,10 +360,8 @@ impl Driver {
             _ if !goes_on => return Err(self.why(ended)),
             _ => {}
         }
-        if !is_due {
-            self.retry.stop();
-        }
-        self.retry.lost = Some(self.why(ended));
+        let why = self.why(ended);
+        self.retry.lose(why, is_due);
         self.requests.start_over(Dialect::Framed, 0);
         Ok(Happened::Lost)
     }
@@ -416,7 +414,7 @@ impl Driver {
                 self.link = Link::Pausing(Box::pin(sleep(pause)));
                 Ok(())
             }
-            None => Err(self.retry.lost.take().unwrap_or(Error::Over)),
+            None => Err(self.retry.give_up(None)),
         }
     }
 
@@ -443,7 +441,7 @@ impl Driver {
         if !self.retry.is_allowed() || !error.may_pass() {
             return Err(error);
         }
-        let Some(pause) = self.retry.pause() else { return Err(self.retry.give_up(error)) };
+        let Some(pause) = self.retry.pause() else { return Err(self.retry.give_up(Some(error))) };
         self.retry.failed = Some(error);
         self.link = Link::Pausing(Box::pin(sleep(pause)));
         Ok(Happened::Retrying(pause))

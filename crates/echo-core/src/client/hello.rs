@@ -174,3 +174,73 @@ fn garbage(answer: &[u8]) -> Error {
         what: format!("the server answered HELLO with \"{shown}\" ({TRY_RAW})"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an answer comes to: nothing yet, a session and the bytes behind it, or an error's words.
+    fn judged(answer: &[u8], mode: Mode) -> Result<Option<(Session, usize)>, String> {
+        let mut last = Ok(None);
+        for len in 0..=answer.len() {
+            last = judge(&answer[..len], &hello(), Peer::Memory, mode)
+                .map_err(|error| error.to_string());
+            if !matches!(last, Ok(None)) {
+                break;
+            }
+        }
+        last
+    }
+
+    #[test]
+    fn frames_or_raw() {
+        let reply = b"\x80\0\0\x0e\0\x01\0\x10\0\0\0\0\0\x05\0\x02hi";
+        let (session, used) = judged(&[&reply[..], b"\x81"].concat(), Mode::Auto).unwrap().unwrap();
+        assert_eq!(used, reply.len());
+        assert_eq!(session.dialect, Dialect::Framed);
+        assert_eq!(
+            (session.max_frame, session.features, &session.greeting[..]),
+            (1 << 20, Features(5), "hi")
+        );
+        let (session, used) = judged(&hello(), Mode::Auto).unwrap().unwrap();
+        assert_eq!((session.dialect, session.fell_back, used), (Dialect::Raw, true, 10));
+        let told = "refused: the server echoes HELLO itself: it does not speak frames";
+        assert_eq!(judged(&hello(), Mode::Framed), Err(told.to_owned()));
+        assert_eq!(judged(&reply[..17], Mode::Auto), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_told() {
+        for (answer, told) in [
+            (
+                &b"SSH-2.0\r\n\x1b[2J"[..],
+                "different at byte 0: the server answered HELLO with \"S\"",
+            ),
+            (b"\0\0\0\x01", "different at byte 0: the server answered HELLO with \"\\x00\""),
+            (b"\x80\0\x10\x01", "different at byte 0: "),
+            (b"\x80\0\0\x02ab", "different at byte 0: "),
+            (
+                b"\x80\0\0\x0c\0\x02\0\x10\0\0\0\0\0\x01\0\0",
+                "refused: the server speaks version 2 ",
+            ),
+            (b"\x82\0\0\x05\0\x01\0no", "refused: the server says: no (error 1, too long)"),
+            (b"\x82\0\0\0", "different at byte 0: "),
+            (
+                b"\x81\0\0\x0a\0\0\0\0\0\0\0\0\0\0",
+                "closed early: the server drains before it answered",
+            ),
+            (b"\x81\0\0\0", "different at byte 0: "),
+        ] {
+            let judged = judged(answer, Mode::Auto).unwrap_err();
+            assert!(judged.starts_with(told), "{judged}");
+        }
+    }
+
+    /// Fault 35: a server may announce what it likes.
+    #[test]
+    fn an_announced_limit_is_clamped() {
+        let reply = b"\x80\0\0\x0c\0\x01\xff\xff\xff\xff\0\0\0\0\0\0";
+        let (session, _) = judged(reply, Mode::Auto).unwrap().unwrap();
+        assert_eq!(session.max_frame, MAX_PAYLOAD_LEN);
+    }
+}

@@ -594,3 +594,6 @@ fn common_prefix(want: &[u8], got: &[u8]) -> usize {
     // Equal slices, the rule, are one memcmp.
     if want == got { len } else { want.iter().zip(got).take_while(|(a, b)| a == b).count() }
 }
+
+#[cfg(test)]
+mod tests;

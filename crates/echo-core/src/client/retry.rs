@@ -16,14 +16,15 @@ pub(super) struct Retry {
     limit: Duration,
     until: Option<Instant>,
     pause: Duration,
-    /// Why the last connection was lost, and why the last attempt failed.
-    pub(super) lost: Option<Error>,
+    /// Why connections were lost since: the first, and the last if that is another one.
+    lost: (Option<Error>, Option<Error>),
+    /// Why the last attempt failed.
     pub(super) failed: Option<Error>,
 }
 
 impl Retry {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, until: None, pause: PAUSE.0, lost: None, failed: None }
+        Self { limit, until: None, pause: PAUSE.0, lost: (None, None), failed: None }
     }
 
     /// Whether there is a second attempt at all.
@@ -46,9 +47,20 @@ impl Retry {
         }
     }
 
-    /// Nothing is due: the time is not running out for anything.
-    pub(super) fn stop(&mut self) {
-        self.until = None;
+    /// A connection was lost. With nothing due the time is not running out for anything.
+    pub(super) fn lose(&mut self, why: Error, is_due: bool) {
+        match (self.until, &mut self.lost) {
+            (Some(_), (Some(_), last)) => *last = Some(why),
+            (_, lost) => *lost = (Some(why), None),
+        }
+        if !is_due {
+            self.until = None;
+        }
+    }
+
+    /// Why the last connection was lost.
+    pub(super) fn last_loss(&self) -> Option<&Error> {
+        self.lost.1.as_ref().or(self.lost.0.as_ref())
     }
 
     /// Another attempt is wanted: how long to wait before it, `None` if the time is over. The last
@@ -65,13 +77,16 @@ impl Retry {
         Some(pause.min(left))
     }
 
-    /// The attempts are over, `last` being the last one's failure.
-    pub(super) fn give_up(&mut self, last: Error) -> Error {
-        match self.lost.take() {
-            Some(lost) => {
-                Error::GaveUp { lost: Box::new(lost), last: Box::new(last), after: self.limit }
+    /// The attempts are over. What was lost first is what counts, behind it why the last attempt
+    /// failed.
+    pub(super) fn give_up(&mut self, last: Option<Error>) -> Error {
+        let after = self.limit;
+        match (self.lost.0.take(), last.or_else(|| self.lost.1.take())) {
+            (Some(lost), Some(last)) => {
+                Error::GaveUp { lost: Box::new(lost), last: Box::new(last), after }
             }
-            None => last,
+            (Some(error), None) | (None, Some(error)) => error,
+            (None, None) => Error::Over,
         }
     }
 }

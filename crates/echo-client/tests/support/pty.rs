@@ -94,6 +94,13 @@ impl Pty {
         self.master.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
+    /// The same on a dumb terminal, where Enter is a new line.
+    #[track_caller]
+    pub(crate) fn enter_dumb(&mut self, line: &str) {
+        self.prompt();
+        self.press(&format!("{line}\n"));
+    }
+
     /// Waits for the prompt, types a line, presses Enter.
     #[track_caller]
     pub(crate) fn enter(&mut self, line: &str) {
@@ -187,6 +194,11 @@ impl Pty {
                 screen.cell(row as u16, column).is_some_and(vt100::Cell::dim)
             })
         })
+    }
+
+    /// How often the terminal was sent this.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.raw.windows(text.len()).filter(|window| *window == text.as_bytes()).count()
     }
 
     pub(crate) fn resize(&mut self, size: (u16, u16)) {

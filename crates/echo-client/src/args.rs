@@ -89,7 +89,7 @@ pub(crate) enum Task {
     /// Print what a shell needs to complete this command line
     Completions {
         /// The shell
-        #[arg(value_parser = PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse::<Shell>()))]
+        #[arg(value_parser = shells())]
         shell: Shell,
     },
     /// Print this program's manual page, or that of one of its commands
@@ -97,6 +97,11 @@ pub(crate) enum Task {
         /// The command
         command: Option<String>,
     },
+}
+
+/// Those whose files are tested.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse())
 }
 
 impl Args {

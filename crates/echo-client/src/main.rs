@@ -47,7 +47,9 @@ fn main() -> ExitCode {
         None if io::stdin().is_terminal() && io::stdout().is_terminal() => run(repl::run(&args)),
         None => run(until_interrupted(pipe::copy(&args))),
         Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
-        Some(Task::Completions { shell }) => print(&generate::completions(*shell)).map(|()| None),
+        Some(Task::Completions { shell }) => {
+            print(generate::completions(*shell).as_bytes()).map(|()| None)
+        }
         Some(Task::Man { command }) => match generate::man(command.as_deref()) {
             Some(page) => print(&page).map(|()| None),
             None => return misused("no such command (see echo-client --help)"),

@@ -90,7 +90,7 @@ fn shows_progress_on_a_terminal() {
         shown.push_str(&String::from_utf8_lossy(&buffer[..len]));
     }
     let lines: Vec<&str> = shown.split('\r').collect();
-    assert!(lines[0].is_empty() && lines[1].contains(" KiB, "), "{shown:?}");
+    assert!(lines[0].is_empty() && lines[1].contains("iB, "), "{shown:?}");
     assert!(lines[1].ends_with(" s") && !shown.contains(['\x1b', '\n']), "{shown:?}");
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     // Reading a terminal that nobody has open any longer fails.

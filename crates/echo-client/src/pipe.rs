@@ -34,14 +34,8 @@ const WINDOW: usize = 8 << 20;
 pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
     let options =
         Options { window: WINDOW, parts: true, ..args.connecting.options(Duration::ZERO) };
-    let retry = options.retry;
-    let mut pipe = Pipe {
-        client: Client::new(&args.target, options),
-        pending: Bytes::new(),
-        ended: false,
-        verified: Vec::new(),
-        voice: Voice { progress: Progress::new(args.connecting.quiet), retry, told: false },
-    };
+    let voice = Voice::new(args.connecting.quiet, options.retry);
+    let mut pipe = Pipe::new(Client::new(&args.target, options), voice);
     while pipe.client.session().is_none() {
         if let Some(event) = pipe.client.next().await? {
             pipe.voice.tell(&event);
@@ -114,6 +108,10 @@ struct Pipe {
 }
 
 impl Pipe {
+    fn new(client: Client, voice: Voice) -> Self {
+        Self { client, pending: Bytes::new(), ended: false, verified: Vec::new(), voice }
+    }
+
     /// Copies until the server has ended the stream with every byte answered and equal, or the
     /// consumer has closed `stdout`.
     async fn run(&mut self, stdin: &mut Input, stdout: &Output) -> Result<(), Failure> {
@@ -226,6 +224,10 @@ struct Voice {
 }
 
 impl Voice {
+    fn new(quiet: bool, retry: Duration) -> Self {
+        Self { progress: Progress::new(quiet), retry, told: false }
+    }
+
     /// Takes what happened: verified bytes for the output, the rest for the user.
     fn take(&mut self, event: Event<'_>, verified: &mut Vec<u8>) -> Result<(), Failure> {
         match event {
@@ -259,3 +261,6 @@ impl Voice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,26 +12,26 @@
 //! What came before something is always told before it: [`Driver::poll`] goes on only when nothing
 //! is ready to be told.
 
+mod loss;
+mod tell;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::error::{Bytes, Words, leaving};
-use super::requests::{Answered, Requests};
+use super::requests::Requests;
 use super::retry::Retry;
 use super::silence::Silence;
-use super::{
-    ClosedEarly, Dialect, Error, Event, Options, Refusal, Reply, Session, Target, dial, hello,
-};
+use super::{Dialect, Error, Options, Session, Target, dial, hello};
 use crate::connection::with_scratch;
 use crate::endpoint::Mode;
-use crate::frame::Goaway;
 use crate::stream::Stream;
+use loss::End;
+use tell::Happened;
 
 /// The state under a [`Client`](super::Client).
 #[derive(Debug)]
@@ -85,28 +85,6 @@ struct Up {
     session: Session,
     /// What came behind the answer to HELLO.
     input: Vec<u8>,
-}
-
-/// How a connection ended.
-#[derive(Debug)]
-enum End {
-    Goaway(Goaway),
-    Fin,
-    Failed(io::Error),
-    Silent(Duration),
-}
-
-/// What is to be told: [`Event`] without what it lends.
-#[derive(Debug)]
-enum Happened {
-    Connected { resent: usize },
-    Answered(Answered),
-    Part((u64, u64)),
-    Sent,
-    Unexpected,
-    Goaway(Goaway),
-    Lost,
-    Retrying(Duration),
 }
 
 impl Driver {
@@ -164,90 +142,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    /// Whether something came that is not told yet; then it is what [`event`](Self::event) shows.
-    #[inline]
-    pub(super) fn has_ready(&mut self) -> bool {
-        match self.requests.take() {
-            Ok(Some(answered)) => {
-                self.retry.succeeded();
-                self.happened = Happened::Answered(answered);
-                return true;
-            }
-            Ok(None) => {}
-            Err(error) => {
-                self.fault = Some(error);
-                self.requests.forget();
-                return false;
-            }
-        }
-        if self.options.parts
-            && let Some(part) = self.requests.take_part()
-        {
-            self.retry.succeeded();
-            self.happened = Happened::Part(part);
-            return true;
-        }
-        if self.requests.has_unexpected() {
-            if !matches!(self.happened, Happened::Unexpected) {
-                self.happened = Happened::Unexpected;
-                return true;
-            }
-            self.happened = Happened::Lost;
-            self.requests.forget_unexpected();
-        }
-        match self.requests.goaway() {
-            Some(goaway) if !self.told_goaway => {
-                self.told_goaway = true;
-                self.happened = Happened::Goaway(goaway);
-                self.ended = Some(End::Goaway(goaway));
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// What has happened.
-    pub(super) fn event(&self) -> Event<'_> {
-        static NEVER: Error = Error::Over;
-        match &self.happened {
-            Happened::Connected { resent } => match &self.session {
-                Some(session) => Event::Connected { session, resent: *resent },
-                None => Event::Lost(&NEVER),
-            },
-            Happened::Answered(answered) => self.answered(answered),
-            Happened::Part(part) => Event::Part(self.requests.bytes(*part)),
-            Happened::Sent => Event::Sent,
-            Happened::Unexpected => Event::Unexpected(self.requests.unexpected()),
-            Happened::Goaway(goaway) => Event::Goaway(*goaway),
-            Happened::Lost => Event::Lost(self.retry.last_loss().unwrap_or(&NEVER)),
-            Happened::Retrying(pause) => {
-                let why = self.retry.failed.as_ref().unwrap_or(&NEVER);
-                Event::Retrying { why, pause: *pause }
-            }
-        }
-    }
-
-    fn answered<'a>(&'a self, answered: &'a Answered) -> Event<'a> {
-        if let Some(refused) = &answered.refused {
-            return Event::Refused(Refusal {
-                seq: answered.seq,
-                code: refused.code,
-                text: &refused.text,
-                closes: refused.closes,
-            });
-        }
-        let payload = self.requests.bytes(answered.payload);
-        Event::Reply(Reply {
-            seq: answered.seq,
-            payload,
-            fresh: &payload[answered.shown.min(payload.len())..],
-            sent: answered.sent.unwrap_or(self.read_at),
-            received: self.read_at,
-            resent: answered.resent,
-            stamps: answered.stamps,
-        })
     }
 
     /// One step of the connection. The error of a client that is over is not looked at if it has
@@ -344,63 +238,6 @@ impl Driver {
             }
         }
         Poll::Ready(())
-    }
-
-    /// The connection has ended.
-    fn lose(&mut self, ended: End) -> Result<Happened, Error> {
-        self.link = Link::Down;
-        let is_due = self.requests.is_due();
-        let done = self.finishing && !is_due && !self.requests.is_inside_frame();
-        let framed = self.session.as_ref().is_some_and(|it| it.dialect == Dialect::Framed);
-        let goes_on = self.retry.is_allowed() && framed;
-        match &ended {
-            End::Goaway(_) | End::Fin if done => return Err(self.finished()),
-            End::Failed(_) if done && goes_on => return Err(self.finished()),
-            End::Silent(_) if !is_due => return Err(self.silent(&ended)),
-            _ if !goes_on => return Err(self.why(ended)),
-            _ => {}
-        }
-        let why = self.why(ended);
-        self.retry.lose(why, is_due);
-        self.requests.start_over(Dialect::Framed, 0);
-        Ok(Happened::Lost)
-    }
-
-    fn why(&mut self, ended: End) -> Error {
-        let (asked, answered) = self.requests.counts();
-        let (bytes_unanswered, bytes_answered) = self.requests.byte_counts();
-        let (how, goaway) = match (ended, self.broken.take()) {
-            (End::Goaway(goaway), _) => (leaving(goaway.reason), Some(goaway)),
-            (End::Failed(error), _) | (End::Fin, Some(error))
-                if error.kind() == io::ErrorKind::TimedOut =>
-            {
-                let unanswered = Bytes(bytes_unanswered);
-                return Error::TimedOut(format!("{}: {unanswered} unanswered", Words(&error)));
-            }
-            (End::Failed(error), _) | (End::Fin, Some(error)) => (Words(&error).to_string(), None),
-            (End::Fin, None) => ("the server ended the stream".to_owned(), None),
-            (ended @ End::Silent(_), _) => return self.silent(&ended),
-        };
-        let inside_frame = self.requests.is_inside_frame();
-        Error::ClosedEarly(Box::new(ClosedEarly {
-            how,
-            goaway,
-            inside_frame,
-            asked,
-            answered,
-            bytes_unanswered,
-            bytes_answered,
-        }))
-    }
-
-    fn silent(&self, ended: &End) -> Error {
-        let End::Silent(limit) = ended else { return Error::Over };
-        Error::TimedOut(if self.requests.is_due() {
-            format!("nothing came for {limit:?}: {}", self.requests.silence())
-        } else {
-            let all = Bytes(self.requests.byte_counts().1);
-            format!("the server did not end the stream for {limit:?}, all {all} answered")
-        })
     }
 
     /// Starts to connect: at once at the start, after a pause when a connection was lost.

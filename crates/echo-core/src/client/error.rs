@@ -54,9 +54,9 @@ pub enum Error {
     #[error("{lost}; no other connection within {after:?}: {last}")]
     GaveUp {
         /// Why the connection before was lost.
-        lost: Box<Error>,
+        lost: Box<Self>,
         /// Why the last attempt failed.
-        last: Box<Error>,
+        last: Box<Self>,
         /// How long was tried.
         after: Duration,
     },

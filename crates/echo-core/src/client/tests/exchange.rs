@@ -70,7 +70,7 @@ async fn reading_never_waits_for_a_write() {
         let (connector, _drain, _server) = serve(mode);
         let options = Options { window: 64 << 20, ..Options::default() };
         let mut client = Client::connect(connector, options).await.unwrap();
-        let payload: Vec<u8> = (0..1 << 20).map(|at: u32| (at * 7 >> 3) as u8).collect();
+        let payload: Vec<u8> = (0..1 << 20).map(|at: u32| ((at * 7) >> 3) as u8).collect();
         for _ in 0..32 {
             client.push(&payload).unwrap();
         }

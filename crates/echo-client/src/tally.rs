@@ -84,7 +84,7 @@ mod tests {
         }
         let lines = tally.lines(1);
         assert_eq!(lines[0], "1003 sent, 1000 answered, 1 waiting, 2 lost (0.199 %)");
-        let trips = "min 1.00 µs  mean 500 µs  p50 500 µs  p90 900 µs  p99 990 µs  max 1.00 ms";
+        let trips = "min 1.00 µs  mean 501 µs  p50 500 µs  p90 900 µs  p99 990 µs  max 1.00 ms";
         assert_eq!(lines[1], trips);
     }
 

@@ -61,7 +61,7 @@ fn options(program: &Path, command: Option<&str>) -> Vec<String> {
 fn completions_are_read_by_their_shells() {
     let folder = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
-        let there = has("completions_are_read_by_their_shells", shell);
+        let there = has("completions_are_read_by_their_shells", shell, "--version");
         for program in programs() {
             let text = printed(&program, &["completions", shell]);
             for command in commands(&program) {
@@ -117,7 +117,7 @@ fn bash_completes() {
 fn manual_pages_are_clean() {
     let folder = tempfile::tempdir().unwrap();
     let test = "manual_pages_are_clean";
-    let (mandoc, groff) = (has(test, "mandoc"), has(test, "groff"));
+    let (mandoc, groff) = (has(test, "mandoc", "-h"), has(test, "groff", "--version"));
     for program in programs() {
         let name = program.file_name().unwrap().to_str().unwrap();
         for command in commands(&program) {

@@ -71,7 +71,7 @@ impl Pty {
         let peer = ioctl_tiocgptpeer(&master, flags).unwrap();
         set_size(&master, setting.size);
         let own = setting.state.is_none().then(|| tempfile::tempdir().unwrap());
-        let state = setting.state.or(own.as_ref().map(TempDir::path)).unwrap();
+        let state = setting.state.or_else(|| own.as_ref().map(TempDir::path)).unwrap();
         // A session of its own with this terminal, without a process in between.
         let mut command = Command::new("setsid");
         command.arg("--ctty").arg(program).args(args);

@@ -11,8 +11,11 @@ mod history;
 mod terminal;
 
 use std::env;
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,10 +44,14 @@ pub(crate) async fn run(args: &Args) -> Ended {
     let terminal = Terminal::open(colours).map_err(local)?;
     let execution = Execution::new(link, args.connecting.clone(), colours);
     let mut repl = Repl { terminal, execution };
-    tokio::select! {
-        biased;
-        signal = signals.next() => return Ok(Some(signal)),
-        begun = repl.execution.begin(args.connecting.quiet, &repl.terminal.output) => begun?,
+    let begun = repl.execution.begin(args.connecting.quiet, &repl.terminal.output);
+    match signals.unless(begun).await {
+        Ok(begun) => begun?,
+        Err(signal) => {
+            // Behind the ^C that the terminal has shown.
+            repl.terminal.output.print("");
+            return Ok(Some(signal));
+        }
     }
     if !args.connecting.quiet {
         let words = colours.dim(":help lists the commands, Ctrl-D leaves");
@@ -66,14 +73,9 @@ pub(crate) async fn run(args: &Args) -> Ended {
                 continue;
             }
         };
-        let signal = tokio::select! {
-            biased;
-            signal = signals.next() => Some(signal),
-            () = repl.execution.run(command, output) => None,
-        };
-        match signal {
-            Some(signal) if signal != SignalKind::interrupt() => return Ok(Some(signal)),
-            signal => repl.execution.finish(signal.is_some(), output),
+        match signals.unless(repl.execution.run(command, output)).await {
+            Err(signal) if signal != INTERRUPT => return Ok(Some(signal)),
+            ended => repl.execution.finish(ended.is_err(), output),
         }
     }
 }
@@ -95,32 +97,33 @@ impl Repl {
     /// Has a line edited, and shows what happens meanwhile.
     async fn edit(&mut self, signals: &mut Signals) -> Edited {
         self.terminal.ask(self.execution.prompt());
-        let mut notice: Option<String> = None;
+        let (mut notices, mut redraw) = (Vec::new(), false);
         let typed = loop {
             let Terminal { input, output } = &mut self.terminal;
             tokio::select! {
                 typed = input.typed() => match typed {
-                    Typed::NoHistory(words) => notice = Some(output.colours.bad(&words)),
+                    Typed::NoHistory(words) => notices.push(output.colours.bad(&words)),
                     typed => break typed,
                 },
-                happened = self.execution.link.next(), if notice.is_none() => {
-                    notice = Some(self.execution.notice(happened));
+                happened = self.execution.link.next(), if notices.is_empty() => {
+                    notices.push(self.execution.notice(happened));
                 }
-                room = output.room(), if notice.is_some() => {
-                    if let Some((room, notice)) = room.zip(notice.take()) {
-                        room.show(&notice);
+                room = output.room(), if redraw || !notices.is_empty() => {
+                    // Whatever is shown has the line drawn again.
+                    redraw = false;
+                    if let Some(room) = room {
+                        room.show(&std::mem::take(&mut notices));
                     }
                 }
-                signal = signals.next() => {
-                    if signal != SignalKind::interrupt() {
-                        return Edited::Killed(signal);
-                    }
-                    output.interrupted();
+                signal = signals.next() => match signal {
+                    CONTINUED => redraw = output.resume(),
+                    INTERRUPT => output.interrupted(),
+                    signal => return Edited::Killed(signal),
                 }
             }
         };
         self.terminal.edited(&typed);
-        if let Some(notice) = notice {
+        for notice in notices {
             self.terminal.output.print(&notice);
         }
         match typed {
@@ -131,29 +134,47 @@ impl Repl {
     }
 }
 
+const INTERRUPT: SignalKind = SignalKind::interrupt();
+/// After a stop: the shell has used the terminal meanwhile.
+const CONTINUED: SignalKind = SignalKind::from_raw(rustix::process::Signal::CONT.as_raw());
+
 /// The signals that mean something here, from the start on.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
+struct Signals([(SignalKind, Signal); 4]);
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        let listen = |kind| signal(kind).map(|signal| (kind, signal));
+        Ok(Self([
+            listen(INTERRUPT)?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+            listen(CONTINUED)?,
+        ]))
     }
 
     /// # Cancel safety
     /// No signal is lost.
     async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.hangup.recv() => SignalKind::hangup(),
+        poll_fn(|cx| {
+            let came = |(kind, signal): &mut (SignalKind, Signal)| {
+                signal.poll_recv(cx).is_ready().then_some(*kind)
+            };
+            self.0.iter_mut().find_map(came).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Works to the end, or to a signal that ends it.
+    async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Result<T, SignalKind> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                signal = self.next() => if signal != CONTINUED {
+                    return Err(signal);
+                },
+                done = &mut work => return Ok(done),
+            }
         }
     }
 }

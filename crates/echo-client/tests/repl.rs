@@ -430,16 +430,30 @@ fn styles(text: &str) -> usize {
     text.split("\x1b[").skip(1).filter(is_style).count()
 }
 
+/// Ctrl-Z and `fg` under a shell with job control, in the middle of a line.
 #[test]
 fn suspends_and_resumes() {
     let (_folder, daemon) = server();
-    let mut pty = Pty::start(&[&daemon.target]);
+    let mut pty = Pty::run("bash", &["--norc", "--noprofile", "-i"]);
+    pty.press(&format!("PS1='$ '; {} '{}'\r", env!("CARGO_BIN_EXE_echo-client"), daemon.target));
     pty.prompt();
-    pty.press(&format!("half{CTRL_Z}"));
-    // Nobody would wake an orphaned session: the kernel does not stop it.
-    pty.wait("the line again", |pty| pty.line().ends_with("> half"));
-    pty.press(ENTER);
-    pty.expect("half  (4 bytes, ");
+    for round in 0..5 {
+        pty.press(&format!("half {round}"));
+        pty.wait("the line", |pty| pty.line().ends_with(&format!("> half {round}")));
+        pty.press(CTRL_Z);
+        pty.wait("the shell", |pty| pty.line() == "$ ");
+        pty.press("fg\r");
+        pty.wait("the line again", |pty| pty.line().ends_with(&format!("> half {round}")));
+        pty.press(" whole");
+        pty.wait("it in full", |pty| pty.line().ends_with(&format!("> half {round} whole")));
+        pty.press(ENTER);
+        pty.expect(&format!("half {round} whole  (12 bytes, "));
+        pty.prompt();
+    }
+    pty.press(":quit\r");
+    pty.wait("the shell", |pty| pty.line() == "$ ");
+    pty.press("exit $?\r");
+    assert_eq!(pty.end(), Some(0));
 }
 
 #[test]

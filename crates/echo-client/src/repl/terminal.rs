@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
@@ -138,6 +138,30 @@ impl Output {
         Some(Room { notices: self.notices.reserve().await.ok()?, prompt })
     }
 
+    /// The process was stopped and goes on, with the terminal as the shell left it. Whether the line
+    /// is to be drawn again.
+    ///
+    /// The editor does this by itself where Ctrl-Z stopped it, but often before that has happened:
+    /// the kernel may stop a thread other than the one that asked for it.
+    pub(super) fn resume(&self) -> bool {
+        let edits = self.editing.is_some() && !self.dumb;
+        if edits && let Ok(mut raw) = tcgetattr(io::stdin()) {
+            raw.input_modes.remove(
+                InputModes::BRKINT
+                    | InputModes::ICRNL
+                    | InputModes::INPCK
+                    | InputModes::ISTRIP
+                    | InputModes::IXON,
+            );
+            raw.local_modes.remove(
+                LocalModes::ECHO | LocalModes::ICANON | LocalModes::IEXTEN | LocalModes::ISIG,
+            );
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
+            write("\x1b[?2004h");
+        }
+        self.editing.is_some()
+    }
+
     /// Ctrl-C came as a signal while a line was being edited. On a dumb terminal the kernel has
     /// thrown the line away; elsewhere Ctrl-C is no signal then, and it came too late for a command.
     pub(super) fn interrupted(&self) {
@@ -148,10 +172,14 @@ impl Output {
 }
 
 impl Room<'_> {
-    pub(super) fn show(self, line: &str) {
+    /// Shows these lines, and the one that is being edited again.
+    pub(super) fn show(self, lines: &[String]) {
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         self.notices.send(match self.prompt {
-            Some(prompt) => format!("\n{line}\n{prompt}"),
-            None => format!("{line}\n"),
+            Some(prompt) => format!("\n{lines}{prompt}"),
+            // The editor ends the last line, if there is none with an empty one: not so.
+            None if lines.is_empty() => "\x1b[A\n".to_owned(),
+            None => lines,
         });
     }
 }

@@ -158,6 +158,7 @@ impl Link {
     pub(crate) async fn next(&mut self) -> Happened {
         loop {
             let Some(client) = &mut self.client else { return pending().await };
+            let due = client.unanswered() > 0;
             let event = match client.next().await {
                 Ok(Some(event)) => event,
                 ended => {
@@ -193,6 +194,11 @@ impl Link {
                 }
                 Event::Lost(error) => {
                     let words = escape(&error.to_string());
+                    // With nothing due it is none too early.
+                    let words = match words.strip_prefix("closed early: ") {
+                        Some(rest) if !due => rest,
+                        _ => &words,
+                    };
                     match self.told {
                         Told::Idle => format!("{words}; the next message connects again"),
                         _ => {

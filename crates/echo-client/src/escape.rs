@@ -131,9 +131,10 @@ fn braced(text: &str) -> Option<(char, &str)> {
     Some((char::from_u32(number)?, after))
 }
 
+/// The joiners U+200C and U+200D stay: they belong to the spelling of many languages, and to emoji.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        || matches!(c, '\u{061C}' | '\u{200B}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
             | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E007F}')
 }
 
@@ -153,7 +154,9 @@ mod tests {
 
     #[test]
     fn bytes_stay_readable() {
-        assert_eq!(escape_bytes("plain text, übung, 漢字".as_bytes()), "plain text, übung, 漢字");
+        for text in ["plain text, übung, 漢字", "👩‍🔧", "می‌خواهم"] {
+            assert_eq!(escape_bytes(text.as_bytes()), text);
+        }
         assert_eq!(escape_bytes(b"\x1b[2J\r\n\t\0\x7f\\"), r"\x1b[2J\r\n\t\x00\x7f\\");
         assert_eq!(escape_bytes(b"\xff\xc3(\xe2\x82"), r"\xff\xc3(\xe2\x82");
         assert_eq!(escape_bytes("\u{9b}31m\u{202e}".as_bytes()), r"\u{9b}31m\u{202e}");

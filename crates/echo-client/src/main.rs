@@ -1,4 +1,5 @@
-//! The client of an echo server: a pipe that checks what comes back.
+//! The client of an echo server: for people a REPL, for scripts `send` and a pipe, all of which check
+//! what comes back.
 
 #![forbid(unsafe_code)]
 
@@ -7,46 +8,56 @@ mod colours;
 mod escape;
 mod failure;
 mod generate;
+mod link;
+mod message;
 mod pipe;
 mod repl;
+mod send;
+mod show;
 mod stdio;
+mod tally;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+
+use tokio::signal::unix::SignalKind;
 
 use crate::args::{Args, Task};
 use crate::failure::Failure;
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 64;
-const EXIT_INTERRUPTED: u8 = 130;
+/// Ended by a signal: its number comes on top.
+const EXIT_SIGNALLED: u8 = 128;
+
+/// The signal that ended the work, if one did.
+type Ended = Result<Option<SignalKind>, Failure>;
 
 fn main() -> ExitCode {
     let args = match Args::read() {
         Ok(args) => args,
-        Err(error) if error.use_stderr() => {
-            say(&args::in_one_line(&error));
-            return EXIT_USAGE.into();
-        }
+        Err(error) if error.use_stderr() => return misused(&args::in_one_line(&error)),
         // Help or the version; a closed stdout is no failure.
         Err(wish) => {
             let _ = wish.print();
             return ExitCode::SUCCESS;
         }
     };
-    let outcome = match &args.task {
-        None => run(pipe::copy(&args)),
-        Some(Task::Send(_)) => return ExitCode::FAILURE, // until send exists
-        Some(Task::Completions { shell }) => print(&generate::completions(*shell)).map(|()| true),
-        Some(Task::Man { command }) => return man(command.as_deref()),
+    let ended = match &args.task {
+        None if io::stdin().is_terminal() && io::stdout().is_terminal() => run(repl::run(&args)),
+        None => run(until_interrupted(pipe::copy(&args))),
+        Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
+        Some(Task::Completions { shell }) => {
+            print(generate::completions(*shell).as_bytes()).map(|()| None)
+        }
+        Some(Task::Man { command }) => match generate::man(command.as_deref()) {
+            Some(page) => print(&page).map(|()| None),
+            None => return misused("no such command (see echo-client --help)"),
+        },
     };
-    ended(outcome)
-}
-
-fn ended(outcome: Result<bool, Failure>) -> ExitCode {
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => EXIT_INTERRUPTED.into(),
+    match ended {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(signal)) => (EXIT_SIGNALLED + signal.as_raw_value() as u8).into(),
         Err(failure) => {
             say(&failure.to_string());
             EXIT_FAILURE.into()
@@ -54,21 +65,33 @@ fn ended(outcome: Result<bool, Failure>) -> ExitCode {
     }
 }
 
-fn man(command: Option<&str>) -> ExitCode {
-    match generate::man(command) {
-        Some(page) => ended(print(&page).map(|()| true)),
-        None => {
-            let name = escape::escape(command.unwrap_or_default());
-            say(&format!("no such command: {name} (see echo-client --help)"));
-            EXIT_USAGE.into()
-        }
+/// Runs to the end.
+fn run(work: impl Future<Output = Ended>) -> Ended {
+    let local = |error: io::Error| Failure::local("cannot start", &error);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
+    let ended = runtime.block_on(work);
+    // Not a drop: that would wait for a name that is still being looked up.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Works to the end, or to Ctrl-C.
+async fn until_interrupted(work: impl Future<Output = Result<(), Failure>>) -> Ended {
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Ok(Some(SignalKind::interrupt())),
+            Err(error) => Err(Failure::local("cannot start", &error)),
+        },
+        done = work => done.map(|()| None),
     }
 }
 
-/// Prints a file. A reader that has gone, as `head` does, is no failure.
-fn print(file: &[u8]) -> Result<(), Failure> {
+/// Prints to stdout. A reader that has gone, as `head` does, is no failure.
+fn print(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout();
-    match stdout.write_all(file).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::local("cannot write to stdout", &error))
         }
@@ -76,21 +99,9 @@ fn print(file: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Runs to the end, or to Ctrl-C (`false`).
-fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<bool, Failure> {
-    let local = |error: io::Error| Failure::local("cannot start", &error);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(local).map(|()| false),
-            done = work => done.map(|()| true),
-        }
-    });
-    // Not a drop: that would wait for a name that is still being looked up.
-    runtime.shutdown_background();
-    ended
+fn misused(how: &str) -> ExitCode {
+    say(how);
+    EXIT_USAGE.into()
 }
 
 /// One line for people, in one write: other programs may share stderr. A closed one is not worth a

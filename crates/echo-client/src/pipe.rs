@@ -61,7 +61,7 @@ pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
 
 /// What came of the copy and of its output; `None` if the consumer has seen enough, which is no
 /// failure.
-fn finished<T>(
+pub(crate) fn finished<T>(
     copied: Result<(), Failure>,
     output: Result<io::Result<T>, impl Sized>,
 ) -> Result<Option<T>, Failure> {

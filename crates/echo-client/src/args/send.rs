@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroU64;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
+use clap::ArgGroup;
 use echo_core::Endpoint;
 
 use super::{Connecting, duration, target};
+use crate::escape::hex;
 
 /// Send messages and print their replies, one a line, in the order sent.
 ///
@@ -15,7 +19,10 @@ use super::{Connecting, duration, target};
 /// anything else is a defect, and the first one ends it. On a terminal, control characters in replies
 /// are escaped.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("messages").args(["text", "file", "stdin_lines"]).required(true)))]
+#[command(group(ArgGroup::new("messages").args(["text", "file", "stdin_lines"]).required(true)))]
+#[command(override_usage = "echo-client send [OPTIONS] <TARGET> <TEXT>...
+       echo-client send [OPTIONS] <TARGET> --file <PATH>...
+       echo-client send [OPTIONS] <TARGET> --stdin-lines")]
 pub(crate) struct Sending {
     /// The server, as for echo-client itself
     #[arg(value_parser = target)]
@@ -58,4 +65,22 @@ pub(crate) struct Sending {
 
     #[command(flatten)]
     pub(crate) connecting: Connecting,
+}
+
+impl Sending {
+    /// Whether its parts fit each other.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.connecting.fits(&self.target)?;
+        self.texts().map(drop)
+    }
+
+    /// The messages that stand on the command line.
+    pub(crate) fn texts(&self) -> Result<Vec<Bytes>, String> {
+        let read = |text: &OsString| match (self.hex, text.to_str()) {
+            (false, _) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            (true, Some(digits)) => hex(digits).map(Bytes::from),
+            (true, None) => Err("not hexadecimal".to_owned()),
+        };
+        self.text.iter().map(read).collect()
+    }
 }

@@ -42,13 +42,23 @@ pub(super) enum Typed {
 
 /// The user's terminal.
 pub(super) struct Terminal {
-    pub(super) colours: Colours,
+    pub(super) input: Input,
+    pub(super) output: Output,
+}
+
+/// Where lines come from.
+pub(super) struct Input {
     prompts: std_mpsc::SyncSender<(String, String)>,
     typed: mpsc::Receiver<Typed>,
+}
+
+/// Where everything goes.
+pub(super) struct Output {
+    pub(super) colours: Colours,
     notices: mpsc::Sender<String>,
     /// The prompt of the line that is being edited.
     editing: Option<String>,
-    /// It cannot move its cursor: lines are edited by the kernel, notices come on lines of their own.
+    /// It cannot move its cursor: the kernel edits lines, and notices come between them.
     dumb: bool,
     mode: Termios,
 }
@@ -76,43 +86,50 @@ impl Terminal {
         let dumb = printer.is_none();
         let (prompts, asked) = std_mpsc::sync_channel(1);
         let (answer, typed) = mpsc::channel(1);
-        thread::Builder::new()
-            .name("editor".to_owned())
-            .spawn(move || edit(editor, &asked, &answer))?;
+        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+        thread("editor").spawn(move || edit(editor, &asked, &answer))?;
         let (notices, waiting) = mpsc::channel(1);
-        thread::Builder::new().name("printer".to_owned()).spawn(move || print(printer, waiting))?;
-        Ok(Self { colours, prompts, typed, notices, editing: None, dumb, mode })
+        thread("printer").spawn(move || print(printer, waiting))?;
+        Ok(Self {
+            input: Input { prompts, typed },
+            output: Output { colours, notices, editing: None, dumb, mode },
+        })
     }
 
-    /// Asks for a line. [`typed`](Self::typed) has it then.
+    /// Asks for a line. [`Input::typed`] has it then.
     pub(super) fn ask(&mut self, prompt: String) {
-        let styled = self.colours.strong(&prompt);
+        let styled = self.output.colours.strong(&prompt);
         // A thread that is gone shows in `typed`.
-        let _ = self.prompts.send((prompt.clone(), styled));
-        self.editing = Some(prompt);
+        let _ = self.input.prompts.send((prompt.clone(), styled));
+        self.output.editing = Some(prompt);
     }
 
+    /// The line that was asked for has come, or its end.
+    pub(super) fn edited(&mut self, typed: &Typed) {
+        self.output.editing = None;
+        if self.output.dumb && matches!(typed, Typed::End) {
+            write("\n");
+        }
+    }
+}
+
+impl Input {
     /// What the user does with the line that was asked for.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn typed(&mut self) -> Typed {
-        let typed = self.typed.recv().await.unwrap_or(Typed::End);
-        if !matches!(typed, Typed::NoHistory(_)) {
-            self.editing = None;
-        }
-        typed
+        self.typed.recv().await.unwrap_or(Typed::End)
+    }
+}
+
+impl Output {
+    /// Shows a line while none is being edited.
+    pub(super) fn print(&self, line: &str) {
+        write(&format!("{line}\n"));
     }
 
-    /// Ctrl-C came as a signal while a line was being edited, which only a dumb terminal has: the
-    /// kernel has thrown the line away.
-    pub(super) fn abandoned(&mut self) {
-        if let Some(prompt) = self.editing.as_ref().filter(|_| self.dumb) {
-            write(&format!("\n{prompt}"));
-        }
-    }
-
-    /// Waits until a notice can be shown while a line is being edited.
+    /// Waits until a notice can be shown while a line is being edited. `None`: the terminal is gone.
     ///
     /// # Cancel safety
     /// Nothing is lost.
@@ -121,9 +138,12 @@ impl Terminal {
         Some(Room { notices: self.notices.reserve().await.ok()?, prompt })
     }
 
-    /// Shows a line of output while no line is being edited.
-    pub(super) fn print(&self, line: &str) {
-        write(&format!("{line}\n"));
+    /// Ctrl-C came as a signal while a line was being edited. On a dumb terminal the kernel has
+    /// thrown the line away; elsewhere Ctrl-C is no signal then, and it came too late for a command.
+    pub(super) fn interrupted(&self) {
+        if let Some(prompt) = self.editing.as_ref().filter(|_| self.dumb) {
+            write(&format!("\n{prompt}"));
+        }
     }
 }
 
@@ -136,7 +156,7 @@ impl Room<'_> {
     }
 }
 
-impl Drop for Terminal {
+impl Drop for Output {
     fn drop(&mut self) {
         if self.editing.is_some() {
             // Pasted text is no longer marked, and the shell's prompt gets a line of its own.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![allow(clippy::print_stdout, reason = "what is skipped is said on stdout")]
 
+pub(crate) mod daemon;
+pub(crate) mod pty;
 pub(crate) mod server;
 
 use std::io::{Read, Write};

@@ -20,7 +20,6 @@ use benches::{Messages, pin, raise_file_limit};
 use echo_core::Endpoint;
 use echo_core::client::{Client, Event, Options};
 use hdrhistogram::Histogram;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep};
@@ -150,18 +149,21 @@ struct Snapshot {
 
 impl Snapshot {
     fn take(server: u32) -> Result<Self> {
-        let own = clock_gettime(ClockId::ProcessCPUTime);
-        let own_cpu = own.tv_sec as u64 * 1_000_000_000 + own.tv_nsec as u64;
-        let mut server_cpu = 0;
-        if server != 0 {
-            for task in fs::read_dir(format!("/proc/{server}/task"))? {
-                // The first number: nanoseconds on a CPU.
-                let text = fs::read_to_string(task?.path().join("schedstat"))?;
-                server_cpu += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
-            }
-        }
+        let own_cpu = cpu("self")?;
+        let server_cpu = if server == 0 { 0 } else { cpu(&server.to_string())? };
         Ok(Self { time: Instant::now(), own_cpu, server_cpu })
     }
+}
+
+/// Nanoseconds that a process has spent on a CPU.
+fn cpu(process: &str) -> Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        // The first number, where `stat` counts ticks of 10 ms.
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        sum += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    }
+    Ok(sum)
 }
 
 fn print(load: &Load, start: &Snapshot, end: &Snapshot, done: u64, round_trips: &Histogram<u64>) {

@@ -359,4 +359,5 @@ def main() -> None:
     sys.exit(1 if comparison.failed else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

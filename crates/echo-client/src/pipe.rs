@@ -83,7 +83,7 @@ fn report(json: bool, bytes: u64, took: Duration, sha256: Option<String>) -> Res
         let report = serde_json::json!({
             "bytes": bytes,
             "seconds": seconds,
-            "bytes_per_second": rate.round(),
+            "bytes_per_second": rate.round() as u64,
             "sha256": sha256,
         });
         format!("{report}\n")

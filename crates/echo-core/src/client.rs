@@ -177,8 +177,8 @@ impl Client {
         self.driver.is_up()
     }
 
-    /// How many bytes of payload [`push`](Self::push) takes now. Where nothing is unanswered it takes
-    /// a longer one too.
+    /// How many bytes of payload [`push`](Self::push) takes now; [`push_probe`](Self::push_probe)
+    /// takes 32 less. Where nothing is unanswered, a longer message is taken too.
     pub fn room(&self) -> usize {
         self.requests().room(self.driver.options.window)
     }

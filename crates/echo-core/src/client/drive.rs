@@ -295,6 +295,7 @@ impl Driver {
         let resent = self.requests.start_over(dialect, hellos);
         (self.fin_sent, self.broken, self.told_goaway, self.wanted) = (false, None, false, false);
         self.silence.end();
+        self.retry.connected(self.requests.is_due());
         self.read_at = Instant::now();
         self.fault = self.requests.receive(&input).err();
         self.session = Some(session);

@@ -14,6 +14,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 #[derive(Debug)]
 pub(super) struct Retry {
     limit: Duration,
+    tried: bool,
     until: Option<Instant>,
     pause: Duration,
     /// Why connections were lost since: the first, and the last if that is another one.
@@ -24,7 +25,7 @@ pub(super) struct Retry {
 
 impl Retry {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, until: None, pause: PAUSE.0, lost: (None, None), failed: None }
+        Self { limit, tried: false, until: None, pause: PAUSE.0, lost: (None, None), failed: None }
     }
 
     /// Whether there is a second attempt at all.
@@ -35,6 +36,7 @@ impl Retry {
     /// An attempt begins, and with the first of them the time that they have.
     pub(super) fn begin(&mut self) {
         if self.is_allowed() {
+            self.tried = true;
             self.until.get_or_insert_with(|| Instant::now() + self.limit);
         }
     }
@@ -42,8 +44,15 @@ impl Retry {
     /// A reply has come: the next loss begins anew.
     #[inline]
     pub(super) fn succeeded(&mut self) {
-        if self.until.is_some() {
-            (self.until, self.pause) = (None, PAUSE.0);
+        if self.tried {
+            (self.tried, self.until, self.pause) = (false, None, PAUSE.0);
+        }
+    }
+
+    /// There is a connection. With nothing due the time is not running out for anything.
+    pub(super) fn connected(&mut self, is_due: bool) {
+        if !is_due {
+            self.until = None;
         }
     }
 

@@ -182,6 +182,22 @@ async fn finishing_needs_no_connection() {
     assert_eq!(next(&mut client).await, "over");
 }
 
+/// All was answered, but there is the beginning of something more.
+#[tokio::test(start_paused = true)]
+async fn finishing_with_half_a_frame_is_no_end() {
+    let (mut server, connector) = scripted();
+    let mut client = Client::new(connector, Options::default());
+    let (_, mut framed) = tokio::join!(client.next(), server.greet());
+    client.push(b"hello").unwrap();
+    client.finish();
+    let (told, ()) = tokio::join!(next(&mut client), framed.echo(1));
+    assert_eq!(told, "0 hello");
+    framed.say(b"\x81\0").await;
+    drop(framed);
+    let told = "closed early: the server ended the stream inside a frame, all 5 bytes answered";
+    assert_eq!(next(&mut client).await, told);
+}
+
 /// A server that is never there is given up after exactly the time that was allowed, one that comes
 /// back is found.
 #[tokio::test(start_paused = true)]
@@ -252,6 +268,28 @@ async fn accepting_is_no_progress() {
         began.elapsed() >= Duration::from_secs(30) && began.elapsed() < Duration::from_secs(31)
     );
     assert!(connections > 10 && connections < 600, "{connections}");
+}
+
+/// The time to connect again begins with the loss, however long ago the start was.
+#[tokio::test(start_paused = true)]
+async fn idling_uses_up_no_time() {
+    let (mut server, connector) = scripted();
+    let mut client = Client::new(connector, retrying(30));
+    let (_, mut framed) = tokio::join!(client.next(), server.greet());
+    for seq in 0..3 {
+        tokio::select! {
+            told = next(&mut client) => panic!("{told}"),
+            () = sleep(Duration::from_secs(3600)) => {}
+        }
+        client.push(b"hello").unwrap();
+        drop(framed);
+        assert!(next(&mut client).await.starts_with("lost: closed early"));
+        let (told, next_framed) = tokio::join!(next(&mut client), server.greet());
+        assert_eq!(told, "connected, 0 again");
+        framed = next_framed;
+        let (told, ()) = tokio::join!(next(&mut client), framed.echo(1));
+        assert_eq!(told, format!("{seq} hello"));
+    }
 }
 
 /// The words of a client that gives up begin with why the connection was lost.

@@ -50,7 +50,7 @@ async fn session(seed: u64) {
         let (mut due, mut asked) = (std::collections::VecDeque::new(), 0);
         let mut parts = Vec::new();
         loop {
-            while asked < 300 && (client.room() > 2000 || client.unanswered() == 0) {
+            while asked < 300 && (client.room() > 2032 || client.unanswered() == 0) {
                 let payload: Vec<u8> = (0..random.usize(..2000)).map(|_| random.u8(..)).collect();
                 let probe = random.u8(..10) == 0;
                 let pushed =

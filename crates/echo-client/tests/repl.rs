@@ -10,7 +10,6 @@ use std::path::Path;
 
 use support::daemon::Daemon;
 use support::pty::*;
-use support::*;
 
 #[test]
 fn shows_each_reply_with_its_size_and_time() {

@@ -94,6 +94,8 @@ pub struct Connection {
     /// What the last pass may still read, once this connection has seen the drain.
     pub(crate) last_pass: Option<u64>,
     pub(crate) ended: bool,
+    /// Long payloads come faster than they are read: they are worth a pipe.
+    pub(crate) bulk: bool,
     /// A read or a write failed: what was on its way may be torn.
     pub(crate) broken: bool,
     /// How many frames were answered is not sure: an extension failed.
@@ -134,6 +136,7 @@ impl Connection {
             moved: 0,
             last_pass: None,
             ended: false,
+            bulk: false,
             broken: false,
             miscounted: false,
             said_hello: false,

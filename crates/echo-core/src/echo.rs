@@ -9,6 +9,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
+use crate::bulk;
 use crate::connection::{Connection, READ_BUFFER, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
@@ -192,6 +193,10 @@ impl Connection {
             if self.has_had_its_turn() {
                 return self.yield_now(cx);
             }
+            if self.may_pass_bulk(usize::MAX) {
+                ready!(self.poll_pass_bulk(cx, usize::MAX))?;
+                continue;
+            }
             let read = with_scratch(|scratch| {
                 let read = ready!(self.poll_read(cx, scratch, 0));
                 Poll::Ready(read.and_then(|read| {
@@ -201,7 +206,7 @@ impl Connection {
             });
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(READ_BUFFER)) => {}
+                Poll::Ready(Ok(READ_BUFFER)) => self.bulk = true,
                 Poll::Ready(read) => {
                     read?;
                     ready!(self.poll_more(cx))?;
@@ -239,18 +244,30 @@ impl Connection {
             return Poll::Ready(Ok(self.pass_input(cap)));
         }
         ready!(self.poll_flush(cx))?;
+        let payload = self.rest().min(cap);
+        if self.may_pass_bulk(payload) {
+            let passed = ready!(self.poll_pass_bulk(cx, payload))?;
+            self.passage.remaining -= passed as u32;
+            if self.passage.remaining == 0 {
+                self.count_answered(1);
+                self.frame_done();
+            }
+            return Poll::Ready(Ok(Step::Passed));
+        }
         let passed = with_scratch(|scratch| {
             let held = usize::from(self.head_len);
             if held > 0 {
                 scratch[..held].copy_from_slice(&self.head[..held]);
             }
-            let end = scratch.len().min(held.saturating_add(cap));
+            let room = if self.bulk { self.rest() + bulk::HEAD } else { scratch.len() };
+            let end = scratch.len().min(room).min(held.saturating_add(cap));
             let read = ready!(self.poll_read(cx, &mut scratch[held..end], self.rest()))?;
             if read == 0 {
                 return Poll::Ready(Ok((Step::End, false)));
             }
             self.head_len = 0;
             let step = self.pass_chunk(cx, &scratch[..held + read])?;
+            self.bulk = held + read == end && self.passage.declared as usize >= bulk::WORTH;
             Poll::Ready(io::Result::Ok((step, held + read < end)))
         });
         match passed {

@@ -17,6 +17,7 @@ mod buffer;
 mod waiting;
 mod deadline;
 mod echo;
+mod bulk;
 mod messages;
 mod conversation;
 mod frame;

@@ -8,8 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::bulk::Pipe;
 
 /// An accepted stream. An enum, so that a connection has one type and a layer can replace its
 /// stream in place.
@@ -62,6 +65,35 @@ impl Stream {
             Self::Tcp(stream) => poll_send(stream, cx, buf),
             Self::Unix(stream) => poll_send(stream, cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    /// Moves up to `len` bytes from the socket into the empty `pipe`; 0 is the end of the stream. The
+    /// stream in memory says what a socket says that knows no splice(2): `InvalidInput`.
+    pub(crate) fn poll_splice_in(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &Pipe,
+        len: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => poll_splice_in(stream, cx, pipe, len),
+            Self::Unix(stream) => poll_splice_in(stream, cx, pipe, len),
+            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    /// Moves `len` bytes or less from the pipe, where they are, into the socket.
+    pub(crate) fn poll_splice_out(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &Pipe,
+        len: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => poll_splice_out(stream, cx, pipe, len),
+            Self::Unix(stream) => poll_splice_out(stream, cx, pipe, len),
+            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
         }
     }
 
@@ -153,6 +185,40 @@ fn poll_send(socket: &impl Socket, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io:
             Attempt::Blocked => ready!(socket.poll_write_ready(cx))?,
             Attempt::Part(sent) => return Poll::Ready(Ok(sent)),
             Attempt::Done(sent) => return Poll::Ready(sent),
+        }
+    }
+}
+
+/// splice(2) into an empty pipe. How much comes at once depends on how the kernel holds it, so less
+/// than `len` does not say that nothing is left.
+fn poll_splice_in(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    pipe: &Pipe,
+    len: usize,
+) -> Poll<io::Result<usize>> {
+    loop {
+        let call = || Ok(splice(socket, None, &pipe.write, None, len, SpliceFlags::NONBLOCK)?);
+        match attempt(socket, Interest::READABLE, 0, call) {
+            Attempt::Blocked => ready!(socket.poll_read_ready(cx))?,
+            Attempt::Part(moved) => return Poll::Ready(Ok(moved)),
+            Attempt::Done(moved) => return Poll::Ready(moved),
+        }
+    }
+}
+
+fn poll_splice_out(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    pipe: &Pipe,
+    len: usize,
+) -> Poll<io::Result<usize>> {
+    loop {
+        let call = || Ok(splice(&pipe.read, None, socket, None, len, SpliceFlags::NONBLOCK)?);
+        match attempt(socket, Interest::WRITABLE, 0, call) {
+            Attempt::Blocked => ready!(socket.poll_write_ready(cx))?,
+            Attempt::Part(moved) => return Poll::Ready(Ok(moved)),
+            Attempt::Done(moved) => return Poll::Ready(moved),
         }
     }
 }

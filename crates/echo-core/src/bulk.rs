@@ -1,0 +1,135 @@
+//! Bulk: payload that passes from a socket back into it through a pipe, without being copied.
+//!
+//! As in [`crate::echo`], nothing stays behind: the pipe is the worker's own, and empty again at the
+//! end of each call. What the peer does not take is read out of it and kept as output.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::buffer::Buffer;
+use crate::connection::{Connection, READ_BUFFER, with_scratch};
+
+/// The shortest piece that is worth two more system calls: half of what one read takes.
+pub(crate) const WORTH: usize = 32 << 10;
+
+/// The longest frame that is passed in pieces of any length. A longer one would reach the peer in so
+/// many that they cost it more than they save here: when they get short, its turn is to be copied.
+const LONG: u32 = 128 << 10;
+
+/// What is read before such a payload: its header, and what little comes with it.
+pub(crate) const HEAD: usize = 4 << 10;
+
+thread_local! {
+    static PIPE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
+}
+
+/// A pipe of the usual 64 KiB, which bounds what a peer that does not read can leave in it.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    pub(crate) read: OwnedFd,
+    pub(crate) write: OwnedFd,
+}
+
+impl Pipe {
+    /// The worker's pipe; a new one if there is none yet. Fails when descriptors have run out.
+    fn take() -> io::Result<Self> {
+        if let Some(pipe) = PIPE.take() {
+            return Ok(pipe);
+        }
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self { read, write })
+    }
+}
+
+impl Connection {
+    /// Whether `len` bytes of payload that are still to come may go through the pipe: in a drain,
+    /// what is read is counted first.
+    #[inline]
+    pub(crate) fn may_pass_bulk(&self, len: usize) -> bool {
+        self.bulk && len >= WORTH && !self.ended && self.last_pass.is_none() && !self.is_draining()
+    }
+
+    /// Passes up to `len` bytes through, at most one read's worth; how many is 0 at the end of the
+    /// stream, or when it cannot be done and `bulk` is over. Parks while nothing comes.
+    pub(crate) fn poll_pass_bulk(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+    ) -> Poll<Result<usize, Error>> {
+        debug_assert!(self.output.is_empty(), "what came first goes out first");
+        let Ok(pipe) = Pipe::take() else {
+            self.bulk = false;
+            return Poll::Ready(Ok(0));
+        };
+        let moved = match self.stream.poll_splice_in(cx, &pipe, len.min(READ_BUFFER)) {
+            Poll::Ready(Ok(moved)) => moved,
+            Poll::Ready(Err(error)) if is_passing(&error) => {
+                self.bulk = false;
+                return Poll::Ready(Ok(0));
+            }
+            Poll::Ready(Err(error)) => {
+                self.broken = true;
+                return Poll::Ready(Err(error.into()));
+            }
+            Poll::Pending => {
+                PIPE.set(Some(pipe));
+                return self.park(cx).map(Err);
+            }
+        };
+        self.read_at = Instant::now();
+        self.ended = moved == 0;
+        self.moved += moved;
+        self.bulk = moved >= WORTH || (1..=LONG).contains(&self.passage.declared);
+        self.scope.core.stats.read(moved);
+        if let Err(error) = self.empty(cx, &pipe, moved) {
+            // The pipe goes with what is left in it.
+            self.broken = true;
+            return Poll::Ready(Err(error.into()));
+        }
+        PIPE.set(Some(pipe));
+        Poll::Ready(Ok(moved))
+    }
+
+    /// Writes what is in the pipe; what the peer does not take now is kept as output.
+    fn empty(&mut self, cx: &mut Context<'_>, pipe: &Pipe, mut left: usize) -> io::Result<()> {
+        while left > 0 {
+            match self.stream.poll_splice_out(cx, pipe, left) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(sent)) => {
+                    self.scope.core.stats.wrote(sent);
+                    left -= sent;
+                }
+                Poll::Ready(Err(error)) if !is_passing(&error) => return Err(error),
+                Poll::Ready(Err(_)) | Poll::Pending => {
+                    self.output = with_scratch(|scratch| take_out(pipe, &mut scratch[..left]))?;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a call may well succeed when it is made again, or when it is made as a read or a write: a
+/// socket that knows no splice(2) says EINVAL.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::InvalidInput)
+}
+
+/// Reads what is left in the pipe.
+fn take_out(pipe: &Pipe, rest: &mut [u8]) -> io::Result<Buffer> {
+    let mut kept = 0;
+    while kept < rest.len() {
+        match rustix::io::read(&pipe.read, &mut rest[kept..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => kept += read,
+        }
+    }
+    Ok(Buffer::from(&*rest))
+}

@@ -6,21 +6,24 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
-
-use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::time::Instant;
 
 use crate::Error;
 use crate::buffer::Buffer;
 use crate::connection::{Connection, READ_BUFFER, with_scratch};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 /// The shortest piece that is worth two more system calls: half of what one read takes.
 pub(crate) const WORTH: usize = 32 << 10;
 
 /// The longest frame that is passed in pieces of any length. A longer one would reach the peer in so
 /// many that they cost it more than they save here: when they get short, its turn is to be copied.
-const LONG: u32 = 128 << 10;
+const ANY_PIECE_MAX: u32 = 128 << 10;
+
+/// Pipes in the process: two descriptors each, of the 64 that a daemon keeps spare. A worker that gets
+/// none copies.
+const MAX_PIPES: usize = 16;
 
 /// What is read before such a payload: its header, and what little comes with it.
 pub(crate) const HEAD: usize = 4 << 10;
@@ -29,22 +32,35 @@ thread_local! {
     static PIPE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
 }
 
-/// A pipe of the usual 64 KiB, which bounds what a peer that does not read can leave in it.
+/// A pipe of the usual 64 KiB, or less where the user has many, which bounds what a peer that does not
+/// read can leave in it.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     pub(crate) read: OwnedFd,
     pub(crate) write: OwnedFd,
 }
 
+static PIPES: AtomicUsize = AtomicUsize::new(0);
+
 impl Pipe {
-    /// The worker's pipe; a new one if there is none yet. Fails when descriptors have run out.
-    fn take() -> io::Result<Self> {
-        if let Some(pipe) = PIPE.take() {
-            return Ok(pipe);
-        }
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { read, write })
+    /// The worker's pipe; a new one if there is none yet and one may be had.
+    fn take() -> Option<Self> {
+        PIPE.take().or_else(|| {
+            PIPES.try_update(Relaxed, Relaxed, |n| (n < MAX_PIPES).then_some(n + 1)).ok()?;
+            let made = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+            made.map(|(read, write)| Self { read, write }).inspect_err(|_| uncount()).ok()
+        })
     }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        uncount();
+    }
+}
+
+fn uncount() {
+    PIPES.fetch_sub(1, Relaxed);
 }
 
 impl Connection {
@@ -63,30 +79,31 @@ impl Connection {
         len: usize,
     ) -> Poll<Result<usize, Error>> {
         debug_assert!(self.output.is_empty(), "what came first goes out first");
-        let Ok(pipe) = Pipe::take() else {
+        let Some(pipe) = Pipe::take() else {
             self.bulk = false;
             return Poll::Ready(Ok(0));
         };
-        let moved = match self.stream.poll_splice_in(cx, &pipe, len.min(READ_BUFFER)) {
+        let polled = self.stream.poll_splice_in(cx, &pipe, len.min(READ_BUFFER));
+        let moved = match polled {
             Poll::Ready(Ok(moved)) => moved,
-            Poll::Ready(Err(error)) if is_passing(&error) => {
-                self.bulk = false;
-                return Poll::Ready(Ok(0));
-            }
-            Poll::Ready(Err(error)) => {
-                self.broken = true;
-                return Poll::Ready(Err(error.into()));
-            }
-            Poll::Pending => {
+            nothing => {
                 PIPE.set(Some(pipe));
-                return self.park(cx).map(Err);
+                return match nothing {
+                    Poll::Pending => self.park(cx).map(Err),
+                    Poll::Ready(Err(error)) if !is_passing(&error) => {
+                        self.broken = true;
+                        Poll::Ready(Err(error.into()))
+                    }
+                    Poll::Ready(_) => {
+                        self.bulk = false;
+                        Poll::Ready(Ok(0))
+                    }
+                };
             }
         };
-        self.read_at = Instant::now();
-        self.ended = moved == 0;
-        self.moved += moved;
-        self.bulk = moved >= WORTH || (1..=LONG).contains(&self.passage.declared);
-        self.scope.core.stats.read(moved);
+        self.has_read(moved);
+        // Raw streams declare nothing.
+        self.bulk = moved >= WORTH || (1..=ANY_PIECE_MAX).contains(&self.passage.declared);
         if let Err(error) = self.empty(cx, &pipe, moved) {
             // The pipe goes with what is left in it.
             self.broken = true;

@@ -21,6 +21,7 @@ use crate::{Error, Handler};
 pub struct Echo<E = ()> {
     mode: Mode,
     greeting: String,
+    splice: bool,
     extension: E,
 }
 
@@ -40,9 +41,19 @@ impl<E> Echo<E> {
         Self { greeting: greeting.into(), ..self }
     }
 
+    /// Lets long payloads pass through a pipe of the worker's (splice(2)), without being copied. Off
+    /// unless said.
+    ///
+    /// The process must ignore SIGPIPE, as Rust programs do from their start: splice(2) raises it where
+    /// a peer has left. It takes two descriptors a worker, 32 at most.
+    #[must_use]
+    pub fn splice(self, splice: bool) -> Self {
+        Self { splice, ..self }
+    }
+
     /// Hands AUTH and file frames to `extension`.
     pub fn extended<Other: Extension>(self, extension: Other) -> Echo<Other> {
-        Echo { mode: self.mode, greeting: self.greeting, extension }
+        Echo { mode: self.mode, greeting: self.greeting, splice: self.splice, extension }
     }
 }
 
@@ -86,6 +97,7 @@ impl<E: Extension> Handler for Echo<E> {
     )]
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
+            connection.may_splice = self.splice && connection.stream.is_socket();
             let mode = match self.mode {
                 Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
                 mode => Some(mode),
@@ -206,7 +218,7 @@ impl Connection {
             });
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(READ_BUFFER)) => self.bulk = true,
+                Poll::Ready(Ok(READ_BUFFER)) => self.bulk = self.may_splice,
                 Poll::Ready(read) => {
                     read?;
                     ready!(self.poll_more(cx))?;
@@ -267,7 +279,9 @@ impl Connection {
             }
             self.head_len = 0;
             let step = self.pass_chunk(cx, &scratch[..held + read])?;
-            self.bulk = held + read == end && self.passage.declared as usize >= bulk::WORTH;
+            self.bulk = self.may_splice
+                && held + read == end
+                && self.passage.declared as usize >= bulk::WORTH;
             Poll::Ready(io::Result::Ok((step, held + read < end)))
         });
         match passed {

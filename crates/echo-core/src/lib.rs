@@ -13,6 +13,7 @@ mod gate;
 mod service;
 mod stream;
 mod connection;
+mod reading;
 mod buffer;
 mod waiting;
 mod deadline;

@@ -43,7 +43,11 @@ const LENGTHS: [usize; 17] = [
     900_001,
 ];
 
-/// Frames of these lengths, none like another, with a probe among them.
+fn passing(mode: Mode) -> Echo {
+    Echo::new(mode).splice(true)
+}
+
+/// Frames of these lengths, none like another.
 fn traffic(rounds: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(rounds);
     let mut all = Vec::new();
@@ -94,7 +98,7 @@ async fn comes_back(
 async fn long_frames_come_back_byte_for_byte() {
     let all = traffic(6);
     for mode in [Mode::Framed, Mode::Raw, Mode::Auto] {
-        let (server, addr) = on_tcp(Limits::default(), Echo::new(mode));
+        let (server, addr) = on_tcp(Limits::default(), passing(mode));
         let socket = TcpSocket::new_v4().unwrap();
         // Little room at the peer: most writes are cut short.
         socket.set_recv_buffer_size(16 << 10).unwrap();
@@ -120,7 +124,7 @@ async fn over_a_unix_socket() {
     let server = Running::start(
         listener,
         &Service::new(Limits::default(), Drain::new()),
-        Echo::new(Mode::Framed),
+        passing(Mode::Framed),
     );
     comes_back(UnixStream::connect(&path).await.unwrap(), traffic(6), "Unix").await;
     server.stop(Duration::from_secs(60)).await;
@@ -129,7 +133,7 @@ async fn over_a_unix_socket() {
 /// A probe's stamp is written over its first bytes, the rest passes as it came.
 #[tokio::test]
 async fn the_rest_of_a_long_probe_passes() {
-    let (server, addr) = on_tcp(Limits::default(), Echo::new(Mode::Framed));
+    let (server, addr) = on_tcp(Limits::default(), passing(Mode::Framed));
     let payload = vec![7; 1 << 20];
     let request = [echo(&[1; 200_000]), frame(Kind::PROBE, &payload), echo(b"last")].concat();
     let (mut reader, mut writer) = TcpStream::connect(addr).await.unwrap().into_split();
@@ -152,7 +156,7 @@ async fn the_rest_of_a_long_probe_passes() {
 #[tokio::test]
 async fn an_end_inside_a_long_payload_is_a_reset() {
     for cut in [100_000, 131_072, 500_000, (1 << 20) + 3] {
-        let (server, addr) = on_tcp(Limits::default(), Echo::new(Mode::Framed));
+        let (server, addr) = on_tcp(Limits::default(), passing(Mode::Framed));
         let whole = echo(&vec![9; 1 << 20]);
         let (mut reader, mut writer) = TcpStream::connect(addr).await.unwrap().into_split();
         let write = async {
@@ -172,30 +176,112 @@ async fn an_end_inside_a_long_payload_is_a_reset() {
 /// it reads.
 #[tokio::test]
 async fn a_drain_answers_what_bulk_has_left() {
-    let (server, addr) = on_tcp(Limits::default(), Echo::new(Mode::Framed));
+    let (server, addr) = on_tcp(Limits::default(), passing(Mode::Framed));
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 << 10).unwrap();
-    let client = socket.connect(addr).await.unwrap();
-    let (mut reader, mut writer) = client.into_split();
+    let (mut reader, mut writer) = socket.connect(addr).await.unwrap().into_split();
     let whole = echo(&vec![5; 1 << 20]);
-    let mut sent = 0;
-    // Until nothing moves any more: the server holds what it could not write.
-    while let Ok(written) =
-        tokio::time::timeout(Duration::from_millis(200), writer.write(&whole[sent % whole.len()..]))
-            .await
-    {
-        sent += written.unwrap();
-    }
+    // Frames until the server holds what it cannot write, and then the rest of the last.
+    let service = server.service.clone();
+    let write = tokio::spawn(async move {
+        let mut sent = 0;
+        while !service.drain().is_started() || sent % whole.len() > 0 {
+            let rest = &whole[sent % whole.len()..];
+            match writer.write(&rest[..rest.len().min(10_000)]).await {
+                Ok(written) => sent += written,
+                Err(_) => break,
+            }
+        }
+        writer
+    });
+    let held = || {
+        let stats = server.service.stats();
+        (stats.bytes_in, stats.bytes_in - stats.bytes_out)
+    };
+    soon(async {
+        loop {
+            let (read, kept) = held();
+            assert!(kept <= 64 << 10, "{kept} bytes are kept");
+            if kept > 0 && read > 1 << 20 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     server.drain(Duration::from_secs(60));
     let mut got = Vec::new();
-    // The rest of the frame that is under way may come.
-    let rest = whole.len() - sent % whole.len();
-    let finish = async {
-        _ = writer.write_all(&whole[whole.len() - rest..]).await;
-    };
-    let (_, read) = soon(async { tokio::join!(finish, reader.read_to_end(&mut got)) }).await;
+    let read = soon(reader.read_to_end(&mut got)).await;
+    let whole = echo(&vec![5; 1 << 20]);
     assert!(got.chunks(whole.len()).all(|frame| whole.starts_with(frame)));
     assert!(read.is_ok() && got.len() % whole.len() == 0, "{} bytes, {read:?}", got.len());
-    drop((reader, writer));
-    assert_eq!(server.ended().await.drained.completed, 1);
+    drop((reader, write.await.unwrap()));
+    assert_eq!(server.ended().await.drained.total(), 1);
+}
+
+/// Peers that leave in the middle of bulk leave nothing behind in the pipe: what others get is
+/// theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nothing_of_a_peer_that_left_reaches_another() {
+    let (server, addr) = on_tcp(Limits::default(), passing(Mode::Raw));
+    for round in 0..30_u8 {
+        let leaving: Vec<_> = (0..4)
+            .map(|_| {
+                tokio::spawn(async move {
+                    let mut stream = TcpStream::connect(addr).await.unwrap();
+                    // More than the sockets hold: it ends when the reset comes, or when it is enough.
+                    let mut some = vec![0xEE; 1 << 20];
+                    for _ in 0..4 {
+                        if stream.write_all(&some).await.is_err()
+                            || stream.read(&mut some[..40_000]).await.is_err()
+                        {
+                            return;
+                        }
+                    }
+                    stream.set_zero_linger().unwrap();
+                })
+            })
+            .collect();
+        let mine = vec![round; 3 << 20];
+        comes_back(TcpStream::connect(addr).await.unwrap(), mine, "among leaving peers").await;
+        for peer in leaving {
+            peer.await.unwrap();
+        }
+    }
+    server.drain(Duration::from_secs(60));
+    server.ended().await;
+}
+
+/// Faults 7, 9 and 79: the deadlines hold in bulk as elsewhere.
+#[tokio::test]
+async fn deadlines_hold_in_bulk() {
+    let short = Duration::from_millis(100);
+    let fast = std::num::NonZeroU32::MAX;
+    let frame = echo(&vec![3; 1 << 20]);
+    // A payload that stops.
+    let limits = Limits { frame_timeout: short, min_rate: fast, ..Limits::default() };
+    let (server, addr) = on_tcp(limits, passing(Mode::Framed));
+    let (mut reader, mut writer) = TcpStream::connect(addr).await.unwrap().into_split();
+    let mut got = Vec::new();
+    let stalls = async {
+        writer.write_all(&frame[..700_000]).await.unwrap();
+    };
+    let (read, ()) = soon(async { tokio::join!(reader.read_to_end(&mut got), stalls) }).await;
+    assert!(read.is_err() && frame.starts_with(&got));
+    assert_eq!(server.service.stats().frame_timeouts, 1);
+    server.stop(Duration::from_secs(60)).await;
+    // A peer that does not read.
+    let limits = Limits { write_timeout: short, min_rate: fast, ..Limits::default() };
+    let (server, addr) = on_tcp(limits, passing(Mode::Raw));
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    soon(async { while client.write_all(&frame).await.is_ok() {} }).await;
+    assert_eq!(server.service.stats().write_timeouts, 1);
+    server.stop(Duration::from_secs(60)).await;
+    // A payload that stops, in a drain.
+    let (server, addr) = on_tcp(Limits::default(), passing(Mode::Framed));
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    client.write_all(&frame[..300_000]).await.unwrap();
+    client.read_exact(&mut vec![0; 300_000]).await.unwrap();
+    let report = server.stop(short).await;
+    assert_eq!(report.drained.forced, 1);
 }

@@ -385,7 +385,7 @@ async fn a_handler_that_only_sends_has_its_turns() {
             Ok(())
         }
     }
-    let (server, addr) = support::on_tcp(Limits::default(), Chatter);
+    let (server, addr) = on_tcp(Limits::default(), Chatter);
     let reader = tokio::task::spawn_blocking(move || {
         let mut stream = std::net::TcpStream::connect(addr).unwrap();
         std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
@@ -400,5 +400,5 @@ async fn a_handler_that_only_sends_has_its_turns() {
     // A turn, and what its last flush was given.
     assert!(most <= (256 << 10) + (128 << 10), "{most} bytes in one turn");
     assert_eq!(reader.await.unwrap(), 4000 * ((16 << 10) + 4));
-    server.stop(std::time::Duration::from_secs(60)).await;
+    server.stop(Duration::from_secs(60)).await;
 }

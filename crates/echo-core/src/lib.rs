@@ -28,6 +28,7 @@ mod seldom;
 mod limits;
 mod stats;
 mod error;
+pub mod client;
 
 pub use connection::Connection;
 pub use drain::Drain;

@@ -75,7 +75,7 @@ pub struct Options {
     /// a lost connection is the end.
     pub retry: Duration,
     /// How many bytes of requests may be without a reply (1 MiB), 68 bytes more for each request. A
-    /// single request may be longer. Memory is up to three times as much.
+    /// single request may be longer. Memory is up to twice as much.
     pub window: usize,
     /// Whether replies come in parts as well, as they arrive, and [`Event::Sent`] tells when the
     /// socket wants more (false): for streams of bytes.

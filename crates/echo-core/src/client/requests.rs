@@ -20,7 +20,8 @@ use crate::frame::{ErrorCode, Goaway, HEADER_LEN, Header, Kind, PROBE_MIN_LEN};
 /// What a request costs beside its bytes on the wire: its entry in the queue, rounded up.
 const ENTRY: usize = 64;
 
-/// A queue that is empty gives more memory than this back.
+/// The smallest block, and the largest that a queue keeps when it is empty.
+const LEAST: usize = 1 << 10;
 const KEPT: usize = 256 << 10;
 
 /// Where the server's stamps and its mark stand in a PROBE frame, and the mark.
@@ -170,18 +171,23 @@ impl Requests {
         self.next_seq - 1
     }
 
-    /// Sees that `len` more bytes fit: by moving what is under way to the front, if that is at most
-    /// twice what was freed, else by growing. So moving costs no more than two bytes a byte.
+    /// Sees that `len` more bytes fit: by moving what is under way to the front if that is no more
+    /// than what was freed there, else into a block of twice its size. So moving costs at most a byte
+    /// a byte, and memory is at most twice what was ever under way.
     fn make_room(&mut self, len: usize) {
         if self.wire.len() + len <= self.wire.capacity() {
             return;
         }
         let freed = (self.front.min(self.sent) - self.base) as usize;
         let kept = self.wire.len() - freed;
-        if kept <= 2 * freed {
+        self.base += freed as u64;
+        if kept <= freed && kept + len <= self.wire.capacity() {
             self.wire.copy_within(freed.., 0);
             self.wire.truncate(kept);
-            self.base += freed as u64;
+        } else {
+            let mut wire = Vec::with_capacity(LEAST.max(2 * kept + len));
+            wire.extend_from_slice(&self.wire[freed..]);
+            self.wire = wire;
         }
     }
 

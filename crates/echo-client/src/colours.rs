@@ -10,9 +10,11 @@ use anstyle::{AnsiColor, Style};
 pub(crate) struct Colours(bool);
 
 impl Colours {
-    /// None at all.
     #[cfg(test)]
     pub(crate) const NONE: Self = Self(false);
+
+    #[cfg(test)]
+    pub(crate) const ALL: Self = Self(true);
 
     /// As stdout can show them, unless `NO_COLOR` says otherwise.
     pub(crate) fn of_stdout() -> Self {

@@ -16,9 +16,11 @@ impl Colours {
     #[cfg(test)]
     pub(crate) const ALL: Self = Self(true);
 
-    /// As stdout can show them, unless `NO_COLOR` says otherwise.
+    /// As stdout can show them, unless `NO_COLOR` says otherwise. A dumb terminal has none, even where
+    /// `CI` is set, which otherwise counts as one that has.
     pub(crate) fn of_stdout() -> Self {
-        Self(AutoStream::choice(&io::stdout()) != ColorChoice::Never)
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self(!dumb && AutoStream::choice(&io::stdout()) != ColorChoice::Never)
     }
 
     pub(crate) fn enabled(self) -> bool {

@@ -5,10 +5,12 @@
 //! of a header stay with the connection.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
-use crate::connection::{Connection, Under, with_scratch};
+use crate::bulk;
+use crate::connection::{Connection, READ_BUFFER, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
 use crate::frame::{Features, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Stop};
@@ -19,6 +21,7 @@ use crate::{Error, Handler};
 pub struct Echo<E = ()> {
     mode: Mode,
     greeting: String,
+    splice: bool,
     extension: E,
 }
 
@@ -38,9 +41,19 @@ impl<E> Echo<E> {
         Self { greeting: greeting.into(), ..self }
     }
 
+    /// Lets long payloads pass through a pipe of the worker's (splice(2)), without being copied. Off
+    /// unless said.
+    ///
+    /// The process must ignore SIGPIPE, as Rust programs do from their start: splice(2) raises it where
+    /// a peer has left. It takes two descriptors a worker, 32 at most.
+    #[must_use]
+    pub fn splice(self, splice: bool) -> Self {
+        Self { splice, ..self }
+    }
+
     /// Hands AUTH and file frames to `extension`.
     pub fn extended<Other: Extension>(self, extension: Other) -> Echo<Other> {
-        Echo { mode: self.mode, greeting: self.greeting, extension }
+        Echo { mode: self.mode, greeting: self.greeting, splice: self.splice, extension }
     }
 }
 
@@ -84,6 +97,7 @@ impl<E: Extension> Handler for Echo<E> {
     )]
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
+            connection.may_splice = self.splice && connection.stream.is_socket();
             let mode = match self.mode {
                 Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
                 mode => Some(mode),
@@ -191,6 +205,9 @@ impl Connection {
             if self.has_had_its_turn() {
                 return self.yield_now(cx);
             }
+            if self.may_pass_bulk(usize::MAX) && self.pass_bulk(cx, usize::MAX)?.is_some() {
+                continue;
+            }
             let read = with_scratch(|scratch| {
                 let read = ready!(self.poll_read(cx, scratch, 0));
                 Poll::Ready(read.and_then(|read| {
@@ -200,7 +217,11 @@ impl Connection {
             });
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(read) => _ = read?,
+                Poll::Ready(Ok(READ_BUFFER)) => self.bulk = self.may_splice,
+                Poll::Ready(read) => {
+                    read?;
+                    ready!(self.poll_more(cx))?;
+                }
                 Poll::Pending => return self.park(cx).map(Err),
             }
         }
@@ -234,33 +255,50 @@ impl Connection {
             return Poll::Ready(Ok(self.pass_input(cap)));
         }
         ready!(self.poll_flush(cx))?;
-        let step = with_scratch(|scratch| {
+        let payload = self.rest().min(cap);
+        if self.may_pass_bulk(payload)
+            && let Some(passed) = self.pass_bulk(cx, payload)?
+        {
+            self.passage.remaining -= passed as u32;
+            if self.passage.remaining == 0 {
+                self.count_answered(1);
+                self.frame_done();
+            }
+            return Poll::Ready(Ok(Step::Passed));
+        }
+        let passed = with_scratch(|scratch| {
             let held = usize::from(self.head_len);
             if held > 0 {
                 scratch[..held].copy_from_slice(&self.head[..held]);
             }
-            let end = scratch.len().min(held.saturating_add(cap));
-            let read = match ready!(self.poll_read(cx, &mut scratch[held..end], self.rest())) {
-                Ok(read) => read,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
+            let room = if self.bulk { self.rest() + bulk::HEAD } else { scratch.len() };
+            let end = scratch.len().min(room).min(held.saturating_add(cap));
+            let read = ready!(self.poll_read(cx, &mut scratch[held..end], self.rest()))?;
             if read == 0 {
-                return Poll::Ready(Ok(Step::End));
+                return Poll::Ready(Ok((Step::End, false)));
             }
             self.head_len = 0;
-            Poll::Ready(self.pass_chunk(cx, &scratch[..held + read]))
+            let step = self.pass_chunk(cx, &scratch[..held + read])?;
+            self.bulk = self.may_splice
+                && held + read == end
+                && self.passage.declared as usize >= bulk::WORTH;
+            Poll::Ready(io::Result::Ok((step, held + read < end)))
         });
-        match step {
-            Poll::Ready(Ok(Step::End)) if self.under == Under::Passing => {
+        match passed {
+            Poll::Ready(Ok((Step::Passed, true))) => {
+                ready!(self.poll_more(cx))?;
+                Poll::Ready(Ok(Step::Passed))
+            }
+            Poll::Ready(Ok((Step::End, _))) if self.under == Under::Passing => {
                 Poll::Ready(Err(Error::Truncated))
             }
-            Poll::Ready(step) => Poll::Ready(step),
+            Poll::Ready(passed) => Poll::Ready(Ok(passed?.0)),
             Poll::Pending => self.park(cx).map(Err),
         }
     }
 
     #[inline]
-    fn pass_chunk(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> Result<Step, Error> {
+    fn pass_chunk(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> io::Result<Step> {
         let (pass, stop) = self.scan(chunk);
         self.write_through(cx, &chunk[..pass])?;
         let rest = &chunk[pass..];

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::{SpliceFlags, splice};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::bulk::Pipe;
 
 /// An accepted stream. An enum, so that a connection has one type and a layer can replace its
 /// stream in place.
@@ -21,32 +26,74 @@ pub(crate) enum Stream {
 
 impl Stream {
     /// Reads into `buf`; 0 is the end of the stream.
-    #[inline]
+    /// When less comes than fits, nothing is left for now.
+    #[inline(always)]
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(buf);
-        let polled = match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-            Self::Memory(stream) => Pin::new(stream).poll_read(cx, &mut buf),
-        };
-        polled.map_ok(|()| buf.filled().len())
+        match self {
+            Self::Tcp(stream) => poll_receive(stream, cx, buf),
+            Self::Unix(stream) => poll_receive(stream, cx, buf),
+            Self::Memory(stream) => {
+                let mut buf = ReadBuf::new(buf);
+                Pin::new(stream).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+            }
+        }
+    }
+
+    /// Waits for something to read, without reading it: cheaper than a read that finds nothing. The
+    /// stream in memory cannot tell, and is always ready.
+    #[inline(always)]
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Memory(_) => Poll::Ready(Ok(())),
+        }
     }
 
     /// Writes from `buf`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tcp(stream) => poll_send(stream, cx, buf),
+            Self::Unix(stream) => poll_send(stream, cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    /// Whether splice(2) may know it.
+    pub(crate) fn is_socket(&self) -> bool {
+        !matches!(self, Self::Memory(_))
+    }
+
+    /// Moves up to `len` bytes from the socket into the empty `pipe`, and leaves its readiness as it is.
+    pub(crate) fn splice_in(&self, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        let flags = SpliceFlags::NONBLOCK;
+        Ok(match self {
+            Self::Tcp(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
+            Self::Unix(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
+            Self::Memory(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        })
+    }
+
+    /// Moves `len` bytes or less from the pipe, where they are, into the socket.
+    pub(crate) fn poll_splice_out(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &Pipe,
+        len: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => poll_splice_out(stream, cx, pipe, len),
+            Self::Unix(stream) => poll_splice_out(stream, cx, pipe, len),
+            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
         }
     }
 
@@ -74,6 +121,99 @@ impl Stream {
         if let Self::Tcp(stream) = self {
             // Fails only on a socket that is gone already.
             let _ = stream.set_zero_linger();
+        }
+    }
+}
+
+/// What Tokio's socket types have in common here.
+trait Socket: AsFd {
+    fn try_io<R>(&self, interest: Interest, f: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+    fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>>;
+}
+
+macro_rules! socket {
+    ($($socket:ty),*) => {$(
+        impl Socket for $socket {
+            #[inline]
+            fn try_io<R>(
+                &self,
+                interest: Interest,
+                f: impl FnOnce() -> io::Result<R>,
+            ) -> io::Result<R> {
+                self.try_io(interest, f)
+            }
+
+            #[inline]
+            fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
+                if interest.is_readable() { self.poll_read_ready(cx) } else { self.poll_write_ready(cx) }
+            }
+        }
+    )*};
+}
+
+socket!(TcpStream, UnixStream);
+
+#[inline(always)]
+fn poll_receive(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    buf: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let len = buf.len();
+    poll_call(socket, cx, Interest::READABLE, len, || {
+        Ok(rustix::net::recv(socket, &mut *buf, RecvFlags::empty())?.0)
+    })
+}
+
+#[inline(always)]
+fn poll_send(socket: &impl Socket, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    poll_call(socket, cx, Interest::WRITABLE, buf.len(), || {
+        Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
+    })
+}
+
+fn poll_splice_out(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    pipe: &Pipe,
+    len: usize,
+) -> Poll<io::Result<usize>> {
+    poll_call(socket, cx, Interest::WRITABLE, 0, || {
+        Ok(splice(&pipe.read, None, socket, None, len, SpliceFlags::NONBLOCK)?)
+    })
+}
+
+/// Makes a call until it does not block, as Tokio's own `poll_read` and `poll_write` do, without a look
+/// at the readiness that a wake has just told.
+///
+/// When less than `whole` was done, the next call would block, and epoll will tell when it no longer
+/// does (epoll(7), "edge-triggered", question 9). Then the readiness that was seen *before* the call is
+/// cleared, by the only way there is: a `WouldBlock` inside `try_io`. What has become ready since then
+/// stays, as does the end of the stream. (As with Tokio, a peer that sends urgent data, or descriptors
+/// over a Unix socket, makes its own bytes wait for the next that come: recv(2) stops before them.)
+#[inline(always)]
+fn poll_call(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    interest: Interest,
+    whole: usize,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        let mut part = 0;
+        let done = socket.try_io(interest, || match call()? {
+            done if 0 < done && done < whole => {
+                part = done;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            done => Ok(done),
+        });
+        match done {
+            Err(_) if part > 0 => return Poll::Ready(Ok(part)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready!(socket.poll_ready(cx, interest))?;
+            }
+            done => return Poll::Ready(done),
         }
     }
 }

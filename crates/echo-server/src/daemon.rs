@@ -115,7 +115,8 @@ impl Serving {
     fn start(bound: Vec<Bound>, service: &Service, greeting: &str) -> Self {
         let mut tasks = JoinSet::new();
         for Bound { mode, listeners, .. } in bound {
-            let echo = Arc::new(Echo::new(mode).greeting(greeting));
+            // SIGPIPE is ignored: std has seen to it before main.
+            let echo = Arc::new(Echo::new(mode).greeting(greeting).splice(true));
             for listener in listeners {
                 tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
             }

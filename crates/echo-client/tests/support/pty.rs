@@ -25,6 +25,9 @@ pub(crate) const CTRL_Z: &str = "\x1a";
 pub(crate) const TAB: &str = "\t";
 pub(crate) const ENTER: &str = "\r";
 
+/// How often a screen is looked at on which nothing happens.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// A client, the terminal that it runs on, and what it has written there.
 pub(crate) struct Pty {
     child: Child,
@@ -131,6 +134,7 @@ impl Pty {
     /// Waits until something can be seen.
     #[track_caller]
     pub(crate) fn wait(&mut self, what: &str, seen: impl Fn(&Self) -> bool) {
+        let mut patience = LIMIT;
         loop {
             // All that has come is looked at together, but a client may never pause.
             for _ in 0..100 {
@@ -141,8 +145,10 @@ impl Pty {
             if seen(self) {
                 return;
             }
-            let came = self.read(LIMIT);
-            if came != Came::Output {
+            // Not all that is waited for shows on the screen.
+            let came = self.read(LOOK);
+            patience = if came == Came::Output { LIMIT } else { patience.saturating_sub(LOOK) };
+            if came == Came::End || patience.is_zero() {
                 let contents = self.contents();
                 panic!("not seen ({came:?}): {what}\n--- on the screen:\n{contents}");
             }

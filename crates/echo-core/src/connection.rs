@@ -173,28 +173,57 @@ impl Connection {
 
     /// Reads into `buf`. 0 is the end: of the peer's stream, or in a drain of what may still be
     /// read, which is the last pass and then `rest`, the rest of a frame under way.
+    #[inline(always)]
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut [u8],
         rest: usize,
-    ) -> Poll<Result<usize, Error>> {
-        if self.ended {
-            return Poll::Ready(Ok(0));
+    ) -> Poll<io::Result<usize>> {
+        if self.ended || self.last_pass.is_some() || self.scope.is_draining() {
+            return self.poll_read_last(cx, buf, rest);
         }
-        if self.last_pass.is_none() && self.scope.is_draining() {
-            self.last_pass = Some(self.stream.queued().unwrap_or(LAST_PASS).min(LAST_PASS));
-        }
-        let cap = match self.last_pass {
-            None => buf.len(),
-            Some(0) => rest.min(buf.len()),
-            Some(left) => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
-        };
-        if cap == 0 {
-            return Poll::Ready(Ok(0));
-        }
+        self.poll_receive(cx, buf)
+    }
+
+    /// The same, once the end or the drain has come.
+    #[cold]
+    fn poll_read_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        rest: usize,
+    ) -> Poll<io::Result<usize>> {
         loop {
-            match self.stream.poll_read(cx, &mut buf[..cap]) {
+            if self.ended {
+                return Poll::Ready(Ok(0));
+            }
+            let left = *self
+                .last_pass
+                .get_or_insert_with(|| self.stream.queued().unwrap_or(LAST_PASS).min(LAST_PASS));
+            let cap = match left {
+                0 => rest.min(buf.len()),
+                left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
+            };
+            if cap == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            match self.poll_receive(cx, &mut buf[..cap]) {
+                Poll::Pending
+                    if left > 0 && self.stream.queued().is_none() && has_budget_remaining() =>
+                {
+                    // A stream that cannot say what it holds: what is not ready has not arrived.
+                    self.last_pass = Some(0);
+                }
+                received => return received,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.poll_read(cx, buf) {
                 Poll::Ready(Ok(read)) => {
                     self.read_at = Instant::now();
                     self.ended = read == 0;
@@ -208,16 +237,7 @@ impl Connection {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => {
                     self.broken = true;
-                    return Poll::Ready(Err(error.into()));
-                }
-                Poll::Pending
-                    if self.last_pass.is_some_and(|left| left > 0)
-                        && self.stream.queued().is_none()
-                        && has_budget_remaining() =>
-                {
-                    // A stream that cannot say what it holds: what is not ready has not arrived.
-                    self.last_pass = Some(0);
-                    return self.poll_read(cx, buf, rest);
+                    return Poll::Ready(Err(error));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -242,7 +262,20 @@ impl Connection {
             read
         });
         match read {
-            Poll::Ready(read) => Poll::Ready(read.map(|read| read > 0)),
+            Poll::Ready(read) => Poll::Ready(Ok(read? > 0)),
+            Poll::Pending => self.park(cx).map(Err),
+        }
+    }
+
+    /// Waits for more, after a read that left nothing and whose answers were written: the next turn,
+    /// but for what it would look at first.
+    #[inline(always)]
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.output.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.stream.poll_readable(cx) {
+            Poll::Ready(ready) => Poll::Ready(Ok(ready?)),
             Poll::Pending => self.park(cx).map(Err),
         }
     }
@@ -253,7 +286,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         mut bytes: &[u8],
-    ) -> Result<(), Error> {
+    ) -> io::Result<()> {
         debug_assert!(self.output.is_empty(), "what came first goes out first");
         while !bytes.is_empty() {
             match self.poll_write(cx, bytes) {
@@ -297,13 +330,13 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+    #[inline(always)]
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             return match self.stream.poll_write(cx, bytes) {
                 Poll::Ready(Ok(0)) => {
                     self.broken = true;
-                    Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()))
+                    Poll::Ready(Err(io::ErrorKind::WriteZero.into()))
                 }
                 Poll::Ready(Ok(written)) => {
                     self.scope.core.stats.wrote(written);
@@ -312,7 +345,7 @@ impl Connection {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Poll::Ready(Err(error)) => {
                     self.broken = true;
-                    Poll::Ready(Err(error.into()))
+                    Poll::Ready(Err(error))
                 }
                 Poll::Pending => Poll::Pending,
             };

@@ -5,10 +5,11 @@
 //! of a header stay with the connection.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
-use crate::connection::{Connection, Under, with_scratch};
+use crate::connection::{Connection, READ_BUFFER, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
 use crate::frame::{Features, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Stop};
@@ -200,7 +201,11 @@ impl Connection {
             });
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(read) => _ = read?,
+                Poll::Ready(Ok(READ_BUFFER)) => {}
+                Poll::Ready(read) => {
+                    read?;
+                    ready!(self.poll_more(cx))?;
+                }
                 Poll::Pending => return self.park(cx).map(Err),
             }
         }
@@ -234,33 +239,35 @@ impl Connection {
             return Poll::Ready(Ok(self.pass_input(cap)));
         }
         ready!(self.poll_flush(cx))?;
-        let step = with_scratch(|scratch| {
+        let passed = with_scratch(|scratch| {
             let held = usize::from(self.head_len);
             if held > 0 {
                 scratch[..held].copy_from_slice(&self.head[..held]);
             }
             let end = scratch.len().min(held.saturating_add(cap));
-            let read = match ready!(self.poll_read(cx, &mut scratch[held..end], self.rest())) {
-                Ok(read) => read,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
+            let read = ready!(self.poll_read(cx, &mut scratch[held..end], self.rest()))?;
             if read == 0 {
-                return Poll::Ready(Ok(Step::End));
+                return Poll::Ready(Ok((Step::End, false)));
             }
             self.head_len = 0;
-            Poll::Ready(self.pass_chunk(cx, &scratch[..held + read]))
+            let step = self.pass_chunk(cx, &scratch[..held + read])?;
+            Poll::Ready(io::Result::Ok((step, held + read < end)))
         });
-        match step {
-            Poll::Ready(Ok(Step::End)) if self.under == Under::Passing => {
+        match passed {
+            Poll::Ready(Ok((Step::Passed, true))) => {
+                ready!(self.poll_more(cx))?;
+                Poll::Ready(Ok(Step::Passed))
+            }
+            Poll::Ready(Ok((Step::End, _))) if self.under == Under::Passing => {
                 Poll::Ready(Err(Error::Truncated))
             }
-            Poll::Ready(step) => Poll::Ready(step),
+            Poll::Ready(passed) => Poll::Ready(Ok(passed?.0)),
             Poll::Pending => self.park(cx).map(Err),
         }
     }
 
     #[inline]
-    fn pass_chunk(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> Result<Step, Error> {
+    fn pass_chunk(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> io::Result<Step> {
         let (pass, stop) = self.scan(chunk);
         self.write_through(cx, &chunk[..pass])?;
         let rest = &chunk[pass..];

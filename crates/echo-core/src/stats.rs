@@ -1,6 +1,7 @@
 //! Live counters, exact at any moment and all but free: what is counted per turn goes to the
 //! worker's own cache line.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::Error;
@@ -142,15 +143,22 @@ pub(crate) struct Stats {
 }
 
 thread_local! {
-    static SHARD: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Relaxed) % SHARDS
-    };
+    /// This thread's line, or `SHARDS` before it has one.
+    static SHARD: Cell<usize> = const { Cell::new(SHARDS) };
+}
+
+#[cold]
+fn take_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let shard = NEXT.fetch_add(1, Relaxed) % SHARDS;
+    SHARD.set(shard);
+    shard
 }
 
 impl Stats {
+    #[inline(always)]
     fn shard(&self) -> &Traffic {
-        &self.traffic[SHARD.with(|shard| *shard)]
+        self.traffic.get(SHARD.get()).unwrap_or_else(|| &self.traffic[take_shard()])
     }
 
     #[inline]

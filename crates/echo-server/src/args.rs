@@ -8,14 +8,14 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use echo_core::{Endpoint, Limits};
+use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::{Failure, USAGE};
 use crate::logging::Format;
 use crate::{open_files, units};
 
 /// What is asked for when nothing else is.
-pub(crate) const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:7777";
+pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127.0.0.1:7777"];
 
 /// The longest greeting.
 const MAX_GREETING: usize = 1024;
@@ -35,7 +35,8 @@ Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot li
 #[command(name = "echo-server", version, after_help = NOTES, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     /// Where to listen; repeatable
-    #[arg(long, value_name = "URI", env = "ECHO_SERVER_LISTEN", default_value = DEFAULT_LISTEN)]
+    #[arg(long, value_name = "URI", env = "ECHO_SERVER_LISTEN")]
+    #[arg(default_values = DEFAULT_LISTEN)]
     pub(crate) listen: Vec<String>,
 
     /// What stands before a complaint about `listen`: its variable, if it came from there.
@@ -84,6 +85,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "RATE", env = "ECHO_SERVER_MIN_RATE", default_value = "1KiB/s")]
     #[arg(value_parser = units::rate)]
     min_rate: NonZeroU32,
+
+    /// Datagrams a second from one IPv4 address or IPv6 /64, and as many at once
+    #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_UDP_RATE", default_value = "10000")]
+    udp_rate: NonZeroU32,
+
+    /// Source ports of UDP that are not answered: ports and ranges, joined by commas
+    #[arg(long, value_name = "PORTS", env = "ECHO_SERVER_UDP_REFUSE_PORTS")]
+    #[arg(default_value = "0-1023")]
+    udp_refuse_ports: PortRanges,
+
+    /// The longest Unix datagram that is answered, up to 16 MiB (UDP: what fits into a packet)
+    #[arg(long, value_name = "SIZE", env = "ECHO_SERVER_MAX_DATAGRAM", default_value = "64KiB")]
+    #[arg(value_parser = units::datagram_len)]
+    max_datagram: u32,
 
     /// How long a closed connection is still read, so that its peer gets the last replies
     #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_LINGER", default_value = "5s")]
@@ -163,6 +178,9 @@ impl Arguments {
             frame_timeout: self.frame_timeout,
             write_timeout: self.write_timeout,
             min_rate: self.min_rate,
+            udp_rate: self.udp_rate,
+            udp_refuse_ports: self.udp_refuse_ports.clone(),
+            max_datagram: self.max_datagram,
             linger: self.linger,
         })
     }
@@ -205,7 +223,7 @@ fn variable(error: &clap::Error) -> Option<String> {
 fn separated(uris: &str) -> Vec<String> {
     let uris = uris.split(',').map(str::trim).filter(|uri| !uri.is_empty());
     let uris: Vec<_> = uris.map(str::to_owned).collect();
-    if uris.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { uris }
+    if uris.is_empty() { DEFAULT_LISTEN.map(str::to_owned).to_vec() } else { uris }
 }
 
 fn came_from_environment(matches: &ArgMatches, name: &str) -> bool {
@@ -219,7 +237,9 @@ fn endpoint(uri: &str) -> Result<Endpoint, Failure> {
     match endpoint.options.first() {
         Some((name, _)) => Err(Failure::new(
             USAGE,
-            format!("cannot listen on {uri}: unknown option {name:?}: known are mode and perm"),
+            format!(
+                "cannot listen on {uri}: unknown option {name:?}: known are mode, perm and rate"
+            ),
         )),
         None => Ok(endpoint),
     }
@@ -258,7 +278,7 @@ mod tests {
     fn the_defaults_are_those_of_the_library() {
         let arguments = parse("").unwrap();
         assert_eq!(arguments.limits(None).unwrap(), Limits::default());
-        assert_eq!(arguments.listen, [DEFAULT_LISTEN]);
+        assert_eq!(arguments.listen, DEFAULT_LISTEN);
         assert_eq!(arguments.drain_timeout, Duration::from_secs(30));
     }
 
@@ -306,7 +326,7 @@ mod tests {
     #[test]
     fn a_list_may_have_gaps() {
         assert_eq!(separated("unix:/a, unix:/b,,"), ["unix:/a", "unix:/b"]);
-        assert_eq!(separated(" ,"), [DEFAULT_LISTEN]);
+        assert_eq!(separated(" ,"), DEFAULT_LISTEN);
     }
 
     #[test]

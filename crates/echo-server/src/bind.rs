@@ -2,32 +2,66 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 
-use echo_core::{Address, Endpoint, Listener, LocalAddr, Mode, SocketOptions, UnixName};
+use echo_core::{
+    Address, DatagramOptions, DatagramSocket, Endpoint, Listener, LocalAddr, Mode, SocketOptions,
+    UnixName,
+};
 
 use crate::exit::{self, Failure, UNAVAILABLE};
 
-/// One `--listen` with its sockets: several where a name has several addresses.
+/// One `--listen` with its sockets.
 pub(crate) struct Bound {
     /// The URI with its numeric host and real port.
     pub(crate) uri: String,
     pub(crate) mode: Mode,
-    pub(crate) listeners: Vec<Listener>,
+    /// The rate of a datagram source, if the URI has one.
+    pub(crate) rate: Option<NonZeroU32>,
+    pub(crate) sockets: Sockets,
+}
+
+/// Several where a name has several addresses, and for UDP one for each worker.
+pub(crate) enum Sockets {
+    Listeners(Vec<Listener>),
+    Datagrams(Vec<DatagramSocket>),
+}
+
+impl Sockets {
+    async fn bind(endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
+        if endpoint.address.is_datagram() {
+            let options = DatagramOptions { sockets: workers, ..DatagramOptions::default() };
+            DatagramSocket::bind(endpoint, &options).await.map(Self::Datagrams)
+        } else {
+            Listener::bind(endpoint, &SocketOptions::default()).await.map(Self::Listeners)
+        }
+    }
+
+    /// The addresses that they are bound to.
+    pub(crate) fn addresses(&self) -> Vec<&LocalAddr> {
+        match self {
+            Self::Listeners(listeners) => listeners.iter().map(Listener::local_addr).collect(),
+            Self::Datagrams(sockets) => sockets.iter().map(DatagramSocket::local_addr).collect(),
+        }
+    }
 }
 
 /// Binds everything or nothing.
-pub(crate) async fn bind(endpoints: &[(String, Endpoint)]) -> Result<Vec<Bound>, Failure> {
+pub(crate) async fn bind(
+    endpoints: &[(String, Endpoint)],
+    workers: NonZeroUsize,
+) -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
     for (uri, endpoint) in endpoints {
-        let listeners = Listener::bind(endpoint, &SocketOptions::default()).await;
-        let listeners = listeners.map_err(|error| {
+        let sockets = Sockets::bind(endpoint, workers).await.map_err(|error| {
             let reason = reason(&endpoint.address, &error);
             Failure::new(UNAVAILABLE, format!("cannot listen on {uri}: {reason}"))
         })?;
-        let address = listeners.first().map_or(&LocalAddr::Memory, Listener::local_addr);
-        let uri = Endpoint::with_bound(uri, address);
-        bound.push(Bound { uri, mode: endpoint.mode.unwrap_or_default(), listeners });
+        let address = sockets.addresses().first().copied().unwrap_or(&LocalAddr::Memory).clone();
+        let uri = Endpoint::with_bound(uri, &address);
+        let (mode, rate) = (endpoint.mode.unwrap_or_default(), endpoint.rate);
+        bound.push(Bound { uri, mode, rate, sockets });
     }
     Ok(bound)
 }
@@ -42,9 +76,9 @@ pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
         let _ = io::stdout().write_all(lines.as_bytes());
     })?;
     if let Some(first) = bound.first()
-        && let Some(listener) = first.listeners.first()
+        && let Some(address) = first.sockets.addresses().first()
     {
-        tracing::info!("try: {}", try_it(listener.local_addr(), first.mode));
+        tracing::info!("try: {}", try_it(address, first.mode));
     }
     Ok(())
 }

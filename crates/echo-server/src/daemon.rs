@@ -1,17 +1,22 @@
 //! The server's life, from its first signal handler to its last line.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use echo_core::{Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service, serve};
+use echo_core::{
+    DatagramEcho, Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service, serve,
+    serve_datagrams,
+};
 use tokio::runtime::{self, Runtime};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::args::Arguments;
-use crate::bind::{self, Bound};
+use crate::bind::{self, Bound, Sockets};
 use crate::exit::{FORCED, Failure, IO, SIGNALLED, SOFTWARE};
 use crate::signals::{Signals, Stop};
 use crate::stderr::Stderr;
@@ -47,24 +52,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn start(arguments: &Arguments) -> Result<End, Failure> {
     let endpoints = arguments.endpoints()?;
     let limits = arguments.limits(open_files::raise())?;
-    let runtime = runtime(arguments.workers).map_err(|error| Failure::cannot_start(&error))?;
+    let runtime =
+        runtime(workers(arguments.workers)).map_err(|error| Failure::cannot_start(&error))?;
     let end = runtime.block_on(live(arguments, &endpoints, limits));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
 }
 
-fn runtime(workers: Option<u16>) -> io::Result<Runtime> {
+fn runtime(workers: NonZeroUsize) -> io::Result<Runtime> {
     let mut builder = runtime::Builder::new_multi_thread();
-    if let Some(workers) = workers {
-        builder.worker_threads(workers.into());
-    }
+    builder.worker_threads(workers.get());
     // With the default settings (61 and 1024) about 1,000 busy connections are served unfairly: one
     // look at the sockets brings more tasks than a worker's queue of 256 holds, and the rest starves
     // in the global queue: p99 becomes ten times that of a plain epoll loop. Looking less often and
     // taking less at a time keeps it level. Either setting alone falls short.
     builder.event_interval(512).max_io_events_per_tick(64);
     builder.thread_name("worker").enable_all().build()
+}
+
+/// Worker threads, `wanted` or one for each core that this process may use.
+fn workers(wanted: Option<u16>) -> NonZeroUsize {
+    let wanted = wanted.and_then(|wanted| NonZeroUsize::new(wanted.into()));
+    wanted.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
 async fn live(
@@ -75,7 +85,7 @@ async fn live(
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let bound = tokio::select! {
-        bound = bind::bind(endpoints) => bound?,
+        bound = bind::bind(endpoints, workers(arguments.workers)) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
@@ -114,10 +124,20 @@ struct Serving {
 impl Serving {
     fn start(bound: Vec<Bound>, service: &Service, greeting: &str) -> Self {
         let mut tasks = JoinSet::new();
-        for Bound { mode, listeners, .. } in bound {
-            let echo = Arc::new(Echo::new(mode).greeting(greeting));
-            for listener in listeners {
-                tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
+        for Bound { mode, rate, sockets, .. } in bound {
+            match sockets {
+                Sockets::Listeners(listeners) => {
+                    let echo = Arc::new(Echo::new(mode).greeting(greeting));
+                    for listener in listeners {
+                        tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
+                    }
+                }
+                Sockets::Datagrams(sockets) => {
+                    let echo = Arc::new(DatagramEcho::new(mode).rate(rate));
+                    for socket in sockets {
+                        tasks.spawn(serve_datagrams(socket, service.clone(), Arc::clone(&echo)));
+                    }
+                }
             }
         }
         Self { service: service.clone(), tasks, end: End::default() }

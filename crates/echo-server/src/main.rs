@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         },
         Some(Task::Healthcheck { target, timeout }) => {
             let target = target.as_ref().or_else(|| arguments.listen.first());
-            match healthcheck::run(target.map_or(args::DEFAULT_LISTEN, String::as_str), *timeout) {
+            match healthcheck::run(target.map_or(args::DEFAULT_LISTEN[0], String::as_str), *timeout)
+            {
                 Ok(healthy) => {
                     let _ = writeln!(io::stdout(), "{healthy}");
                     ExitCode::SUCCESS

@@ -22,7 +22,8 @@ const MAX_GREETING: usize = 1024;
 
 const NOTES: &str = "\
 URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and IPv6), unix:PATH,
-  unix:@NAME (abstract); options: ?mode=auto|framed|raw, ?perm=0660 (Unix paths), joined by &
+  unix:@NAME (abstract); for datagrams udp://HOST:PORT, unixgram:PATH; options joined by &:
+  ?mode=auto|framed|raw, ?perm=0660 (Unix paths), ?rate=COUNT (datagrams, instead of --udp-rate)
 Units: us ms s m h d; B kB MB GB KiB MiB GiB
 Environment: each option's name as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN separates URIs
   by commas); an option wins. RUST_LOG says how much is logged (info)
@@ -30,7 +31,7 @@ Signals: the first SIGTERM or SIGINT drains, the second stops hard
 Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot listen, 70 internal
   error, 74 a listener failed, 78 the settings do not fit this host, 130/143 stopped hard";
 
-/// An echo service over TCP and Unix sockets that loses nothing when it stops.
+/// An echo service over TCP, UDP and Unix sockets that loses nothing when it stops.
 #[derive(Debug, Parser)]
 #[command(name = "echo-server", version, after_help = NOTES, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
@@ -95,7 +96,7 @@ pub(crate) struct Arguments {
     #[arg(default_value = "0-1023")]
     udp_refuse_ports: PortRanges,
 
-    /// The longest Unix datagram that is answered, up to 16 MiB (UDP: what fits into a packet)
+    /// The longest Unix datagram that is answered, up to 16 MiB
     #[arg(long, value_name = "SIZE", env = "ECHO_SERVER_MAX_DATAGRAM", default_value = "64KiB")]
     #[arg(value_parser = units::datagram_len)]
     max_datagram: u32,
@@ -286,7 +287,8 @@ mod tests {
     fn options_reach_the_limits() {
         let arguments = parse(
             "--max-connections 7 --max-per-source 3 --max-frame 64KiB --idle-timeout 1h \
-             --frame-timeout 1s --write-timeout 2s --min-rate 10kB/s --linger 250ms",
+             --frame-timeout 1s --write-timeout 2s --min-rate 10kB/s --linger 250ms \
+             --udp-rate 5 --udp-refuse-ports 53,123 --max-datagram 1MiB",
         );
         let number = |n| NonZeroUsize::new(n).unwrap();
         let expected = Limits {
@@ -299,6 +301,9 @@ mod tests {
             frame_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(2),
             min_rate: NonZeroU32::new(10_000).unwrap(),
+            udp_rate: NonZeroU32::new(5).unwrap(),
+            udp_refuse_ports: "53,123".parse().unwrap(),
+            max_datagram: 1 << 20,
             linger: Duration::from_millis(250),
         };
         assert_eq!(arguments.unwrap().limits(None).unwrap(), expected);
@@ -313,6 +318,10 @@ mod tests {
             ("--max-connections 0", "--max-connections"),
             ("--workers 0", "1..=1024"),
             ("--log xml", "possible values"),
+            ("--udp-rate 0", "--udp-rate"),
+            ("--udp-rate many", "--udp-rate"),
+            ("--udp-refuse-ports 9-1", "0-1023,5353"),
+            ("--max-datagram 17MiB", "16 MiB"),
             ("--listne tcp://127.0.0.1:0", "'--listen'"),
             ("stray", "'stray'"),
         ] {
@@ -331,8 +340,8 @@ mod tests {
 
     #[test]
     fn unknown_uri_options_are_refused() {
-        let arguments = parse("--listen tcp://127.0.0.1:0?mode=raw&rate=5").unwrap();
+        let arguments = parse("--listen tcp://127.0.0.1:0?mode=raw&speed=5").unwrap();
         let failure = arguments.endpoints().unwrap_err();
-        assert!(failure.code == USAGE && failure.message.contains("\"rate\""));
+        assert!(failure.code == USAGE && failure.message.contains("\"speed\""));
     }
 }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use echo_core::{
-    DatagramEcho, Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service, serve,
-    serve_datagrams,
+    DatagramEcho, Datagrams, Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service,
+    serve, serve_datagrams,
 };
 use tokio::runtime::{self, Runtime};
 use tokio::task::{JoinError, JoinSet};
@@ -89,6 +89,7 @@ async fn live(
         _ = signals.stop() => return Ok(End::default()),
     };
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
+    bind::announce_protection(&bound, &limits);
     let service = Service::new(limits, Drain::new());
     let greeting = arguments.greeting.as_deref().unwrap_or_default();
     let mut serving = Serving::start(bound, &service, greeting);
@@ -180,8 +181,35 @@ impl Serving {
         if stats.accepted != stats.ended.total() + stats.active as u64 {
             tracing::error!(?stats, "the ends of connections do not add up, which is a defect");
         }
+        let Datagrams { received, answered, .. } = stats.datagrams;
+        if received != answered + stats.datagrams.unanswered() {
+            tracing::error!(?stats, "the ends of datagrams do not add up, which is a defect");
+        }
+        if received > 0 {
+            tracing::info!("datagrams: {}", counted(&stats.datagrams));
+        }
         self.end
     }
+}
+
+/// The counters that are not 0, as `name=count`.
+fn counted(datagrams: &Datagrams) -> String {
+    let counters = [
+        ("received", datagrams.received),
+        ("answered", datagrams.answered),
+        ("truncated", datagrams.truncated),
+        ("refused_port", datagrams.refused_port),
+        ("refused_address", datagrams.refused_address),
+        ("over_rate", datagrams.over_rate),
+        ("probe_replies", datagrams.probe_replies),
+        ("unnamed", datagrams.unnamed),
+        ("blocked", datagrams.blocked),
+        ("failed", datagrams.failed),
+        ("receive_errors", datagrams.receive_errors),
+        ("kernel_drops", datagrams.kernel_drops),
+    ];
+    let counted = counters.iter().filter(|(_, count)| *count > 0);
+    counted.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
 }
 
 /// What is said and returned at the end.
@@ -219,7 +247,7 @@ impl End {
 
     /// The last line on stderr, which other programs read.
     fn summary(&self) -> String {
-        let Report { drained, took, reset_in_queue, .. } = self.report;
+        let Report { drained, took, reset_in_queue, datagrams, .. } = self.report;
         let Ended { completed, quiet, forced, failed, panicked, .. } = drained;
         let mut line = format!(
             "drained in {:.3}s: connections={} completed={completed} quiet={quiet} \
@@ -229,6 +257,9 @@ impl End {
         );
         if reset_in_queue > 0 {
             line += &format!(" reset_in_queue={reset_in_queue}");
+        }
+        if datagrams > 0 {
+            line += &format!(" datagrams={datagrams}");
         }
         line + "\n"
     }
@@ -264,5 +295,7 @@ mod tests {
         assert_eq!(end.summary(), format!("{line}\n"));
         end.report.reset_in_queue = 5;
         assert_eq!(end.summary(), format!("{line} reset_in_queue=5\n"));
+        end.report.datagrams = 7;
+        assert_eq!(end.summary(), format!("{line} reset_in_queue=5 datagrams=7\n"));
     }
 }

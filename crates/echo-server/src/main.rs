@@ -1,4 +1,4 @@
-//! The echo daemon: TCP and Unix sockets in, the same bytes out, and a stop that loses nothing.
+//! The echo daemon: TCP, UDP and Unix sockets in, the same bytes out, and a stop that loses nothing.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -36,12 +36,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a server with these arguments and waits until it says that it listens, once for each
-    /// `--listen` (once without any).
+    /// `--listen`.
     pub(crate) fn start(args: &[&str]) -> Self {
         let mut command = command();
         command.args(args);
         let listeners = args.iter().filter(|arg| arg.starts_with("--listen")).count();
-        Self::start_command(command, listeners.max(1))
+        Self::start_command(command, listeners)
     }
 
     /// Starts a prepared [`command`] and waits for that many `listening` lines. Output that the

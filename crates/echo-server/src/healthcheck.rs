@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use echo_core::{Address, Endpoint, HEADER_LEN, Header, HelloReply, Kind, Mode, UnixName};
@@ -67,13 +66,17 @@ async fn ask(endpoint: &Endpoint) -> Result<String, String> {
             }
             Err(refusal)
         }
-        Address::Unix(name) => {
-            let stream =
-                UnixStream::connect(path_of(name)).await.map_err(|error| refused(&error))?;
+        Address::Unix(UnixName::Path(path)) => {
+            let stream = UnixStream::connect(path).await.map_err(|error| refused(&error))?;
+            converse(stream, &question).await
+        }
+        Address::Unix(UnixName::Abstract(name)) => {
+            let path = OsString::from_vec([b"\0", name.as_slice()].concat());
+            let stream = UnixStream::connect(path).await.map_err(|error| refused(&error))?;
             converse(stream, &question).await
         }
         Address::Udp { .. } => return datagram::ask_udp(&resolve(endpoint).await?).await,
-        Address::Unixgram(name) => return datagram::ask_unix(&path_of(name)).await,
+        Address::Unixgram(name) => return datagram::ask_unix(name).await,
         other => Err(format!("{other:?} cannot be asked by this version")),
     };
     stream_mode.map(|mode| mode.to_string())
@@ -81,14 +84,6 @@ async fn ask(endpoint: &Endpoint) -> Result<String, String> {
 
 async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, String> {
     endpoint.resolve().await.map_err(|error| format!("unresolved: {}", reason(&error)))
-}
-
-/// The name as the standard library takes it: an abstract one begins with a zero byte.
-fn path_of(name: &UnixName) -> PathBuf {
-    match name {
-        UnixName::Path(path) => path.clone(),
-        UnixName::Abstract(name) => OsString::from_vec([b"\0", name.as_slice()].concat()).into(),
-    }
 }
 
 async fn converse(

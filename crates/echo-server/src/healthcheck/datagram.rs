@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::net::UnixDatagram as StdUnixDatagram;
-use std::path::Path;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram as StdUnixDatagram};
 use std::time::Duration;
 
+use echo_core::UnixName;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::time::{Instant, timeout_at};
 
@@ -46,12 +47,17 @@ async fn ask_address(address: SocketAddr) -> Result<Option<String>, String> {
     judge(timeout_at(Instant::now() + LOST_AFTER, socket.recv(&mut answer)).await.ok(), &answer)
 }
 
-/// Asks the server at `path`; nothing is lost on the way there.
-pub(super) async fn ask_unix(path: &Path) -> Result<String, String> {
+/// Asks the server at `name`; nothing is lost on the way there.
+pub(super) async fn ask_unix(name: &UnixName) -> Result<String, String> {
+    let address = match name {
+        UnixName::Path(path) => UnixAddr::from_pathname(path),
+        UnixName::Abstract(name) => UnixAddr::from_abstract_name(name),
+    };
+    let address = address.map_err(|error| refused(&error))?;
     // Bound to a name that the kernel chooses, since nobody can answer to a socket without one.
     let socket = StdUnixDatagram::bind("").map_err(|error| refused(&error))?;
     socket.set_nonblocking(true).map_err(|error| refused(&error))?;
-    socket.connect(path).map_err(|error| refused(&error))?;
+    socket.connect_addr(&address).map_err(|error| refused(&error))?;
     let socket = UnixDatagram::from_std(socket).map_err(|error| refused(&error))?;
     socket.send(TEXT).await.map_err(|error| refused(&error))?;
     let mut answer = [0; MAX_ANSWER];

@@ -15,7 +15,8 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::num::NonZeroU32;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -49,13 +50,24 @@ pub struct DatagramEcho {
     mode: Mode,
     rate: Option<NonZeroU32>,
     buckets: Buckets,
+    /// Log lines are the listener's, however many sockets it has.
+    receive_trouble: Mutex<Seldom>,
+    send_trouble: Mutex<Seldom>,
+    said_one_by_one: AtomicBool,
 }
 
 impl DatagramEcho {
     /// Sends back what comes. Unless `mode` is raw, a PROBE is stamped, and one that is an answer
     /// itself is dropped.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, rate: None, buckets: Buckets::default() }
+        Self {
+            mode,
+            rate: None,
+            buckets: Buckets::default(),
+            receive_trouble: Mutex::default(),
+            send_trouble: Mutex::default(),
+            said_one_by_one: AtomicBool::new(false),
+        }
     }
 
     /// Lets each source send so many datagrams a second, and as many at once, instead of
@@ -76,16 +88,27 @@ impl DatagramEcho {
 ///
 /// [`Snapshot::datagrams`]: crate::Snapshot::datagrams
 ///
+/// From the call on, not only from the first poll, the port of a UDP socket is one of the service's
+/// own, whose datagrams are refused.
+///
 /// # Cancel safety
 /// Dropping the future closes the socket; what its queue holds is lost.
-pub async fn serve_datagrams(
+pub fn serve_datagrams(
+    socket: DatagramSocket,
+    service: Service,
+    echo: Arc<DatagramEcho>,
+) -> impl Future<Output = Result<Report, ServeError>> + Send {
+    if let LocalAddr::Udp(addr) = socket.local_addr() {
+        service.core.own_ports.insert(addr.port());
+    }
+    serve(socket, service, echo)
+}
+
+async fn serve(
     mut socket: DatagramSocket,
     service: Service,
     echo: Arc<DatagramEcho>,
 ) -> Result<Report, ServeError> {
-    if let LocalAddr::Udp(addr) = socket.local_addr() {
-        service.core.own_ports.insert(addr.port());
-    }
     let mut answering = Answering::new(&socket, Arc::clone(&service.core), echo);
     let answered = until_drained(&socket, &mut answering, &service.drain).await;
     if answered.is_err() {
@@ -123,7 +146,6 @@ async fn until_drained(
 ) -> io::Result<()> {
     let mut started = pin!(drain.started());
     let mut backoff = Backoff::default();
-    let mut trouble = Seldom::default();
     loop {
         let event = poll_fn(|cx| {
             if started.as_mut().poll(cx).is_ready() {
@@ -138,7 +160,7 @@ async fn until_drained(
             Event::Drain => return Ok(()),
             Event::Failed(error) => error,
         };
-        answering.count_error();
+        answering.note_error(&error);
         if answering.errors_in_a_row() == 1 {
             backoff = Backoff::default();
         }
@@ -149,9 +171,6 @@ async fn until_drained(
             }
             AcceptFault::Connection if answering.errors_in_a_row() < ERRORS_IN_A_ROW => {}
             AcceptFault::Connection | AcceptFault::Exhausted => backoff.pause(),
-        }
-        if let Some(muted) = trouble.speak() {
-            tracing::warn!(%error, muted, "cannot receive datagrams");
         }
     }
 }
@@ -195,7 +214,7 @@ async fn answer_queued(socket: &DatagramSocket, answering: &mut Answering, drain
             if error.kind() == io::ErrorKind::WouldBlock {
                 break;
             }
-            answering.count_error();
+            answering.note_error(&error);
             match fault(&error) {
                 AcceptFault::Connection if answering.errors_in_a_row() < ERRORS_IN_A_ROW => {}
                 AcceptFault::Connection | AcceptFault::Exhausted => {

@@ -125,6 +125,7 @@ struct Serving {
 impl Serving {
     fn start(bound: Vec<Bound>, service: &Service, greeting: &str) -> Self {
         let mut tasks = JoinSet::new();
+        let mut datagrams = Vec::new();
         for Bound { mode, rate, sockets, .. } in bound {
             match sockets {
                 Sockets::Listeners(listeners) => {
@@ -136,11 +137,13 @@ impl Serving {
                 Sockets::Datagrams(sockets) => {
                     let echo = Arc::new(DatagramEcho::new(mode).rate(rate));
                     for socket in sockets {
-                        tasks.spawn(serve_datagrams(socket, service.clone(), Arc::clone(&echo)));
+                        datagrams.push(serve_datagrams(socket, service.clone(), Arc::clone(&echo)));
                     }
                 }
             }
         }
+        // Now that the service knows all its ports, none of which it talks to.
+        datagrams.into_iter().for_each(|serving| drop(tasks.spawn(serving)));
         Self { service: service.clone(), tasks, end: End::default() }
     }
 

@@ -1,8 +1,8 @@
 //! Answering a batch: who gets an answer, and getting it out.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use echo_sys::{Batch, MAX_BATCH, Sending, Socket};
 use rustix::io::Errno;
@@ -28,8 +28,6 @@ pub(super) struct Answering {
     errors: u32,
     /// The kernel's counter when it was last told.
     kernel_drops: u32,
-    batched: bool,
-    trouble: Seldom,
 }
 
 impl Answering {
@@ -45,8 +43,6 @@ impl Answering {
             sending: Sending { from_arrival: every_address, segmented: udp, batched: true },
             errors: 0,
             kernel_drops: 0,
-            batched: true,
-            trouble: Seldom::default(),
         }
     }
 
@@ -60,10 +56,13 @@ impl Answering {
         self.errors
     }
 
-    /// Counts an error of receiving.
-    pub(super) fn count_error(&mut self) {
+    /// Counts an error of receiving, and logs it if it is time for a line.
+    pub(super) fn note_error(&mut self, error: &io::Error) {
         self.errors = self.errors.saturating_add(1);
         self.core.stats.datagrams.receive_errors.fetch_add(1, Relaxed);
+        if let Some(muted) = speak(&self.echo.receive_trouble) {
+            tracing::warn!(%error, muted, "cannot receive datagrams");
+        }
     }
 
     /// Answers a batch that was just received. Returns how many answers went out.
@@ -80,8 +79,7 @@ impl Answering {
         self.send(socket, batch, which, &mut tally);
         self.core.stats.datagrams.add(&tally);
         self.count_kernel_drops(batch);
-        if self.batched && !socket.has_batches() {
-            self.batched = false;
+        if !socket.has_batches() && !self.echo.said_one_by_one.swap(true, Relaxed) {
             tracing::warn!("this kernel receives and sends no batches: datagrams go one by one");
         }
         tally.answered
@@ -181,8 +179,8 @@ impl Answering {
         self.core.stats.wrote(bytes);
     }
 
-    fn log(&mut self, error: &io::Error) {
-        let Some(muted) = self.trouble.speak() else { return };
+    fn log(&self, error: &io::Error) {
+        let Some(muted) = speak(&self.echo.send_trouble) else { return };
         match Errno::from_io_error(error) {
             // Firewall, device, memory: for the operator to know.
             Some(Errno::PERM | Errno::NOBUFS | Errno::NOMEM | Errno::IO) => {
@@ -199,4 +197,8 @@ impl Answering {
             self.core.stats.datagrams.kernel_drops.fetch_add(new.into(), Relaxed);
         }
     }
+}
+
+fn speak(seldom: &Mutex<Seldom>) -> Option<u64> {
+    seldom.lock().unwrap_or_else(PoisonError::into_inner).speak()
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 
-use socket2::{Domain, Type};
+use socket2::{Domain, SockRef, Type};
 
 use crate::endpoint::{Address, Endpoint, UnixName};
 use crate::listener::unix::{self, SocketPath};
@@ -76,15 +76,15 @@ impl DatagramSocket {
             let bound = local_addr(&socket)?;
             Ok(Self { path: None, socket: new_socket(socket)?, local_addr: bound })
         };
-        // The first takes the port for itself, so that a second server finds it in use.
         let failed = |error| internet::error(addr, &error);
+        // The first takes the port for itself, so that a second server finds it in use.
         let mut bound = vec![bind(addr, false).map_err(failed)?];
-        if options.sockets > NonZeroUsize::MIN {
-            let first = &bound[0];
-            socket2::SockRef::from(&first.socket).set_reuse_port(true).map_err(failed)?;
-            let addr = SocketAddr::new(addr.ip(), first.local_addr.port().unwrap_or_default());
+        if options.sockets > NonZeroUsize::MIN
+            && let LocalAddr::Udp(same) = bound[0].local_addr
+        {
+            SockRef::from(&bound[0].socket).set_reuse_port(true).map_err(failed)?;
             for _ in 1..options.sockets.get() {
-                bound.push(bind(addr, true).map_err(failed)?);
+                bound.push(bind(same, true).map_err(failed)?);
             }
         }
         Ok(bound)

@@ -22,7 +22,7 @@ pub(crate) struct Bound {
     pub(crate) sockets: Sockets,
 }
 
-/// Several where a name has several addresses, and for UDP one for each worker.
+/// Several where a name has several addresses, and for UDP one for every two workers.
 pub(crate) enum Sockets {
     Listeners(Vec<Listener>),
     Datagrams(Vec<DatagramSocket>),
@@ -31,7 +31,10 @@ pub(crate) enum Sockets {
 impl Sockets {
     async fn bind(endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
         if endpoint.address.is_datagram() {
-            let options = DatagramOptions { sockets: workers, ..DatagramOptions::default() };
+            // A socket keeps one worker busy. So a flood leaves half of them to the streams; on two
+            // cores a second socket gained nothing, and made the latency of a few peers uneven.
+            let sockets = NonZeroUsize::new(workers.get() / 2).unwrap_or(NonZeroUsize::MIN);
+            let options = DatagramOptions { sockets, ..DatagramOptions::default() };
             DatagramSocket::bind(endpoint, &options).await.map(Self::Datagrams)
         } else {
             Listener::bind(endpoint, &SocketOptions::default()).await.map(Self::Listeners)

@@ -72,7 +72,8 @@ fn datagrams_come_back_beside_streams() {
 /// A queue filled while the process was stopped is answered in the drain, every datagram of it.
 #[test]
 fn what_was_queued_when_the_signal_came_is_answered() {
-    for workers in ["--workers=1", "--workers=2"] {
+    // Four workers have two sockets.
+    for workers in ["--workers=1", "--workers=4"] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("server");
         let unix = format!("--listen=unixgram:{}", path.display());

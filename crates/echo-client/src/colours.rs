@@ -10,13 +10,17 @@ use anstyle::{AnsiColor, Style};
 pub(crate) struct Colours(bool);
 
 impl Colours {
-    /// None at all.
     #[cfg(test)]
     pub(crate) const NONE: Self = Self(false);
 
-    /// As stdout can show them, unless `NO_COLOR` says otherwise.
+    #[cfg(test)]
+    pub(crate) const ALL: Self = Self(true);
+
+    /// As stdout can show them, unless `NO_COLOR` says otherwise. A dumb terminal has none, even where
+    /// `CI` is set, which otherwise counts as one that has.
     pub(crate) fn of_stdout() -> Self {
-        Self(AutoStream::choice(&io::stdout()) != ColorChoice::Never)
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self(!dumb && AutoStream::choice(&io::stdout()) != ColorChoice::Never)
     }
 
     pub(crate) fn enabled(self) -> bool {

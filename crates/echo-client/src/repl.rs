@@ -102,11 +102,11 @@ impl Repl {
             let Terminal { input, output } = &mut self.terminal;
             tokio::select! {
                 typed = input.typed() => match typed {
-                    Typed::NoHistory(words) => notices.push(output.colours.bad(&words)),
+                    Typed::Trouble(words) => notices.push(output.colours.bad(&words)),
                     typed => break typed,
                 },
                 happened = self.execution.link.next(), if notices.is_empty() => {
-                    notices.push(self.execution.notice(happened));
+                    notices.push(self.execution.log.notice(happened));
                 }
                 room = output.room(), if redraw || !notices.is_empty() => {
                     // Whatever is shown has the line drawn again.
@@ -129,7 +129,7 @@ impl Repl {
         match typed {
             Typed::Line(line) => Edited::Line(line),
             Typed::End => Edited::End,
-            Typed::Abandoned | Typed::NoHistory(_) => Edited::Abandoned,
+            Typed::Abandoned | Typed::Trouble(_) => Edited::Abandoned,
         }
     }
 }

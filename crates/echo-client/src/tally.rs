@@ -36,10 +36,11 @@ impl Tally {
         }
     }
 
-    /// Two lines; the second one only when there are round trips. `due` messages still wait for
-    /// their replies.
+    /// Two lines; the second one only when there are round trips. Up to `due` messages still wait
+    /// for their replies.
     pub(crate) fn lines(&self, due: u64) -> Vec<String> {
         let Self { sent, answered, .. } = self;
+        let due = due.min(sent.saturating_sub(*answered));
         let lost = sent.saturating_sub(answered + due);
         let mut counts = format!("{sent} sent, {answered} answered");
         if due > 0 {
@@ -84,6 +85,8 @@ mod tests {
         }
         let lines = tally.lines(1);
         assert_eq!(lines[0], "1003 sent, 1000 answered, 1 waiting, 2 lost (0.199 %)");
+        // Some that wait were sent before.
+        assert_eq!(tally.lines(5)[0], "1003 sent, 1000 answered, 3 waiting, 0 lost");
         let trips = "min 1.00 µs  mean 501 µs  p50 500 µs  p90 900 µs  p99 990 µs  max 1.00 ms";
         assert_eq!(lines[1], trips);
     }

@@ -9,17 +9,13 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-use crate::Error;
 use crate::buffer::Buffer;
 use crate::connection::{Connection, READ_BUFFER, with_scratch};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-/// The shortest piece that is worth two more system calls: half of what one read takes.
+/// The shortest piece that is worth two more system calls: half of what one read takes. When shorter ones
+/// come, bulk is over: the kernel holds each by the page it lies in, and counts only its bytes.
 pub(crate) const WORTH: usize = 32 << 10;
-
-/// The longest frame that is passed in pieces of any length. A longer one would reach the peer in so
-/// many that they cost it more than they save here: when they get short, its turn is to be copied.
-const ANY_PIECE_MAX: u32 = 128 << 10;
 
 /// Pipes in the process: two descriptors each, of the 64 that a daemon keeps spare. A worker that gets
 /// none copies.
@@ -71,46 +67,38 @@ impl Connection {
         self.bulk && len >= WORTH && !self.ended && self.last_pass.is_none() && !self.is_draining()
     }
 
-    /// Passes up to `len` bytes through, at most one read's worth; how many is 0 at the end of the
-    /// stream, or when it cannot be done and `bulk` is over. Parks while nothing comes.
-    pub(crate) fn poll_pass_bulk(
+    /// Passes up to `len` bytes through, at most one read's worth, and says how many; `None` where only
+    /// a read can tell what there is.
+    pub(crate) fn pass_bulk(
         &mut self,
         cx: &mut Context<'_>,
         len: usize,
-    ) -> Poll<Result<usize, Error>> {
+    ) -> io::Result<Option<usize>> {
         debug_assert!(self.output.is_empty(), "what came first goes out first");
         let Some(pipe) = Pipe::take() else {
             self.bulk = false;
-            return Poll::Ready(Ok(0));
+            return Ok(None);
         };
-        let polled = self.stream.poll_splice_in(cx, &pipe, len.min(READ_BUFFER));
-        let moved = match polled {
-            Poll::Ready(Ok(moved)) => moved,
+        let moved = match self.stream.splice_in(&pipe, len.min(READ_BUFFER)) {
+            Ok(moved) if moved > 0 => moved,
+            // Neither the end nor "nothing there" is to be believed: splice(2) says so at an urgent
+            // mark as well.
             nothing => {
                 PIPE.set(Some(pipe));
-                return match nothing {
-                    Poll::Pending => self.park(cx).map(Err),
-                    Poll::Ready(Err(error)) if !is_passing(&error) => {
-                        self.broken = true;
-                        Poll::Ready(Err(error.into()))
-                    }
-                    Poll::Ready(_) => {
-                        self.bulk = false;
-                        Poll::Ready(Ok(0))
-                    }
-                };
+                self.bulk =
+                    !nothing.is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
+                return Ok(None);
             }
         };
         self.has_read(moved);
-        // Raw streams declare nothing.
-        self.bulk = moved >= WORTH || (1..=ANY_PIECE_MAX).contains(&self.passage.declared);
+        self.bulk = moved >= WORTH;
         if let Err(error) = self.empty(cx, &pipe, moved) {
             // The pipe goes with what is left in it.
             self.broken = true;
-            return Poll::Ready(Err(error.into()));
+            return Err(error);
         }
         PIPE.set(Some(pipe));
-        Poll::Ready(Ok(moved))
+        Ok(Some(moved))
     }
 
     /// Writes what is in the pipe; what the peer does not take now is kept as output.

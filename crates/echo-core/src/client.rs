@@ -265,10 +265,14 @@ impl Client {
     ///
     /// Why the client is at its end. Everything that came before was brought before.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>, Error> {
-        let wait = Wait(&mut self.driver);
-        let happened = poll_fn(|cx| wait.0.poll(cx)).await?;
-        drop(wait);
-        Ok(happened.then(|| self.driver.event()))
+        // What a read brought is told without another look at the socket, or a wait's book-keeping.
+        if !self.driver.has_ready() {
+            let wait = Wait(&mut self.driver);
+            if !poll_fn(|cx| wait.0.poll(cx)).await? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.driver.event()))
     }
 
     /// What the last read brought and [`next`](Self::next) has not: without waiting, and without a

@@ -205,8 +205,7 @@ impl Connection {
             if self.has_had_its_turn() {
                 return self.yield_now(cx);
             }
-            if self.may_pass_bulk(usize::MAX) {
-                ready!(self.poll_pass_bulk(cx, usize::MAX))?;
+            if self.may_pass_bulk(usize::MAX) && self.pass_bulk(cx, usize::MAX)?.is_some() {
                 continue;
             }
             let read = with_scratch(|scratch| {
@@ -257,8 +256,9 @@ impl Connection {
         }
         ready!(self.poll_flush(cx))?;
         let payload = self.rest().min(cap);
-        if self.may_pass_bulk(payload) {
-            let passed = ready!(self.poll_pass_bulk(cx, payload))?;
+        if self.may_pass_bulk(payload)
+            && let Some(passed) = self.pass_bulk(cx, payload)?
+        {
             self.passage.remaining -= passed as u32;
             if self.passage.remaining == 0 {
                 self.count_answered(1);

@@ -73,18 +73,14 @@ impl Stream {
         !matches!(self, Self::Memory(_))
     }
 
-    /// Moves up to `len` bytes from the socket into the empty `pipe`; 0 is the end of the stream.
-    pub(crate) fn poll_splice_in(
-        &self,
-        cx: &mut Context<'_>,
-        pipe: &Pipe,
-        len: usize,
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(stream) => poll_splice_in(stream, cx, pipe, len),
-            Self::Unix(stream) => poll_splice_in(stream, cx, pipe, len),
-            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
-        }
+    /// Moves up to `len` bytes from the socket into the empty `pipe`, and leaves its readiness as it is.
+    pub(crate) fn splice_in(&self, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        let flags = SpliceFlags::NONBLOCK;
+        Ok(match self {
+            Self::Tcp(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
+            Self::Unix(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
+            Self::Memory(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        })
     }
 
     /// Moves `len` bytes or less from the pipe, where they are, into the socket.
@@ -97,7 +93,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => poll_splice_out(stream, cx, pipe, len),
             Self::Unix(stream) => poll_splice_out(stream, cx, pipe, len),
-            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
         }
     }
 
@@ -173,18 +169,6 @@ fn poll_receive(
 fn poll_send(socket: &impl Socket, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
     poll_call(socket, cx, Interest::WRITABLE, buf.len(), || {
         Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
-    })
-}
-
-/// How much comes at once depends on how the kernel holds it: less than `len` says nothing.
-fn poll_splice_in(
-    socket: &impl Socket,
-    cx: &mut Context<'_>,
-    pipe: &Pipe,
-    len: usize,
-) -> Poll<io::Result<usize>> {
-    poll_call(socket, cx, Interest::READABLE, 0, || {
-        Ok(splice(socket, None, &pipe.write, None, len, SpliceFlags::NONBLOCK)?)
     })
 }
 

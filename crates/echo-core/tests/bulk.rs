@@ -12,6 +12,7 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use echo_core::{
@@ -250,6 +251,31 @@ async fn nothing_of_a_peer_that_left_reaches_another() {
     }
     server.drain(Duration::from_secs(60));
     server.ended().await;
+}
+
+/// An urgent byte, which splice(2) takes for the end or for nothing there, is skipped as in every read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn urgent_data_is_not_the_end() {
+    let (server, addr) = on_tcp(Limits::default(), passing(Mode::Raw));
+    for _ in 0..8 {
+        let mut writer = std::net::TcpStream::connect(addr).unwrap();
+        let mut reader = writer.try_clone().unwrap();
+        reader.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        let half = vec![1; 700_000];
+        let write = tokio::task::spawn_blocking(move || {
+            writer.write_all(&half).unwrap();
+            socket2::SockRef::from(&writer).send_out_of_band(b"!").unwrap();
+            writer.write_all(&half).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let read = tokio::task::spawn_blocking(move || {
+            let mut got = Vec::new();
+            reader.read_to_end(&mut got).map(|_| got.len())
+        });
+        assert_eq!(read.await.unwrap().unwrap(), 1_400_000);
+        write.await.unwrap();
+    }
+    server.stop(Duration::from_secs(60)).await;
 }
 
 /// Faults 7, 9 and 79: the deadlines hold in bulk as elsewhere.

@@ -27,13 +27,13 @@ const PROGRESS: Duration = Duration::from_secs(2);
 /// The session that commands work on.
 pub(super) struct Execution {
     pub(super) link: Link,
+    pub(super) log: Log,
     connecting: Connecting,
-    log: Log,
     last: Option<Message>,
 }
 
 /// What has been seen, and how it is shown.
-struct Log {
+pub(super) struct Log {
     colours: Colours,
     timing: bool,
     /// All messages to this server.
@@ -51,7 +51,7 @@ struct Payload {
 impl Execution {
     pub(super) fn new(link: Link, connecting: Connecting, colours: Colours) -> Self {
         let log = Log { colours, timing: true, all: Tally::new(), run: None };
-        Self { link, connecting, log, last: None }
+        Self { link, log, connecting, last: None }
     }
 
     /// Waits for the first connection.
@@ -117,11 +117,6 @@ impl Execution {
         }
     }
 
-    /// What happened while nobody waited for it, as a line.
-    pub(super) fn notice(&mut self, happened: Happened) -> String {
-        self.log.notice(happened)
-    }
-
     async fn send(&mut self, message: Message, output: &Output) -> Result<(), String> {
         let payload = self.payload(Some(message)).await?;
         let answer = self.exchange(&payload.bytes, false, output).await?;
@@ -163,7 +158,6 @@ impl Execution {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                biased;
                 happened = self.link.next() => {
                     output.print(&self.log.notice(happened));
                     continue;
@@ -257,7 +251,8 @@ impl Log {
         }
     }
 
-    fn notice(&mut self, happened: Happened) -> String {
+    /// What happened, while nobody waited for it, as a line.
+    pub(super) fn notice(&mut self, happened: Happened) -> String {
         let colours = self.colours;
         match happened {
             Happened::Answered(answer) => {
@@ -304,10 +299,10 @@ fn help(output: &Output) {
         output.print(&format!("  {usage:widest$}  {}", entry.does));
     }
     for line in [
-        "Anything else is sent as it is typed, without the newline. In it \\xNN is a byte, \\u{N} a",
-        "character, and \\n \\r \\t \\0 \\\\ are as usual; \\: begins a message with a colon. A space at",
-        "the line's beginning keeps it out of the history and is not sent. MESSAGE may be :hex or",
-        ":file too. Commands may be shortened. Ctrl-C abandons a line or a command.",
+        "Anything else is sent as it is typed, without the newline: \\xNN is a byte, \\u{N} a",
+        "character, \\n \\r \\t \\0 \\\\ are as usual, \\: begins a message with a colon. A space at",
+        "the beginning keeps a line out of the history, and is not sent. MESSAGE may be :hex",
+        "or :file too. Commands may be shortened. Ctrl-C abandons a line or a command.",
     ] {
         output.print(line);
     }

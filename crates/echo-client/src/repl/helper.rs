@@ -144,7 +144,8 @@ impl Hinter for Line {
     type Hint = Hint;
 
     fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<Hint> {
-        if pos < line.len() || line.is_empty() {
+        // Without colours it would look as if it had been typed.
+        if pos < line.len() || line.is_empty() || !self.0.enabled() {
             return None;
         }
         let place = place(line);
@@ -187,7 +188,7 @@ mod tests {
 
     fn hint(line: &str) -> Option<(String, Option<String>)> {
         let history = MemHistory::new();
-        let hint = Line(Colours::NONE).hint(line, line.len(), &Context::new(&history))?;
+        let hint = Line(Colours::ALL).hint(line, line.len(), &Context::new(&history))?;
         Some((hint.display().to_owned(), hint.completion().map(str::to_owned)))
     }
 
@@ -240,6 +241,8 @@ mod tests {
         assert_eq!(hint(":watch"), hinted(" INTERVAL [MESSAGE]", " "));
         assert_eq!(hint(":watch "), hinted("INTERVAL [MESSAGE]", ""));
         assert_eq!(hint(":q"), hinted("uit", "uit"));
+        let history = MemHistory::new();
+        assert!(Line(Colours::NONE).hint(":wa", 3, &Context::new(&history)).is_none());
         for line in ["", "hello", ":h", ":quit ", ":watch 5s", ":nonsense "] {
             assert_eq!(hint(line).filter(|(text, _)| !text.is_empty()), None, "{line}");
         }

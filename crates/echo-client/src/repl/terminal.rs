@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A read of the terminal cannot be cancelled, so neither thread is joined: the process may end
-//! while they wait, and [`Terminal`] then undoes what the editor has done to the terminal's mode.
+//! while they wait, and [`Output`] then undoes what the editor has done to the terminal's mode.
 //! The printer is a thread because the editor takes one text at a time, and none between two lines.
 
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ use super::history;
 use crate::colours::Colours;
 use crate::failure::reason;
 
-/// Lines that are kept: years of use, and well under a megabyte.
+/// Lines that are kept: years of use.
 const HISTORY_MAX: usize = 10_000;
 
 /// What the editor thread has to say.
@@ -36,8 +36,8 @@ pub(super) enum Typed {
     Abandoned,
     /// Ctrl-D, or the terminal is gone.
     End,
-    /// The history cannot be read or kept. It is said once, and a line follows.
-    NoHistory(String),
+    /// Something that the user should know. A line, or its end, follows.
+    Trouble(String),
 }
 
 /// The user's terminal.
@@ -177,7 +177,7 @@ impl Room<'_> {
         let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         self.notices.send(match self.prompt {
             Some(prompt) => format!("\n{lines}{prompt}"),
-            // The editor ends the last line, if there is none with an empty one: not so.
+            // Nothing to show, and the editor would end it with a new line: up and down again.
             None if lines.is_empty() => "\x1b[A\n".to_owned(),
             None => lines,
         });
@@ -226,8 +226,10 @@ fn edit(
                 Typed::Line(line)
             }
             Err(ReadlineError::Interrupted) => Typed::Abandoned,
-            // A dumb terminal sends what is typed as it is.
+            // From a dumb terminal, which sends what is typed as it is.
             Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                let words = "that is not UTF-8: write bytes as \\xNN".to_owned();
+                let _ = answer.blocking_send(Typed::Trouble(words));
                 Typed::Abandoned
             }
             Err(_) => Typed::End,
@@ -276,5 +278,5 @@ fn keep(
 
 fn complain(path: &std::path::Path, error: &io::Error, answer: &mpsc::Sender<Typed>) {
     let words = format!("the history is not kept: {}: {}", path.display(), reason(error));
-    let _ = answer.blocking_send(Typed::NoHistory(words));
+    let _ = answer.blocking_send(Typed::Trouble(words));
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 /// A running echo-server.
 pub(crate) struct Daemon {
@@ -25,6 +26,13 @@ impl Daemon {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let target = line.trim_end().strip_prefix("listening ").unwrap().to_owned();
         Self { child, target }
+    }
+
+    /// A server on a socket in a folder of its own.
+    pub(crate) fn of_its_own() -> (TempDir, Self) {
+        let folder = tempfile::tempdir().unwrap();
+        let daemon = Self::on_socket(folder.path());
+        (folder, daemon)
     }
 
     /// A server on a socket in `folder`: unlike a port, nobody else takes it between two of them.

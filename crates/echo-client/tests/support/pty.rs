@@ -91,7 +91,11 @@ impl Pty {
 
     /// Presses these keys.
     pub(crate) fn press(&mut self, keys: &str) {
-        self.master.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+        self.press_bytes(keys.as_bytes());
+    }
+
+    pub(crate) fn press_bytes(&mut self, keys: &[u8]) {
+        self.master.as_mut().unwrap().write_all(keys).unwrap();
     }
 
     /// The same on a dumb terminal, where Enter is a new line.
@@ -128,8 +132,12 @@ impl Pty {
     #[track_caller]
     pub(crate) fn wait(&mut self, what: &str, seen: impl Fn(&Self) -> bool) {
         loop {
-            // All that has come is looked at together.
-            while self.read(Duration::ZERO) == Came::Output {}
+            // All that has come is looked at together, but a client may never pause.
+            for _ in 0..100 {
+                if self.read(Duration::ZERO) != Came::Output {
+                    break;
+                }
+            }
             if seen(self) {
                 return;
             }

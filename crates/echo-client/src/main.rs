@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         }
     };
     let ended = match &args.task {
-        None if io::stdin().is_terminal() && io::stdout().is_terminal() => run(repl::run(&args)),
+        None if is_conversation(&args) => run(repl::run(&args)),
         None => run(until_interrupted(pipe::copy(&args))),
         Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
         Some(Task::Completions { shell }) => {
@@ -63,6 +63,11 @@ fn main() -> ExitCode {
             EXIT_FAILURE.into()
         }
     }
+}
+
+/// Whether somebody types and reads, and wants a conversation of it.
+fn is_conversation(args: &Args) -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !args.verify
 }
 
 /// Runs to the end.

@@ -224,4 +224,9 @@ fn is_a_pipe_unless_both_ends_are_a_terminal() {
     assert_eq!(pty.end(), Some(0));
     assert_eq!(fs::read(copy).unwrap(), b"hello\n");
     assert!(!pty.contents().contains("> "));
+    // Nothing to converse about: what is typed is verified.
+    let mut pty = Pty::start(&["--verify", &daemon.target]);
+    pty.press(&format!("hello\n{CTRL_D}"));
+    assert_eq!(pty.end(), Some(0));
+    assert!(pty.contents().contains("6 bytes (6 B) in "), "{}", pty.contents());
 }

@@ -58,7 +58,7 @@ impl Sender<'_> {
         loop {
             let ready = async {
                 let message = source.next().await;
-                if let Some(pause) = &mut pause {
+                if let (Some(pause), Ok(Some(_))) = (&mut pause, &message) {
                     pause.tick().await;
                 }
                 message

@@ -43,6 +43,8 @@ fn prints_one_reply_a_line() {
     send(&["--count", "3", target, "a", "b"]).printed("a\nb\na\nb\na\nb\n");
     send(&["--hex", target, "00 ff", "DEad"]).printed("00 ff\nde ad\n");
     send(&["--interval", "1ms", target, "a", "b"]).printed("a\nb\n");
+    // Nothing is waited for after the last.
+    send(&["--interval", "1h", target, "a"]).printed("a\n");
     // Into a pipe replies come as they are.
     let ended = send(&[&format!("raw://{}", serve(raw_echo)), "\x1b[2J\r"]);
     assert_eq!((ended.code, &ended.stdout[..]), (Some(0), &b"\x1b[2J\r\n"[..]));

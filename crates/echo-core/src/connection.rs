@@ -308,8 +308,7 @@ impl Connection {
 
     /// Nanoseconds from the service's start, for probe stamps.
     pub(crate) fn stamp(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.scope.core.born);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        self.scope.core.stamp(at)
     }
 }
 

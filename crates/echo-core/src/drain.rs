@@ -88,6 +88,11 @@ impl Drain {
         std::future::pending::<()>().await;
     }
 
+    /// Whether everything is to end now.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.0.cut.is_cancelled()
+    }
+
     /// Waits until everything is to end now.
     ///
     /// # Cancel safety

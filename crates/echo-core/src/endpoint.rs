@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -19,10 +20,11 @@ pub const DEFAULT_PORT: u16 = 7777;
 
 /// An address, the mode spoken there, and options.
 ///
-/// Written `tcp://HOST:PORT`, `unix:PATH` or `unix:@NAME` (an abstract name), with
-/// `?mode=auto|framed|raw`, `?perm=0660` (Unix paths only) and options of the caller's own, joined
-/// by `&`. Bytes that have a meaning, and blanks, are percent-encoded; an IPv6 address stands in
-/// brackets and may carry a scope: `tcp://[fe80::1%25eth0]:7777`.
+/// Written `tcp://HOST:PORT`, `unix:PATH` or `unix:@NAME` (an abstract name), for datagrams
+/// `udp://HOST:PORT` or `unixgram:PATH`, with `?mode=auto|framed|raw`, `?perm=0660` (Unix paths
+/// only), `?rate=10000` (datagrams only) and options of the caller's own, joined by `&`. Bytes that
+/// have a meaning, and blanks, are percent-encoded; an IPv6 address stands in brackets and may carry
+/// a scope: `tcp://[fe80::1%25eth0]:7777`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// Where.
@@ -31,6 +33,8 @@ pub struct Endpoint {
     pub mode: Option<Mode>,
     /// The permissions of a Unix path, if they were written.
     pub perm: Option<u32>,
+    /// How many datagrams a second each source may send, if that was written.
+    pub rate: Option<NonZeroU32>,
     /// Options that this crate does not know, in the order written. The caller judges them.
     pub options: Vec<(String, String)>,
 }
@@ -46,39 +50,40 @@ impl Endpoint {
     /// as it was written, but the host numeric where a name was written and the real port where 0
     /// was.
     pub fn with_bound(given: &str, bound: &LocalAddr) -> String {
-        let (Ok(Self { address: Address::Tcp { host, port }, .. }), LocalAddr::Tcp(bound)) =
-            (given.parse(), bound)
+        let Ok(Self { address, .. }) = given.parse() else { return given.to_owned() };
+        let (Some((host, port)), LocalAddr::Tcp(bound) | LocalAddr::Udp(bound)) =
+            (address.host_port(), bound)
         else {
             return given.to_owned();
         };
-        let ip = if numeric(&host).is_some() { host } else { bound.ip().to_string() };
+        let ip = if numeric(host).is_some() { host.to_owned() } else { bound.ip().to_string() };
         let port = if port == 0 { bound.port() } else { port };
         let (scheme, rest) = given.split_once("//").unwrap_or(("tcp:", given));
         let query = rest.find('?').map_or("", |start| &rest[start..]);
         format!("{scheme}//{}:{port}{query}", syntax::Host(&ip))
     }
 
-    /// The addresses of a TCP endpoint, in the resolver's order and each once.
+    /// The addresses of a TCP or UDP endpoint, in the resolver's order and each once.
     pub async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let Address::Tcp { host, port } = &self.address else {
+        let Some((host, port)) = self.address.host_port() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{self} is not a TCP address"),
+                format!("{self} has no host to resolve"),
             ));
         };
         if let Some((ip, scope)) = numeric(host) {
             return Ok(vec![match (ip, scope) {
                 (IpAddr::V6(ip), Some(scope)) => {
-                    SocketAddrV6::new(ip, *port, 0, scope_id(scope)?).into()
+                    SocketAddrV6::new(ip, port, 0, scope_id(scope)?).into()
                 }
-                (ip, _) => SocketAddr::new(ip, *port),
+                (ip, _) => SocketAddr::new(ip, port),
             }]);
         }
         let unresolved = |kind, error: &dyn fmt::Display| {
             io::Error::new(kind, format!("{host:?} does not resolve: {error}"))
         };
         let mut seen = HashSet::new();
-        let addrs: Vec<_> = tokio::net::lookup_host((host.as_str(), *port))
+        let addrs: Vec<_> = tokio::net::lookup_host((host, port))
             .await
             .map_err(|error| unresolved(error.kind(), &error))?
             .filter(|addr| seen.insert(*addr))
@@ -104,7 +109,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// An address of a stream socket.
+/// An address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Address {
@@ -117,6 +122,30 @@ pub enum Address {
     },
     /// A Unix stream socket.
     Unix(UnixName),
+    /// UDP.
+    Udp {
+        /// As in [`Tcp`](Self::Tcp).
+        host: String,
+        /// 0 stands for any free port.
+        port: u16,
+    },
+    /// A Unix datagram socket.
+    Unixgram(UnixName),
+}
+
+impl Address {
+    /// Whether datagrams are spoken there, not streams.
+    pub fn is_datagram(&self) -> bool {
+        matches!(self, Self::Udp { .. } | Self::Unixgram(_))
+    }
+
+    /// The host and port of an IP address.
+    fn host_port(&self) -> Option<(&str, u16)> {
+        match self {
+            Self::Tcp { host, port } | Self::Udp { host, port } => Some((host, *port)),
+            Self::Unix(_) | Self::Unixgram(_) => None,
+        }
+    }
 }
 
 /// The name of a Unix socket.
@@ -188,13 +217,15 @@ impl fmt::Display for Mode {
 #[non_exhaustive]
 pub enum EndpointError {
     /// Nothing says what kind of address it is.
-    #[error("no scheme: write tcp://HOST:PORT or unix:PATH")]
+    #[error("no scheme: write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH")]
     NoScheme,
-    /// A TCP address right after the colon.
-    #[error("tcp: without slashes: write tcp://HOST:PORT")]
+    /// A host right after the colon.
+    #[error("no slashes before the host: write tcp://HOST:PORT or udp://HOST:PORT")]
     NoSlashes,
     /// A scheme that means nothing here.
-    #[error("unknown scheme {0:?}: write tcp://HOST:PORT or unix:PATH")]
+    #[error(
+        "unknown scheme {0:?}: write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
+    )]
     UnknownScheme(String),
     /// A scheme that is known, but that this version does not serve.
     #[error("{0}: is not served by this version: write tcp://HOST:PORT or unix:PATH")]
@@ -217,8 +248,8 @@ pub enum EndpointError {
     /// A user name before the host.
     #[error("a user name has no place in an address: write tcp://HOST:PORT")]
     UserInfo,
-    /// A path where a TCP address belongs.
-    #[error("a path has no place in a TCP address: write HOST:PORT, or unix:PATH")]
+    /// A path where a host belongs.
+    #[error("a path has no place after a host: write HOST:PORT, or unix:PATH")]
     TcpPath,
     /// A host where the path of a Unix socket belongs.
     #[error("unix: has no host: write unix:PATH, or unix:///PATH for an absolute path")]
@@ -250,6 +281,12 @@ pub enum EndpointError {
     /// Permissions of something that has none.
     #[error("perm belongs to Unix paths only: leave it out")]
     PermWithoutPath,
+    /// A rate that is not one.
+    #[error("bad rate {0:?}: write a number of datagrams per second, from 1 to 4294967295")]
+    BadRate(String),
+    /// A rate of something that is not datagrams.
+    #[error("rate belongs to udp:// and unixgram: only: leave it out")]
+    RateWithoutDatagrams,
 }
 
 /// The IP address that `host` writes, with the text of its scope.

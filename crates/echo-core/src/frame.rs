@@ -7,11 +7,11 @@ mod codec;
 mod control;
 
 pub use codec::{Frame, FrameCodec};
-pub(crate) use control::mark_probe_reply;
 pub use control::{
     ErrorCode, ErrorFrame, Features, Goaway, Hello, HelloReply, MalformedControl, PROBE_MIN_LEN,
     Reason, VERSION,
 };
+pub(crate) use control::{is_probe_reply, mark_probe_reply};
 
 /// Bytes of a frame header.
 pub const HEADER_LEN: usize = 4;

@@ -10,6 +10,7 @@ mod endpoint;
 mod listener;
 mod serve;
 mod gate;
+mod backoff;
 mod service;
 mod stream;
 mod connection;
@@ -23,6 +24,7 @@ mod messages;
 mod conversation;
 mod frame;
 mod finish;
+mod datagram;
 mod drain;
 mod seldom;
 mod limits;
@@ -31,6 +33,9 @@ mod error;
 pub mod client;
 
 pub use connection::Connection;
+pub use datagram::{
+    BadPortRange, DatagramEcho, DatagramOptions, DatagramSocket, PortRanges, serve_datagrams,
+};
 pub use drain::Drain;
 pub use echo::{Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
@@ -42,9 +47,9 @@ pub use frame::{
 };
 #[doc(hidden)] // For the benches and tests of this workspace.
 pub use frame::{Passage, Scan, Stop};
-pub use limits::Limits;
+pub use limits::{Limits, MAX_DATAGRAM};
 pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
 pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;
-pub use stats::{Ended, Snapshot};
+pub use stats::{Datagrams, Ended, Snapshot};
 pub use stream::Peer;

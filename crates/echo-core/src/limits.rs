@@ -4,6 +4,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::datagram::{PortRanges, PortSet};
+
+/// What [`Limits::max_datagram`] can be: a worker holds one such datagram.
+pub const MAX_DATAGRAM: u32 = 16 << 20;
+
 /// What one service grants its peers. `Limits { max_frame: 1 << 16, ..Limits::default() }` changes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -28,6 +33,16 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// The slowest transfer that is not a stall, in bytes per second (1 KiB/s).
     pub min_rate: NonZeroU32,
+    /// How many datagrams a second one source may send, and as many at once (10,000): an IPv4 address
+    /// or an IPv6 /64, loopback too. What is over it is dropped. A listener may have
+    /// [a rate of its own](crate::DatagramEcho::rate).
+    pub udp_rate: NonZeroU32,
+    /// Source ports of UDP that are not answered (0-1023): behind them are services that answer what
+    /// they do not know.
+    pub udp_refuse_ports: PortRanges,
+    /// The longest Unix datagram that is answered (64 KiB; at most 16 MiB). UDP has a limit of its own
+    /// just below that.
+    pub max_datagram: u32,
     /// How long a closed connection is read and discarded for, so that the peer gets its last
     /// replies (5 s).
     pub linger: Duration,
@@ -39,19 +54,20 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        const {
-            Self {
-                max_connections: NonZeroUsize::new(10_000).unwrap(),
-                max_per_source: NonZeroUsize::new(1_000).unwrap(),
-                spare_loopback: true,
-                max_frame: 1 << 20,
-                idle_timeout: Duration::from_secs(600),
-                frame_timeout: Duration::from_secs(10),
-                write_timeout: Duration::from_secs(10),
-                min_rate: NonZeroU32::new(1 << 10).unwrap(),
-                linger: Duration::from_secs(5),
-                drain_timeout: Duration::from_secs(30),
-            }
+        Self {
+            max_connections: const { NonZeroUsize::new(10_000).unwrap() },
+            max_per_source: const { NonZeroUsize::new(1_000).unwrap() },
+            spare_loopback: true,
+            max_frame: 1 << 20,
+            idle_timeout: Duration::from_secs(600),
+            frame_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+            min_rate: const { NonZeroU32::new(1 << 10).unwrap() },
+            udp_rate: const { NonZeroU32::new(10_000).unwrap() },
+            udp_refuse_ports: PortRanges::privileged(),
+            max_datagram: 64 << 10,
+            linger: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -69,6 +85,9 @@ pub(crate) struct LiveLimits {
     frame_ms: AtomicU64,
     write_ms: AtomicU64,
     min_rate: AtomicU32,
+    udp_rate: AtomicU32,
+    udp_refuse_ports: PortSet,
+    max_datagram: AtomicU32,
     linger_ms: AtomicU64,
     drain_ms: AtomicU64,
     swaps: AtomicU32,
@@ -85,6 +104,9 @@ impl LiveLimits {
             frame_ms: AtomicU64::new(0),
             write_ms: AtomicU64::new(0),
             min_rate: AtomicU32::new(1),
+            udp_rate: AtomicU32::new(1),
+            udp_refuse_ports: PortSet::default(),
+            max_datagram: AtomicU32::new(1),
             linger_ms: AtomicU64::new(0),
             drain_ms: AtomicU64::new(0),
             swaps: AtomicU32::new(0),
@@ -102,6 +124,9 @@ impl LiveLimits {
         self.frame_ms.store(millis(limits.frame_timeout), Relaxed);
         self.write_ms.store(millis(limits.write_timeout), Relaxed);
         self.min_rate.store(limits.min_rate.get(), Relaxed);
+        self.udp_rate.store(limits.udp_rate.get(), Relaxed);
+        self.udp_refuse_ports.store(&limits.udp_refuse_ports);
+        self.max_datagram.store(limits.max_datagram.clamp(1, MAX_DATAGRAM), Relaxed);
         self.linger_ms.store(millis(limits.linger), Relaxed);
         self.drain_ms.store(millis(limits.drain_timeout), Relaxed);
         self.swaps.fetch_add(1, Relaxed);
@@ -142,6 +167,19 @@ impl LiveLimits {
     /// How long the peer may take to read `unwritten` bytes.
     pub(crate) fn write(&self, unwritten: u32) -> Duration {
         Duration::from_millis(self.write_ms.load(Relaxed)) + self.at_min_rate(u64::from(unwritten))
+    }
+
+    pub(crate) fn udp_rate(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.udp_rate.load(Relaxed)).unwrap_or(NonZeroU32::MIN)
+    }
+
+    pub(crate) fn udp_refuse_ports(&self) -> &PortSet {
+        &self.udp_refuse_ports
+    }
+
+    /// Bytes of the longest Unix datagram that is answered.
+    pub(crate) fn max_datagram(&self) -> usize {
+        self.max_datagram.load(Relaxed) as usize
     }
 
     pub(crate) fn linger(&self) -> Duration {

@@ -1,14 +1,15 @@
 //! Sockets that accept connections: bound here, inherited, or in memory.
 
 mod fault;
+pub(crate) mod internet;
 mod memory;
 #[cfg(test)]
 mod tests;
-mod unix;
+pub(crate) mod unix;
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::task::{Context, Poll, ready};
@@ -22,9 +23,6 @@ use crate::stream::{Peer, Stream};
 
 pub use fault::AcceptFault;
 pub use memory::Connector;
-
-/// How many ports are tried when port 0 has to become the same free port on several addresses.
-const PORT_TRIES: u32 = 16;
 
 /// Options of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,18 +77,14 @@ impl Listener {
     pub async fn bind(endpoint: &Endpoint, options: &SocketOptions) -> io::Result<Vec<Self>> {
         match &endpoint.address {
             Address::Unix(name) => Ok(vec![Self::bind_unix(name, endpoint.perm, options)?]),
-            Address::Tcp { port, .. } => {
-                let addrs = endpoint.resolve().await?;
-                // The port that the first address got may be taken on another.
-                let mut tries = if *port == 0 { PORT_TRIES } else { 1 };
-                loop {
-                    tries -= 1;
-                    match bind_each(&addrs, options) {
-                        Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
-                        result => return result,
-                    }
-                }
+            Address::Tcp { .. } => {
+                let port = |bound: &Self| bound.local_addr.port();
+                internet::bind_all(endpoint, |addr| Self::bind_tcp(addr, options), port).await
             }
+            Address::Udp { .. } | Address::Unixgram(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{endpoint} is for datagrams, which have no connections to accept"),
+            )),
         }
     }
 
@@ -100,7 +94,7 @@ impl Listener {
     ///
     /// Outside of a Tokio runtime.
     pub fn bind_tcp(addr: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
-        let socket = tcp_socket(addr, options).map_err(|error| tcp_error(addr, &error))?;
+        let socket = tcp_socket(addr, options).map_err(|error| internet::error(addr, &error))?;
         let local_addr = local_addr(&socket)?;
         let socket = Socket::Tcp(TcpListener::from_std(socket.into())?);
         Ok(Self { socket, local_addr, backlog: options.backlog, inherited: false })
@@ -120,7 +114,7 @@ impl Listener {
         perm: Option<u32>,
         options: &SocketOptions,
     ) -> io::Result<Self> {
-        let (path, socket) = unix::bind(name, perm, backlog(options)).map_err(|error| {
+        let (path, socket) = unix::bind(name, perm, Some(backlog(options))).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
         })?;
         let socket = Socket::Unix(path, UnixListener::from_std(socket.into())?);
@@ -243,42 +237,30 @@ pub enum LocalAddr {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(UnixName),
+    /// UDP.
+    Udp(SocketAddr),
     /// In this process.
     Memory,
+}
+
+impl LocalAddr {
+    /// The port of an IP address.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(addr) | Self::Udp(addr) => Some(addr.port()),
+            Self::Unix(_) | Self::Memory => None,
+        }
+    }
 }
 
 /// `127.0.0.1:7777`, the path, `@` and the abstract name, or `memory`.
 impl fmt::Display for LocalAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(addr) => addr.fmt(f),
+            Self::Tcp(addr) | Self::Udp(addr) => addr.fmt(f),
             Self::Unix(name) => name.fmt(f),
             Self::Memory => f.write_str("memory"),
         }
-    }
-}
-
-/// Binds `addrs`, each with the port that the first one got.
-fn bind_each(addrs: &[SocketAddr], options: &SocketOptions) -> io::Result<Vec<Listener>> {
-    let mut bound: Vec<Listener> = Vec::with_capacity(addrs.len());
-    let mut absent = None;
-    for &(mut addr) in addrs {
-        if let Some(LocalAddr::Tcp(first)) = bound.first().map(Listener::local_addr) {
-            addr.set_port(first.port());
-        }
-        match Listener::bind_tcp(addr, options) {
-            Ok(listener) => bound.push(listener),
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => absent = Some(error),
-            Err(error) => return Err(error),
-        }
-    }
-    match absent {
-        Some(error) if bound.is_empty() => Err(error),
-        Some(error) => {
-            tracing::debug!(%error, "an address of the name was left out");
-            Ok(bound)
-        }
-        None => Ok(bound),
     }
 }
 
@@ -288,9 +270,7 @@ fn tcp_socket(addr: SocketAddr, options: &SocketOptions) -> io::Result<socket2::
     let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
     // A restart need not wait for the TIME_WAIT of its predecessor's connections.
     socket.set_reuse_address(true)?;
-    if let SocketAddr::V6(addr) = addr {
-        socket.set_only_v6(*addr.ip() != Ipv6Addr::UNSPECIFIED)?;
-    }
+    internet::set_families(&socket, addr)?;
     set_tcp_options(&socket, options)?;
     socket.bind(&addr.into())?;
     socket.listen(backlog(options))?;
@@ -312,27 +292,15 @@ fn set_tcp_options(socket: &socket2::Socket, options: &SocketOptions) -> io::Res
     Ok(())
 }
 
-fn tcp_error(addr: SocketAddr, error: &io::Error) -> io::Error {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let no_family = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT);
-    let kind = if no_family { AddrNotAvailable } else { error.kind() };
-    let advice = match kind {
-        AddrInUse => ": stop who listens there, or choose another port",
-        AddrNotAvailable => ": choose an address of this host",
-        PermissionDenied => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
-        _ => "",
-    };
-    io::Error::new(kind, format!("cannot listen on {addr}: {error}{advice}"))
-}
-
 fn backlog(options: &SocketOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
-fn local_addr(socket: &socket2::Socket) -> io::Result<LocalAddr> {
+pub(crate) fn local_addr(socket: &socket2::Socket) -> io::Result<LocalAddr> {
     let addr = socket.local_addr()?;
     if let Some(addr) = addr.as_socket() {
-        return Ok(LocalAddr::Tcp(addr));
+        let datagrams = socket.r#type()? == Type::DGRAM;
+        return Ok(if datagrams { LocalAddr::Udp(addr) } else { LocalAddr::Tcp(addr) });
     }
     Ok(LocalAddr::Unix(match addr.as_abstract_namespace() {
         Some(name) => UnixName::Abstract(name.to_owned()),

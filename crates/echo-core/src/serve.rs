@@ -5,16 +5,17 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::Error;
+use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::gate::Permit;
 use crate::listener::{AcceptFault, Listener};
@@ -23,10 +24,6 @@ use crate::service::{Core, Scope, Service};
 use crate::stats::{Ended, Ending};
 use crate::stream::{Peer, Stream};
 
-/// The first pause after an accept that failed for want of descriptors or memory; it doubles.
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-/// The longest such pause: how late a service that has room again may notice.
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a drain goes on taking in what the listener's queue holds: a full queue takes 2 cores
 /// about 0.2 s while its connections are served as well.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
@@ -44,7 +41,8 @@ pub trait Handler: Send + Sync + 'static {
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// What became of the connections of one [`serve`].
+/// What became of the connections of one [`serve`], or the datagrams of one
+/// [`serve_datagrams`](crate::serve_datagrams).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -54,6 +52,8 @@ pub struct Report {
     pub drained: Ended,
     /// Connections in the listener's queue that the drain could not take in, and reset.
     pub reset_in_queue: u64,
+    /// Datagrams that a socket's queue held when the drain began, and that were answered in it.
+    pub datagrams: u64,
     /// From the drain's start to the last connection's end.
     pub took: Duration,
 }
@@ -66,6 +66,7 @@ impl Report {
             accepted: self.accepted + other.accepted,
             drained: self.drained.plus(other.drained),
             reset_in_queue: self.reset_in_queue + other.reset_in_queue,
+            datagrams: self.datagrams + other.datagrams,
             took: self.took.max(other.took),
         }
     }
@@ -246,7 +247,7 @@ async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Co
                 AcceptFault::Connection => {}
                 // Descriptors come back as connections end.
                 AcceptFault::Exhausted if Instant::now() < until => {
-                    tokio::time::sleep(BACKOFF_MIN).await;
+                    tokio::time::sleep(Backoff::MIN).await;
                 }
                 AcceptFault::Exhausted | AcceptFault::Listener => return,
             },
@@ -346,32 +347,5 @@ fn run<H: Handler>(
         };
         // Boxed: the rest of a connection's life is short, and needs more room than all before.
         Box::pin(connection.finish(result)).await
-    }
-}
-
-/// The pause between accepts that fail for want of descriptors or memory.
-#[derive(Default)]
-struct Backoff {
-    last: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Backoff {
-    fn pause(&mut self) {
-        self.last = (self.last * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
-        self.timer = Some(Box::pin(tokio::time::sleep(self.last)));
-    }
-
-    /// A connection has ended: there may be room.
-    fn retry_now(&mut self) {
-        self.timer = None;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(timer) = &mut self.timer {
-            ready!(timer.as_mut().poll(cx));
-            self.timer = None;
-        }
-        Poll::Ready(())
     }
 }

@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use crate::datagram::PortSet;
 use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
 use crate::seldom::Seldom;
@@ -29,6 +30,7 @@ impl Service {
             gate: Gate::default(),
             sources: Sources::default(),
             stats: Stats::default(),
+            own_ports: PortSet::default(),
             born: Instant::now(),
         };
         Self { core: Arc::new(core), drain }
@@ -70,8 +72,18 @@ pub(crate) struct Core {
     pub(crate) gate: Gate,
     pub(crate) sources: Sources,
     pub(crate) stats: Stats,
+    /// The UDP ports of this service: it does not talk to itself.
+    pub(crate) own_ports: PortSet,
     /// Probe stamps count from here.
     pub(crate) born: Instant,
+}
+
+impl Core {
+    /// Nanoseconds from the service's start, for probe stamps.
+    pub(crate) fn stamp(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.born);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The connections of one listener: how the drain reaches them.

@@ -2,10 +2,15 @@
 //! worker's own cache line.
 
 use std::cell::Cell;
+mod datagrams;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::Error;
 use crate::listener::AcceptFault;
+
+pub use datagrams::Datagrams;
+pub(crate) use datagrams::{DatagramStats, Tally, Unanswered};
 
 /// How a connection ended. Every connection ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +84,9 @@ pub struct Snapshot {
     pub ended: Ended,
     /// Frames answered, of every kind.
     pub frames: u64,
-    /// Bytes read.
+    /// Bytes read, from connections and in datagrams.
     pub bytes_in: u64,
-    /// Bytes written.
+    /// Bytes written, to connections and in datagrams.
     pub bytes_out: u64,
     /// How often a listener had to wait because the service was at its connection limit.
     pub gate_full: u64,
@@ -107,6 +112,8 @@ pub struct Snapshot {
     pub frame_timeouts: u64,
     /// Peers that did not read in time.
     pub write_timeouts: u64,
+    /// What became of datagrams.
+    pub datagrams: Datagrams,
 }
 
 /// Bytes and frames, counted by many workers at once. A line of its own for each: 128 bytes, since
@@ -139,6 +146,7 @@ pub(crate) struct Stats {
     idle: AtomicU64,
     frame_timeouts: AtomicU64,
     write_timeouts: AtomicU64,
+    pub(crate) datagrams: DatagramStats,
     ended: [AtomicU64; 5],
 }
 
@@ -235,6 +243,7 @@ impl Stats {
             idle: self.idle.load(Relaxed),
             frame_timeouts: self.frame_timeouts.load(Relaxed),
             write_timeouts: self.write_timeouts.load(Relaxed),
+            datagrams: self.datagrams.snapshot(),
         }
     }
 }

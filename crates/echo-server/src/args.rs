@@ -10,21 +10,22 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
-use echo_core::{Endpoint, Limits};
+use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::{Failure, USAGE};
 use crate::logging::Format;
 use crate::{open_files, units};
 
 /// What is asked for when nothing else is.
-pub(crate) const DEFAULT_LISTEN: &str = "tcp://127.0.0.1:7777";
+pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127.0.0.1:7777"];
 
 /// The longest greeting.
 const MAX_GREETING: usize = 1024;
 
 const NOTES: &str = "\
 URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and IPv6), unix:PATH,
-  unix:@NAME (abstract); options: ?mode=auto|framed|raw, ?perm=0660 (Unix paths), joined by &
+  unix:@NAME (abstract); for datagrams udp://HOST:PORT, unixgram:PATH; options joined by &:
+  ?mode=auto|framed|raw, ?perm=0660 (Unix paths), ?rate=COUNT (datagrams, instead of --udp-rate)
 Units: us ms s m h d; B kB MB GB KiB MiB GiB
 Environment: each option's name as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN separates URIs
   by commas); an option wins. RUST_LOG says how much is logged (info)
@@ -32,12 +33,13 @@ Signals: the first SIGTERM or SIGINT drains, the second stops hard
 Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot listen, 70 internal
   error, 74 a listener failed, 78 the settings do not fit this host, 130/143 stopped hard";
 
-/// An echo service over TCP and Unix sockets that loses nothing when it stops.
+/// An echo service over TCP, UDP and Unix sockets that loses nothing when it stops.
 #[derive(Debug, Parser)]
 #[command(name = "echo-server", version, after_help = NOTES, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     /// Where to listen; repeatable
-    #[arg(long, value_name = "URI", env = "ECHO_SERVER_LISTEN", default_value = DEFAULT_LISTEN)]
+    #[arg(long, value_name = "URI", env = "ECHO_SERVER_LISTEN")]
+    #[arg(default_values = DEFAULT_LISTEN)]
     pub(crate) listen: Vec<String>,
 
     /// What stands before a complaint about `listen`: its variable, if it came from there.
@@ -86,6 +88,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "RATE", env = "ECHO_SERVER_MIN_RATE", default_value = "1KiB/s")]
     #[arg(value_parser = units::rate)]
     min_rate: NonZeroU32,
+
+    /// Datagrams a second from one IPv4 address or IPv6 /64, and as many at once
+    #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_UDP_RATE", default_value = "10000")]
+    udp_rate: NonZeroU32,
+
+    /// Source ports of UDP that are not answered: ports and ranges, joined by commas
+    #[arg(long, value_name = "PORTS", env = "ECHO_SERVER_UDP_REFUSE_PORTS")]
+    #[arg(default_value = "0-1023")]
+    udp_refuse_ports: PortRanges,
+
+    /// The longest Unix datagram that is answered, up to 16 MiB
+    #[arg(long, value_name = "SIZE", env = "ECHO_SERVER_MAX_DATAGRAM", default_value = "64KiB")]
+    #[arg(value_parser = units::datagram_len)]
+    max_datagram: u32,
 
     /// How long a closed connection is still read, so that its peer gets the last replies
     #[arg(long, value_name = "DURATION", env = "ECHO_SERVER_LINGER", default_value = "5s")]
@@ -181,6 +197,9 @@ impl Arguments {
             frame_timeout: self.frame_timeout,
             write_timeout: self.write_timeout,
             min_rate: self.min_rate,
+            udp_rate: self.udp_rate,
+            udp_refuse_ports: self.udp_refuse_ports.clone(),
+            max_datagram: self.max_datagram,
             linger: self.linger,
         })
     }
@@ -223,7 +242,7 @@ fn variable(error: &clap::Error) -> Option<String> {
 fn separated(uris: &str) -> Vec<String> {
     let uris = uris.split(',').map(str::trim).filter(|uri| !uri.is_empty());
     let uris: Vec<_> = uris.map(str::to_owned).collect();
-    if uris.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { uris }
+    if uris.is_empty() { DEFAULT_LISTEN.map(str::to_owned).to_vec() } else { uris }
 }
 
 fn came_from_environment(matches: &ArgMatches, name: &str) -> bool {
@@ -237,7 +256,9 @@ fn endpoint(uri: &str) -> Result<Endpoint, Failure> {
     match endpoint.options.first() {
         Some((name, _)) => Err(Failure::new(
             USAGE,
-            format!("cannot listen on {uri}: unknown option {name:?}: known are mode and perm"),
+            format!(
+                "cannot listen on {uri}: unknown option {name:?}: known are mode, perm and rate"
+            ),
         )),
         None => Ok(endpoint),
     }
@@ -276,7 +297,7 @@ mod tests {
     fn the_defaults_are_those_of_the_library() {
         let arguments = parse("").unwrap();
         assert_eq!(arguments.limits(None).unwrap(), Limits::default());
-        assert_eq!(arguments.listen, [DEFAULT_LISTEN]);
+        assert_eq!(arguments.listen, DEFAULT_LISTEN);
         assert_eq!(arguments.drain_timeout, Duration::from_secs(30));
     }
 
@@ -284,7 +305,8 @@ mod tests {
     fn options_reach_the_limits() {
         let arguments = parse(
             "--max-connections 7 --max-per-source 3 --max-frame 64KiB --idle-timeout 1h \
-             --frame-timeout 1s --write-timeout 2s --min-rate 10kB/s --linger 250ms",
+             --frame-timeout 1s --write-timeout 2s --min-rate 10kB/s --linger 250ms \
+             --udp-rate 5 --udp-refuse-ports 53,123 --max-datagram 1MiB",
         );
         let number = |n| NonZeroUsize::new(n).unwrap();
         let expected = Limits {
@@ -297,6 +319,9 @@ mod tests {
             frame_timeout: Duration::from_secs(1),
             write_timeout: Duration::from_secs(2),
             min_rate: NonZeroU32::new(10_000).unwrap(),
+            udp_rate: NonZeroU32::new(5).unwrap(),
+            udp_refuse_ports: "53,123".parse().unwrap(),
+            max_datagram: 1 << 20,
             linger: Duration::from_millis(250),
         };
         assert_eq!(arguments.unwrap().limits(None).unwrap(), expected);
@@ -311,6 +336,10 @@ mod tests {
             ("--max-connections 0", "--max-connections"),
             ("--workers 0", "1..=1024"),
             ("--log xml", "possible values"),
+            ("--udp-rate 0", "--udp-rate"),
+            ("--udp-rate many", "--udp-rate"),
+            ("--udp-refuse-ports 9-1", "0-1023,5353"),
+            ("--max-datagram 17MiB", "16 MiB"),
             ("--listne tcp://127.0.0.1:0", "'--listen'"),
             ("stray", "'stray'"),
         ] {
@@ -324,13 +353,13 @@ mod tests {
     #[test]
     fn a_list_may_have_gaps() {
         assert_eq!(separated("unix:/a, unix:/b,,"), ["unix:/a", "unix:/b"]);
-        assert_eq!(separated(" ,"), [DEFAULT_LISTEN]);
+        assert_eq!(separated(" ,"), DEFAULT_LISTEN);
     }
 
     #[test]
     fn unknown_uri_options_are_refused() {
-        let arguments = parse("--listen tcp://127.0.0.1:0?mode=raw&rate=5").unwrap();
+        let arguments = parse("--listen tcp://127.0.0.1:0?mode=raw&speed=5").unwrap();
         let failure = arguments.endpoints().unwrap_err();
-        assert!(failure.code == USAGE && failure.message.contains("\"rate\""));
+        assert!(failure.code == USAGE && failure.message.contains("\"speed\""));
     }
 }

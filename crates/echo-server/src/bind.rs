@@ -2,32 +2,69 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 
-use echo_core::{Address, Endpoint, Listener, LocalAddr, Mode, SocketOptions, UnixName};
+use echo_core::{
+    Address, DatagramOptions, DatagramSocket, Endpoint, Limits, Listener, LocalAddr, Mode,
+    SocketOptions, UnixName,
+};
 
 use crate::exit::{self, Failure, UNAVAILABLE};
 
-/// One `--listen` with its sockets: several where a name has several addresses.
+/// One `--listen` with its sockets.
 pub(crate) struct Bound {
     /// The URI with its numeric host and real port.
     pub(crate) uri: String,
     pub(crate) mode: Mode,
-    pub(crate) listeners: Vec<Listener>,
+    /// The rate of a datagram source, if the URI has one.
+    pub(crate) rate: Option<NonZeroU32>,
+    pub(crate) sockets: Sockets,
+}
+
+/// Several where a name has several addresses, and for UDP one for every two workers.
+pub(crate) enum Sockets {
+    Listeners(Vec<Listener>),
+    Datagrams(Vec<DatagramSocket>),
+}
+
+impl Sockets {
+    async fn bind(endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
+        if endpoint.address.is_datagram() {
+            // A socket keeps one worker busy. So a flood leaves half of them to the streams; on two
+            // cores a second socket gained nothing, and made the latency of a few peers uneven.
+            let sockets = NonZeroUsize::new(workers.get() / 2).unwrap_or(NonZeroUsize::MIN);
+            let options = DatagramOptions { sockets, ..DatagramOptions::default() };
+            DatagramSocket::bind(endpoint, &options).await.map(Self::Datagrams)
+        } else {
+            Listener::bind(endpoint, &SocketOptions::default()).await.map(Self::Listeners)
+        }
+    }
+
+    /// The addresses that they are bound to.
+    pub(crate) fn addresses(&self) -> Vec<&LocalAddr> {
+        match self {
+            Self::Listeners(listeners) => listeners.iter().map(Listener::local_addr).collect(),
+            Self::Datagrams(sockets) => sockets.iter().map(DatagramSocket::local_addr).collect(),
+        }
+    }
 }
 
 /// Binds everything or nothing.
-pub(crate) async fn bind(endpoints: &[(String, Endpoint)]) -> Result<Vec<Bound>, Failure> {
+pub(crate) async fn bind(
+    endpoints: &[(String, Endpoint)],
+    workers: NonZeroUsize,
+) -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
     for (uri, endpoint) in endpoints {
-        let listeners = Listener::bind(endpoint, &SocketOptions::default()).await;
-        let listeners = listeners.map_err(|error| {
+        let sockets = Sockets::bind(endpoint, workers).await.map_err(|error| {
             let reason = reason(&endpoint.address, &error);
             Failure::new(UNAVAILABLE, format!("cannot listen on {uri}: {reason}"))
         })?;
-        let address = listeners.first().map_or(&LocalAddr::Memory, Listener::local_addr);
-        let uri = Endpoint::with_bound(uri, address);
-        bound.push(Bound { uri, mode: endpoint.mode.unwrap_or_default(), listeners });
+        let address = sockets.addresses().first().copied().unwrap_or(&LocalAddr::Memory).clone();
+        let uri = Endpoint::with_bound(uri, &address);
+        let (mode, rate) = (endpoint.mode.unwrap_or_default(), endpoint.rate);
+        bound.push(Bound { uri, mode, rate, sockets });
     }
     Ok(bound)
 }
@@ -42,11 +79,34 @@ pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
         let _ = io::stdout().write_all(lines.as_bytes());
     })?;
     if let Some(first) = bound.first()
-        && let Some(listener) = first.listeners.first()
+        && let Some(address) = first.sockets.addresses().first()
     {
-        tracing::info!("try: {}", try_it(listener.local_addr(), first.mode));
+        let datagrams = matches!(first.sockets, Sockets::Datagrams(_));
+        tracing::info!("try: {}", try_it(address, first.mode, datagrams));
     }
     Ok(())
+}
+
+/// Says in the log how UDP sockets that others than this host can reach are protected.
+pub(crate) fn announce_protection(bound: &[Bound], limits: &Limits) {
+    for Bound { uri, rate, sockets, .. } in bound {
+        let open = |address: &&LocalAddr| match address {
+            LocalAddr::Udp(address) => !address.ip().is_loopback(),
+            _ => false,
+        };
+        if sockets.addresses().iter().any(open) {
+            let rate = rate.unwrap_or(limits.udp_rate);
+            let ports = match limits.udp_refuse_ports.to_string() {
+                none if none.is_empty() => String::new(),
+                ports => format!("source ports {ports}, "),
+            };
+            tracing::info!(
+                "{uri} is open to the network: each source (IPv4 address, IPv6 /64) gets at most \
+                 {rate} answers a second and as many at once; refused are {ports}our own UDP ports, \
+                 and addresses of many or of loopback; no answer is longer than its request"
+            );
+        }
+    }
 }
 
 /// Why an address cannot be used, and what to do about it.
@@ -55,21 +115,27 @@ fn reason(address: &Address, error: &io::Error) -> String {
         (Address::Tcp { port, .. }, ErrorKind::AddrInUse) => {
             return format!("port {port} is in use: ss -ltnp 'sport = :{port}' says by whom");
         }
-        (Address::Tcp { .. }, ErrorKind::PermissionDenied) => {
+        (Address::Udp { port, .. }, ErrorKind::AddrInUse) => {
+            return format!("port {port} is in use: ss -lunp 'sport = :{port}' says by whom");
+        }
+        (Address::Tcp { .. } | Address::Udp { .. }, ErrorKind::PermissionDenied) => {
             "permission denied: ports below 1024 need CAP_NET_BIND_SERVICE, or a lower \
              net.ipv4.ip_unprivileged_port_start"
         }
-        (Address::Tcp { .. }, ErrorKind::AddrNotAvailable) => {
+        (Address::Tcp { .. } | Address::Udp { .. }, ErrorKind::AddrNotAvailable) => {
             "this host has no such address: ip address lists its own"
         }
         (Address::Unix(_), ErrorKind::AddrInUse) => {
             "another process listens there: ss -lxp says which"
         }
-        (Address::Unix(_), ErrorKind::PermissionDenied) => {
+        (Address::Unixgram(_), ErrorKind::AddrInUse) => {
+            "another process listens there: ss -axp says which"
+        }
+        (Address::Unix(_) | Address::Unixgram(_), ErrorKind::PermissionDenied) => {
             "permission denied: choose a directory that this user may write to, or give the user \
              write permission there"
         }
-        (Address::Unix(_), ErrorKind::NotFound) => {
+        (Address::Unix(_) | Address::Unixgram(_), ErrorKind::NotFound) => {
             "no such directory, or none that takes sockets: choose another one or create it"
         }
         _ => {
@@ -83,23 +149,31 @@ fn reason(address: &Address, error: &io::Error) -> String {
 }
 
 /// A shell command that gets an echo from a listener.
-fn try_it(address: &LocalAddr, mode: Mode) -> String {
-    // In framed mode a header stands in front: an ECHO of three bytes.
-    let text = if mode == Mode::Framed { r"\0\0\0\003hi\n" } else { r"hi\n" };
+fn try_it(address: &LocalAddr, mode: Mode, datagrams: bool) -> String {
+    // In framed mode a header stands in front of a stream: an ECHO of three bytes.
+    let framed = mode == Mode::Framed && !datagrams;
+    let text = if framed { r"\0\0\0\003hi\n" } else { r"hi\n" };
+    // What it takes to end: its own end of the stream, or a second in which nothing came.
+    let nc = if datagrams { "nc -w1 -u" } else { "nc -N" };
     let client = match address {
-        LocalAddr::Tcp(address) => {
+        LocalAddr::Tcp(address) | LocalAddr::Udp(address) => {
             let reachable = match address.ip() {
                 IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
                 IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
                 ip => ip,
             };
             match SocketAddr::new(reachable, address.port()) {
-                SocketAddr::V4(it) => format!("nc -N {} {}", it.ip(), it.port()),
-                SocketAddr::V6(it) => format!("nc -N {} {}", it.ip(), it.port()),
+                SocketAddr::V4(it) => format!("{nc} {} {}", it.ip(), it.port()),
+                SocketAddr::V6(it) => format!("{nc} {} {}", it.ip(), it.port()),
             }
         }
         LocalAddr::Unix(UnixName::Path(path)) => {
-            format!("nc -N -U {}", quoted(&path.display().to_string()))
+            format!("{nc} -U {}", quoted(&path.display().to_string()))
+        }
+        LocalAddr::Unix(name) if datagrams => {
+            let (server, client) =
+                (format!("ABSTRACT-SENDTO:{name}"), format!("bind={name}-client"));
+            format!("socat -t1 - {}", quoted(&format!("{server},{client}")))
         }
         LocalAddr::Unix(name) => format!("socat - {}", quoted(&format!("ABSTRACT:{name}"))),
         _ => return "a client in this process".into(),
@@ -133,14 +207,17 @@ mod tests {
     #[test]
     fn the_hint_fits_the_listener() {
         let tcp = |text: &str| LocalAddr::Tcp(text.parse().unwrap());
+        let udp = |text: &str| LocalAddr::Udp(text.parse().unwrap());
         let unix = |path: &str| LocalAddr::Unix(UnixName::Path(path.into()));
-        for (address, mode, hint) in [
-            (tcp("127.0.0.1:7777"), Mode::Auto, r"printf 'hi\n' | nc -N 127.0.0.1 7777"),
-            (tcp("0.0.0.0:80"), Mode::Raw, r"printf 'hi\n' | nc -N 127.0.0.1 80"),
-            (tcp("[::]:7"), Mode::Framed, r"printf '\0\0\0\003hi\n' | nc -N ::1 7"),
-            (unix("/run/it's me"), Mode::Auto, r"printf 'hi\n' | nc -N -U '/run/it'\''s me'"),
+        for (address, mode, datagrams, hint) in [
+            (tcp("127.0.0.1:7777"), Mode::Auto, false, r"printf 'hi\n' | nc -N 127.0.0.1 7777"),
+            (tcp("0.0.0.0:80"), Mode::Raw, false, r"printf 'hi\n' | nc -N 127.0.0.1 80"),
+            (tcp("[::]:7"), Mode::Framed, false, r"printf '\0\0\0\003hi\n' | nc -N ::1 7"),
+            (unix("/it's me"), Mode::Auto, false, r"printf 'hi\n' | nc -N -U '/it'\''s me'"),
+            (udp("[::]:7"), Mode::Framed, true, r"printf 'hi\n' | nc -w1 -u ::1 7"),
+            (unix("/run/echo"), Mode::Auto, true, r"printf 'hi\n' | nc -w1 -u -U /run/echo"),
         ] {
-            assert_eq!(try_it(&address, mode), hint);
+            assert_eq!(try_it(&address, mode, datagrams), hint);
         }
     }
 }

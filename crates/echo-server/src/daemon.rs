@@ -1,17 +1,22 @@
 //! The server's life, from its first signal handler to its last line.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use echo_core::{Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service, serve};
+use echo_core::{
+    DatagramEcho, Datagrams, Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service,
+    serve, serve_datagrams,
+};
 use tokio::runtime::{self, Runtime};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::args::Arguments;
-use crate::bind::{self, Bound};
+use crate::bind::{self, Bound, Sockets};
 use crate::exit::{FORCED, Failure, IO, SIGNALLED, SOFTWARE};
 use crate::signals::{Signals, Stop};
 use crate::stderr::Stderr;
@@ -47,24 +52,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 fn start(arguments: &Arguments) -> Result<End, Failure> {
     let endpoints = arguments.endpoints()?;
     let limits = arguments.limits(open_files::raise())?;
-    let runtime = runtime(arguments.workers).map_err(|error| Failure::cannot_start(&error))?;
+    let runtime =
+        runtime(workers(arguments.workers)).map_err(|error| Failure::cannot_start(&error))?;
     let end = runtime.block_on(live(arguments, &endpoints, limits));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
 }
 
-fn runtime(workers: Option<u16>) -> io::Result<Runtime> {
+fn runtime(workers: NonZeroUsize) -> io::Result<Runtime> {
     let mut builder = runtime::Builder::new_multi_thread();
-    if let Some(workers) = workers {
-        builder.worker_threads(workers.into());
-    }
+    builder.worker_threads(workers.get());
     // With the default settings (61 and 1024) about 1,000 busy connections are served unfairly: one
     // look at the sockets brings more tasks than a worker's queue of 256 holds, and the rest starves
     // in the global queue: p99 becomes ten times that of a plain epoll loop. Looking less often and
     // taking less at a time keeps it level. Either setting alone falls short.
     builder.event_interval(512).max_io_events_per_tick(64);
     builder.thread_name("worker").enable_all().build()
+}
+
+/// Worker threads, `wanted` or one for each core that this process may use.
+fn workers(wanted: Option<u16>) -> NonZeroUsize {
+    let wanted = wanted.and_then(|wanted| NonZeroUsize::new(wanted.into()));
+    wanted.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
 async fn live(
@@ -75,10 +85,11 @@ async fn live(
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let bound = tokio::select! {
-        bound = bind::bind(endpoints) => bound?,
+        bound = bind::bind(endpoints, workers(arguments.workers)) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
+    bind::announce_protection(&bound, &limits);
     let service = Service::new(limits, Drain::new());
     let greeting = arguments.greeting.as_deref().unwrap_or_default();
     let mut serving = Serving::start(bound, &service, greeting);
@@ -114,13 +125,27 @@ struct Serving {
 impl Serving {
     fn start(bound: Vec<Bound>, service: &Service, greeting: &str) -> Self {
         let mut tasks = JoinSet::new();
-        for Bound { mode, listeners, .. } in bound {
-            // SIGPIPE is ignored: std has seen to it before main.
-            let echo = Arc::new(Echo::new(mode).greeting(greeting).splice(true));
-            for listener in listeners {
-                tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
+        let mut datagrams = Vec::new();
+        for Bound { mode, rate, sockets, .. } in bound {
+            match sockets {
+                Sockets::Listeners(listeners) => {
+                    // SIGPIPE is ignored: std has seen to it before main.
+                    let echo = Echo::new(mode).greeting(greeting).splice(true);
+                    let echo = Arc::new(echo);
+                    for listener in listeners {
+                        tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
+                    }
+                }
+                Sockets::Datagrams(sockets) => {
+                    let echo = Arc::new(DatagramEcho::new(mode).rate(rate));
+                    for socket in sockets {
+                        datagrams.push(serve_datagrams(socket, service.clone(), Arc::clone(&echo)));
+                    }
+                }
             }
         }
+        // Now that the service knows all its ports, none of which it talks to.
+        datagrams.into_iter().for_each(|serving| drop(tasks.spawn(serving)));
         Self { service: service.clone(), tasks, end: End::default() }
     }
 
@@ -161,8 +186,35 @@ impl Serving {
         if stats.accepted != stats.ended.total() + stats.active as u64 {
             tracing::error!(?stats, "the ends of connections do not add up, which is a defect");
         }
+        let Datagrams { received, answered, .. } = stats.datagrams;
+        if received != answered + stats.datagrams.unanswered() {
+            tracing::error!(?stats, "the ends of datagrams do not add up, which is a defect");
+        }
+        if received > 0 {
+            tracing::info!("datagrams: {}", counted(&stats.datagrams));
+        }
         self.end
     }
+}
+
+/// The counters that are not 0, as `name=count`.
+fn counted(datagrams: &Datagrams) -> String {
+    let counters = [
+        ("received", datagrams.received),
+        ("answered", datagrams.answered),
+        ("truncated", datagrams.truncated),
+        ("refused_port", datagrams.refused_port),
+        ("refused_address", datagrams.refused_address),
+        ("over_rate", datagrams.over_rate),
+        ("probe_replies", datagrams.probe_replies),
+        ("unnamed", datagrams.unnamed),
+        ("blocked", datagrams.blocked),
+        ("failed", datagrams.failed),
+        ("receive_errors", datagrams.receive_errors),
+        ("kernel_drops", datagrams.kernel_drops),
+    ];
+    let counted = counters.iter().filter(|(_, count)| *count > 0);
+    counted.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
 }
 
 /// What is said and returned at the end.
@@ -200,7 +252,7 @@ impl End {
 
     /// The last line on stderr, which other programs read.
     fn summary(&self) -> String {
-        let Report { drained, took, reset_in_queue, .. } = self.report;
+        let Report { drained, took, reset_in_queue, datagrams, .. } = self.report;
         let Ended { completed, quiet, forced, failed, panicked, .. } = drained;
         let mut line = format!(
             "drained in {:.3}s: connections={} completed={completed} quiet={quiet} \
@@ -210,6 +262,9 @@ impl End {
         );
         if reset_in_queue > 0 {
             line += &format!(" reset_in_queue={reset_in_queue}");
+        }
+        if datagrams > 0 {
+            line += &format!(" datagrams={datagrams}");
         }
         line + "\n"
     }
@@ -245,5 +300,7 @@ mod tests {
         assert_eq!(end.summary(), format!("{line}\n"));
         end.report.reset_in_queue = 5;
         assert_eq!(end.summary(), format!("{line} reset_in_queue=5\n"));
+        end.report.datagrams = 7;
+        assert_eq!(end.summary(), format!("{line} reset_in_queue=5 datagrams=7\n"));
     }
 }

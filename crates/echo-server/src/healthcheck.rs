@@ -1,8 +1,11 @@
 //! `healthcheck`: one echo, asked for as any client would.
 
+mod datagram;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
@@ -24,7 +27,8 @@ const MAX_ANSWER: usize = 8192;
 /// Asks `target` for an echo; says how it answered, or why not.
 pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
     let wrong = |why: &dyn fmt::Display| Failure::new(USAGE, format!("cannot ask {target}: {why}"));
-    let endpoint = Endpoint::target(target).map_err(|error| wrong(&error))?;
+    let endpoint = target.parse().or_else(|_| Endpoint::target(target));
+    let endpoint = endpoint.map_err(|error| wrong(&error))?;
     if let Some((name, _)) = endpoint.options.first() {
         return Err(wrong(&format!("unknown option {name:?}")));
     }
@@ -35,7 +39,7 @@ pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
     let asked = runtime.block_on(async {
         let started = Instant::now();
         match timeout_at(started + timeout, ask(&endpoint)).await {
-            Ok(Ok(mode)) => Ok((mode, started.elapsed())),
+            Ok(Ok(how)) => Ok((how, started.elapsed())),
             Ok(Err(reason)) => Err(reason),
             Err(_) => Err(format!("timed out: no echo within {timeout:?}")),
         }
@@ -43,24 +47,20 @@ pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     match asked {
-        Ok((mode, took)) => Ok(format!("healthy: {target} answered in {took:.1?} ({mode})")),
+        Ok((how, took)) => Ok(format!("healthy: {target} answered in {took:.1?} ({how})")),
         Err(reason) => Err(Failure::new(UNHEALTHY, format!("unhealthy: {target}: {reason}"))),
     }
 }
 
-/// Connects, asks, and gives the mode in which the echo came.
-async fn ask(endpoint: &Endpoint) -> Result<Mode, String> {
+/// Asks, and says how the echo came: in which mode, or as a datagram.
+async fn ask(endpoint: &Endpoint) -> Result<String, String> {
     let question = question(endpoint.mode);
-    match &endpoint.address {
+    let stream_mode = match &endpoint.address {
         Address::Tcp { .. } => {
-            let addresses = endpoint
-                .resolve()
-                .await
-                .map_err(|error| format!("unresolved: {}", reason(&error)))?;
             let mut refusal = "unresolved: no address".to_owned();
-            for address in addresses {
+            for address in resolve(endpoint).await? {
                 match TcpStream::connect(address).await {
-                    Ok(stream) => return converse(stream, &question).await,
+                    Ok(stream) => return Ok(converse(stream, &question).await?.to_string()),
                     Err(error) => refusal = refused(&error),
                 }
             }
@@ -71,13 +71,19 @@ async fn ask(endpoint: &Endpoint) -> Result<Mode, String> {
             converse(stream, &question).await
         }
         Address::Unix(UnixName::Abstract(name)) => {
-            let path = [b"\0", name.as_slice()].concat();
-            let path = OsString::from_vec(path);
+            let path = OsString::from_vec([b"\0", name.as_slice()].concat());
             let stream = UnixStream::connect(path).await.map_err(|error| refused(&error))?;
             converse(stream, &question).await
         }
+        Address::Udp { .. } => return datagram::ask_udp(&resolve(endpoint).await?).await,
+        Address::Unixgram(name) => return datagram::ask_unix(name).await,
         other => Err(format!("{other:?} cannot be asked by this version")),
-    }
+    };
+    stream_mode.map(|mode| mode.to_string())
+}
+
+async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, String> {
+    endpoint.resolve().await.map_err(|error| format!("unresolved: {}", reason(&error)))
 }
 
 async fn converse(

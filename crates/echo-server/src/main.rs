@@ -1,4 +1,4 @@
-//! The echo daemon: TCP and Unix sockets in, the same bytes out, and a stop that loses nothing.
+//! The echo daemon: TCP, UDP and Unix sockets in, the same bytes out, and a stop that loses nothing.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         },
         Some(Task::Healthcheck { target, timeout }) => {
             let target = target.as_ref().or_else(|| arguments.listen.first());
-            match healthcheck::run(target.map_or(args::DEFAULT_LISTEN, String::as_str), *timeout) {
+            match healthcheck::run(target.map_or(args::DEFAULT_LISTEN[0], String::as_str), *timeout)
+            {
                 Ok(healthy) => {
                     let _ = writeln!(io::stdout(), "{healthy}");
                     ExitCode::SUCCESS

@@ -62,6 +62,14 @@ pub(crate) fn frame_len(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads the longest Unix datagram.
+pub(crate) fn datagram_len(text: &str) -> Result<u32, String> {
+    match u32::try_from(size(text)?) {
+        Ok(len @ 1..=echo_core::MAX_DATAGRAM) => Ok(len),
+        _ => Err(format!("a datagram holds 1 to {} bytes (16 MiB)", echo_core::MAX_DATAGRAM)),
+    }
+}
+
 /// Reads a rate in bytes per second: `1KiB` or `1KiB/s`.
 pub(crate) fn rate(text: &str) -> Result<NonZeroU32, String> {
     let bytes = u32::try_from(size(text.strip_suffix("/s").unwrap_or(text))?);
@@ -133,6 +141,8 @@ mod tests {
         assert_eq!(frame_len("1MiB"), Ok(1 << 20));
         assert!(frame_len("16MiB").is_err() && frame_len("0").is_err());
         assert!(frame_len("99999999GiB").is_err());
+        assert_eq!(datagram_len("16MiB"), Ok(1 << 24));
+        assert!(datagram_len("16777217").is_err() && datagram_len("0").is_err());
         assert_eq!(rate("1KiB/s").map(NonZeroU32::get), Ok(1024));
         assert!(rate("0").is_err() && rate("4GiB").is_err());
     }

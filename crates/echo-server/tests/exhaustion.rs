@@ -6,18 +6,16 @@
 
 mod support;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Resource;
+use support::injection::{can_inject, each, start_injected, was_injected};
 use support::process::{eventually, leave_room, limit, ticks};
 use support::traffic::*;
-use support::{Server, Signal, skip};
+use support::{Server, Signal};
 
 const TCP: &str = "--listen=tcp://127.0.0.1:0";
 
@@ -79,49 +77,6 @@ fn a_drain_without_descriptors_ends() {
         assert!(served || (got.is_empty() && end == End::Reset), "{end:?} after {got:?}");
     }
     assert_eq!(server.wait(support::PATIENCE).code(), Some(0));
-}
-
-/// A server under strace, which makes a system call fail in each of its threads. The tracer is its
-/// child, so that the process and its exit are the server's own.
-fn start_injected(log: &Path, injection: &str, args: &[&str]) -> Server {
-    let plain = support::command();
-    let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qq", "-e", &format!("inject={injection}"), "-o"]).arg(log);
-    command.arg(plain.get_program()).args(args);
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    Server::start_command(command, args.iter().filter(|arg| arg.starts_with("--listen")).count())
-}
-
-/// Whether strace is there and may trace.
-fn can_inject(test: &str) -> bool {
-    let probe = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).output();
-    let works = probe.is_ok_and(|output| output.status.success());
-    if !works {
-        skip(test, "strace, and the right to trace");
-    }
-    works
-}
-
-/// Whether the system call has failed as it was told to. strace writes it down in its own time.
-fn was_injected(trace: &Path) -> bool {
-    fs::read_to_string(trace).is_ok_and(|trace| trace.contains("(INJECTED)"))
-}
-
-/// Runs each of the cases, two at a time.
-fn each<T: Copy + Send + Sync>(cases: &[T], run: impl Fn(T) + Sync) {
-    let (first, second) = cases.split_at(cases.len() / 2);
-    thread::scope(|scope| {
-        for half in [first, second] {
-            let run = &run;
-            scope.spawn(move || half.iter().for_each(|case| run(*case)));
-        }
-    });
 }
 
 /// Fault 16: every error that accept may give before the descriptor is there. Five times in each

@@ -220,7 +220,7 @@ mod tests {
             (":watch 0", "more than 0"),
             (":timing", "write :timing on|off"),
             (":connect", "write :connect TARGET"),
-            (":connect x?rate=1", "unknown option"),
+            (":connect x?colour=1", "unknown option"),
             (":quit now", ":quit takes no argument"),
             (r"\d", "unknown escape"),
         ] {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Write};
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStringExt;
 
 use super::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName, numeric};
@@ -15,11 +16,11 @@ pub(super) fn uri(text: &str) -> Result<Endpoint, EndpointError> {
     refuse_blanks(text)?;
     let (scheme, rest) = split_scheme(text).ok_or(EndpointError::NoScheme)?;
     match scheme.to_ascii_lowercase().as_str() {
-        "tcp" => tcp(rest.strip_prefix("//").ok_or(EndpointError::NoSlashes)?, None),
-        "unix" => unix(rest),
-        scheme @ ("udp" | "tls" | "unixgram" | "systemd") => {
-            Err(EndpointError::Unserved(scheme.to_owned()))
-        }
+        "tcp" => tcp(after_slashes(rest)?, None),
+        "udp" => internet(after_slashes(rest)?, None, |host, port| Address::Udp { host, port }),
+        "unix" => unix(rest, Address::Unix),
+        "unixgram" => unix(rest, Address::Unixgram),
+        scheme @ ("tls" | "systemd") => Err(EndpointError::Unserved(scheme.to_owned())),
         _ => Err(EndpointError::UnknownScheme(scheme.to_owned())),
     }
 }
@@ -37,8 +38,12 @@ pub(super) fn target(text: &str) -> Result<Endpoint, EndpointError> {
                     Some(_) => Err(EndpointError::Repeated("the mode")),
                 };
             }
+            // No client speaks datagrams yet.
+            _ if is("udp") || is("unixgram") => {
+                return Err(EndpointError::Unserved(scheme.to_ascii_lowercase()));
+            }
             // Without slashes only these are schemes: `tls:443` may be a host and its port.
-            rest if rest.is_some() || ["unix", "unixgram", "systemd"].into_iter().any(is) => {
+            rest if rest.is_some() || ["unix", "systemd"].into_iter().any(is) => {
                 return uri(text);
             }
             _ => {}
@@ -51,14 +56,9 @@ pub(super) fn target(text: &str) -> Result<Endpoint, EndpointError> {
 pub(super) fn write(endpoint: &Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match &endpoint.address {
         Address::Tcp { host, port } => write!(f, "tcp://{}:{port}", Host(host))?,
-        Address::Unix(UnixName::Abstract(name)) => write!(f, "unix:@{}", Encoded(name))?,
-        Address::Unix(name @ UnixName::Path(_)) => match name.as_bytes() {
-            // Would be an abstract name.
-            [b'@', rest @ ..] => write!(f, "unix:%40{}", Encoded(rest))?,
-            // Would be a host.
-            [b'/', b'/', rest @ ..] => write!(f, "unix:/%2F{}", Encoded(rest))?,
-            path => write!(f, "unix:{}", Encoded(path))?,
-        },
+        Address::Udp { host, port } => write!(f, "udp://{}:{port}", Host(host))?,
+        Address::Unix(name) => write!(f, "unix:{}", Name(name))?,
+        Address::Unixgram(name) => write!(f, "unixgram:{}", Name(name))?,
     }
     let mut separator = '?';
     let mut option = |f: &mut fmt::Formatter<'_>, name: &str, value: &str| {
@@ -71,6 +71,9 @@ pub(super) fn write(endpoint: &Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Res
     }
     if let Some(perm) = endpoint.perm {
         option(f, "perm", &format!("{perm:04o}"))?;
+    }
+    if let Some(rate) = endpoint.rate {
+        option(f, "rate", &rate.to_string())?;
     }
     for (name, value) in &endpoint.options {
         option(f, name, value)?;
@@ -87,6 +90,22 @@ impl fmt::Display for Host<'_> {
             Some((ip, scope)) => write!(f, "[{ip}%25{scope}]"),
             None if self.0.contains(':') => write!(f, "[{}]", self.0),
             None => f.write_str(self.0),
+        }
+    }
+}
+
+/// A Unix name as it stands after the scheme.
+struct Name<'a>(&'a UnixName);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.0.as_bytes()) {
+            (UnixName::Abstract(_), name) => write!(f, "@{}", Encoded(name)),
+            // Would be an abstract name.
+            (UnixName::Path(_), [b'@', rest @ ..]) => write!(f, "%40{}", Encoded(rest)),
+            // Would be a host.
+            (UnixName::Path(_), [b'/', b'/', rest @ ..]) => write!(f, "/%2F{}", Encoded(rest)),
+            (UnixName::Path(_), path) => Encoded(path).fmt(f),
         }
     }
 }
@@ -122,8 +141,20 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
         .then_some((scheme, rest))
 }
 
-/// `HOST:PORT?OPTIONS`; the port may be missing where there is a `default_port`.
+fn after_slashes(rest: &str) -> Result<&str, EndpointError> {
+    rest.strip_prefix("//").ok_or(EndpointError::NoSlashes)
+}
+
 fn tcp(text: &str, default_port: Option<u16>) -> Result<Endpoint, EndpointError> {
+    internet(text, default_port, |host, port| Address::Tcp { host, port })
+}
+
+/// `HOST:PORT?OPTIONS`; the port may be missing where there is a `default_port`.
+fn internet(
+    text: &str,
+    default_port: Option<u16>,
+    address: impl FnOnce(String, u16) -> Address,
+) -> Result<Endpoint, EndpointError> {
     let (authority, query) = split_query(text);
     if authority.contains('/') {
         return Err(EndpointError::TcpPath);
@@ -136,7 +167,7 @@ fn tcp(text: &str, default_port: Option<u16>) -> Result<Endpoint, EndpointError>
         Some(port) => parse_port(port)?,
         None => default_port.ok_or(EndpointError::NoPort)?,
     };
-    let endpoint = with_options(Address::Tcp { host, port }, query)?;
+    let endpoint = with_options(address(host, port), query)?;
     if endpoint.perm.is_some() {
         return Err(EndpointError::PermWithoutPath);
     }
@@ -144,7 +175,7 @@ fn tcp(text: &str, default_port: Option<u16>) -> Result<Endpoint, EndpointError>
 }
 
 /// `PATH?OPTIONS` or `@NAME?OPTIONS`.
-fn unix(text: &str) -> Result<Endpoint, EndpointError> {
+fn unix(text: &str, address: impl FnOnce(UnixName) -> Address) -> Result<Endpoint, EndpointError> {
     let (name, query) = split_query(text);
     if name.starts_with("//") && !name.starts_with("///") {
         return Err(EndpointError::UnixHost);
@@ -162,7 +193,7 @@ fn unix(text: &str) -> Result<Endpoint, EndpointError> {
     if is_path && name.as_bytes().contains(&0) {
         return Err(EndpointError::ZeroInPath);
     }
-    let endpoint = with_options(Address::Unix(name), query)?;
+    let endpoint = with_options(address(name), query)?;
     if endpoint.perm.is_some() && !is_path {
         return Err(EndpointError::PermWithoutPath);
     }
@@ -241,8 +272,15 @@ fn parse_perm(text: &str) -> Result<u32, EndpointError> {
     perm.ok_or_else(|| EndpointError::BadPerm(text.to_owned()))
 }
 
+fn parse_rate(text: String) -> Result<NonZeroU32, EndpointError> {
+    // `parse` alone would take a plus sign.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or(EndpointError::BadRate(text))
+}
+
 fn with_options(address: Address, query: Option<&str>) -> Result<Endpoint, EndpointError> {
-    let mut endpoint = Endpoint { address, mode: None, perm: None, options: Vec::new() };
+    let mut endpoint =
+        Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() };
     for option in query.into_iter().flat_map(|query| query.split('&')) {
         let bad = || EndpointError::BadOption(option.to_owned());
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -258,8 +296,15 @@ fn with_options(address: Address, query: Option<&str>) -> Result<Endpoint, Endpo
                 None => {}
                 Some(_) => return Err(EndpointError::Repeated("the perm")),
             },
+            "rate" => match endpoint.rate.replace(parse_rate(value)?) {
+                None => {}
+                Some(_) => return Err(EndpointError::Repeated("the rate")),
+            },
             _ => endpoint.options.push((name, value)),
         }
+    }
+    if endpoint.rate.is_some() && !endpoint.address.is_datagram() {
+        return Err(EndpointError::RateWithoutDatagrams);
     }
     Ok(endpoint)
 }

@@ -6,11 +6,22 @@ use super::*;
 
 fn tcp(host: &str, port: u16) -> Endpoint {
     let address = Address::Tcp { host: host.to_owned(), port };
-    Endpoint { address, mode: None, perm: None, options: Vec::new() }
+    Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() }
 }
 
 fn unix(name: UnixName) -> Endpoint {
-    Endpoint { address: Address::Unix(name), mode: None, perm: None, options: Vec::new() }
+    Endpoint {
+        address: Address::Unix(name),
+        mode: None,
+        perm: None,
+        rate: None,
+        options: Vec::new(),
+    }
+}
+
+fn udp(host: &str, port: u16) -> Endpoint {
+    let address = Address::Udp { host: host.to_owned(), port };
+    Endpoint { address, ..tcp(host, port) }
 }
 
 fn path(path: impl AsRef<Path>) -> Endpoint {
@@ -20,6 +31,11 @@ fn path(path: impl AsRef<Path>) -> Endpoint {
 #[test]
 fn uris() {
     let option = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let rated = |rate, endpoint| Endpoint { rate: NonZeroU32::new(rate), ..endpoint };
+    let unixgram = |name: &str| Endpoint {
+        address: Address::Unixgram(UnixName::Path(name.into())),
+        ..path(name)
+    };
     for (text, right) in [
         ("tcp://127.0.0.1:7777", tcp("127.0.0.1", 7777)),
         ("TCP://localhost:0", tcp("localhost", 0)),
@@ -45,6 +61,10 @@ fn uris() {
         ("unix:@echo", unix(UnixName::Abstract(b"echo".to_vec()))),
         ("unix:@a%00b%ff", unix(UnixName::Abstract(b"a\0b\xff".to_vec()))),
         ("unix:%40echo", path("@echo")),
+        ("udp://[::]:7", udp("::", 7)),
+        ("udp://h:0?rate=5&mode=raw", rated(5, Endpoint { mode: Some(Mode::Raw), ..udp("h", 0) })),
+        ("unixgram:/run/e?rate=4294967295", rated(u32::MAX, unixgram("/run/e"))),
+        ("unixgram:a?perm=0600", Endpoint { perm: Some(0o600), ..unixgram("a") }),
     ] {
         assert_eq!(text.parse(), Ok(right), "{text}");
     }
@@ -75,6 +95,8 @@ fn targets() {
         ("raw://h:7?mode=raw", EndpointError::Repeated("the mode")),
         ("http://h:7", EndpointError::UnknownScheme("http".into())),
         ("systemd:echo", EndpointError::Unserved("systemd".into())),
+        ("udp://h:7", EndpointError::Unserved("udp".into())),
+        ("unixgram:a", EndpointError::Unserved("unixgram".into())),
         ("", EndpointError::NoHost),
         ("h:", EndpointError::NoPort),
     ] {
@@ -94,9 +116,18 @@ fn wrong_uris() {
         ("tcp:h:7", NoSlashes),
         ("localhost:7777", UnknownScheme("localhost".into())),
         ("raw://h:7", UnknownScheme("raw".into())),
-        ("udp://h:7", Unserved("udp".into())),
+        ("udp:h:7", NoSlashes),
+        ("udp://h", NoPort),
+        ("udp://h:7?perm=0600", PermWithoutPath),
+        ("udp://h:7?rate=0", BadRate("0".into())),
+        ("udp://h:7?rate=+1", BadRate("+1".into())),
+        ("udp://h:7?rate=4294967296", BadRate("4294967296".into())),
+        ("udp://h:7?rate=1&rate=1", Repeated("the rate")),
+        ("tcp://h:7?rate=1", RateWithoutDatagrams),
+        ("unix:a?rate=1", RateWithoutDatagrams),
         ("TLS://h:7", Unserved("tls".into())),
-        ("unixgram:x", Unserved("unixgram".into())),
+        ("unixgram:", NoPath),
+        ("unixgram:@x?perm=0600", PermWithoutPath),
         ("systemd:echo", Unserved("systemd".into())),
         ("unix:a b", Blank),
         ("unix:a\u{85}", Blank),
@@ -150,6 +181,7 @@ fn wrong_uris() {
 fn bound_uris() {
     let v4 = LocalAddr::Tcp("127.0.0.1:4321".parse().unwrap());
     let v6 = LocalAddr::Tcp("[::1]:4321".parse().unwrap());
+    let udp = LocalAddr::Udp("127.0.0.1:4321".parse().unwrap());
     let file = LocalAddr::Unix(UnixName::Path("a".into()));
     for (given, bound, right) in [
         ("tcp://127.0.0.1:0", &v4, "tcp://127.0.0.1:4321"),
@@ -157,6 +189,8 @@ fn bound_uris() {
         ("tcp://localhost:0?mode=raw", &v4, "tcp://127.0.0.1:4321?mode=raw"),
         ("tcp://localhost:0", &v6, "tcp://[::1]:4321"),
         ("TCP://[fe80::1%25lo]:0", &v6, "TCP://[fe80::1%25lo]:4321"),
+        ("udp://localhost:0?rate=7", &udp, "udp://127.0.0.1:4321?rate=7"),
+        ("unixgram:%61?perm=600", &file, "unixgram:%61?perm=600"),
         ("unix:%61?perm=600&mode=raw", &file, "unix:%61?perm=600&mode=raw"),
     ] {
         assert_eq!(Endpoint::with_bound(given, bound), right);
@@ -195,9 +229,16 @@ fn any_address() -> impl Strategy<Value = (Address, Option<u32>)> {
         (any::<Ipv6Addr>(), "[a-z0-9._-]{1,8}").prop_map(|(ip, scope)| format!("{ip}%{scope}")),
     ];
     let bytes = || prop::collection::vec(any::<u8>(), 1..=107);
+    let datagrams = any::<bool>();
+    let internet = (host, any::<u16>(), datagrams).prop_map(|(host, port, datagrams)| {
+        let address =
+            if datagrams { Address::Udp { host, port } } else { Address::Tcp { host, port } };
+        (address, None)
+    });
     prop_oneof![
-        (host, any::<u16>()).prop_map(|(host, port)| (Address::Tcp { host, port }, None)),
+        internet,
         bytes().prop_map(|name| (Address::Unix(UnixName::Abstract(name)), None)),
+        bytes().prop_map(|name| (Address::Unixgram(UnixName::Abstract(name)), None)),
         (prop_oneof![Just(""), Just("@"), Just("//"), Just("///")], "[^\0]{1,25}", perm())
             .prop_map(|(start, rest, perm)| {
                 (Address::Unix(UnixName::Path(format!("{start}{rest}").into())), perm)
@@ -212,9 +253,11 @@ fn perm() -> impl Strategy<Value = Option<u32>> {
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let mode = prop::option::of(prop_oneof![Just(Mode::Auto), Just(Mode::Framed), Just(Mode::Raw)]);
     let options = prop::collection::vec((".+", ".*"), 0..3);
-    (any_address(), mode, options).prop_map(|((address, perm), mode, mut options)| {
-        options.retain(|(name, _)| name != "mode" && name != "perm");
-        Endpoint { address, mode, perm, options }
+    let rate = prop::option::of(any::<NonZeroU32>());
+    (any_address(), mode, rate, options).prop_map(|((address, perm), mode, rate, mut options)| {
+        options.retain(|(name, _)| !["mode", "perm", "rate"].contains(&name.as_str()));
+        let rate = rate.filter(|_| address.is_datagram());
+        Endpoint { address, mode, perm, rate, options }
     })
 }
 

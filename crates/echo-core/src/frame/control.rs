@@ -255,6 +255,11 @@ pub(crate) fn mark_probe_reply(
     payload[PROBE_FLAGS] |= PROBE_REPLY;
 }
 
+/// Whether the payload of a PROBE is that of an answer.
+pub(crate) fn is_probe_reply(payload: &[u8; PROBE_MIN_LEN as usize]) -> bool {
+    payload[PROBE_FLAGS] & PROBE_REPLY != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,11 @@ async fn bind(uri: &str) -> io::Result<Vec<Listener>> {
     Listener::bind(&uri.parse().unwrap(), &OPTIONS).await
 }
 
+fn bind_each(addrs: &[SocketAddr]) -> io::Result<Vec<Listener>> {
+    let port = |bound: &Listener| bound.local_addr.port();
+    internet::bind_each(addrs, |addr| Listener::bind_tcp(addr, &OPTIONS), port)
+}
+
 fn bind_path(path: impl Into<PathBuf>, perm: Option<u32>) -> io::Result<Listener> {
     Listener::bind_unix(&UnixName::Path(path.into()), perm, &OPTIONS)
 }
@@ -122,12 +127,12 @@ async fn every_address_of_a_name() {
     }
     // Addresses that cannot be got from a resolver at will.
     let addrs = ["127.0.0.1:0".parse().unwrap(), "127.0.0.2:0".parse().unwrap()];
-    let bound = bind_each(&addrs, &OPTIONS).unwrap();
+    let bound = bind_each(&addrs).unwrap();
     assert_eq!(tcp_addr(&bound[0]).port(), tcp_addr(&bound[1]).port());
     // 192.0.2.0/24 is for documentation and nobody's.
     let addrs = ["192.0.2.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
-    assert_eq!(bind_each(&addrs, &OPTIONS).unwrap().len(), 1);
-    let error = bind_each(&addrs[..1], &OPTIONS).unwrap_err();
+    assert_eq!(bind_each(&addrs).unwrap().len(), 1);
+    let error = bind_each(&addrs[..1]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
 }
 

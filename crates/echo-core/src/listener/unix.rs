@@ -24,7 +24,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// before its socket: an open socket keeps others from replacing the file between look and unlink,
 /// and its inode's number from going to another file.
 #[derive(Debug)]
-pub(super) struct SocketPath {
+pub(crate) struct SocketPath {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -40,15 +40,17 @@ impl Drop for SocketPath {
     }
 }
 
-/// A socket that listens on `name`, and the file it made.
-pub(super) fn bind(
+/// A socket bound to `name`, and the file it made: one that listens with `backlog`, or one for
+/// datagrams without.
+pub(crate) fn bind(
     name: &UnixName,
     perm: Option<u32>,
-    backlog: i32,
+    backlog: Option<i32>,
 ) -> io::Result<(Option<SocketPath>, Socket)> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let kind = if backlog.is_some() { Type::STREAM } else { Type::DGRAM };
+    let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
     let path = match name {
-        UnixName::Path(path) => Some(bind_path(&socket, path, perm, backlog)?),
+        UnixName::Path(path) => Some(bind_path(&socket, path, perm, backlog, kind)?),
         UnixName::Abstract(_) if perm.is_some() => {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -58,14 +60,14 @@ pub(super) fn bind(
         UnixName::Abstract(name) => {
             let name = [b"\0", name.as_slice()].concat();
             socket.bind(&SockAddr::unix(OsStr::from_bytes(&name))?)?;
-            socket.listen(backlog)?;
+            backlog.map(|backlog| socket.listen(backlog)).transpose()?;
             None
         }
     };
     Ok((path, socket))
 }
 
-/// Binds and listens. From its first moment the file has at most the permissions asked for.
+/// Binds, and listens where there is a `backlog`. From its first moment the file has at most the permissions asked for.
 ///
 /// Two processes that start at once could each take the other's file for a stale one: between bind
 /// and listen, or between look and unlink. So all of it happens under a lock of the directory, which
@@ -76,7 +78,8 @@ fn bind_path(
     socket: &Socket,
     path: &Path,
     perm: Option<u32>,
-    backlog: i32,
+    backlog: Option<i32>,
+    kind: Type,
 ) -> io::Result<SocketPath> {
     if path.as_os_str().as_bytes().contains(&0) {
         // The kernel would take what is before it.
@@ -91,13 +94,13 @@ fn bind_path(
     let address = SockAddr::unix(path)?;
     match socket.bind(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            remove_stale(path, &address)?;
+            remove_stale(path, &address, kind)?;
             socket.bind(&address)?;
         }
         result => result?,
     }
     let bound = identify(path, perm)?;
-    socket.listen(backlog)?;
+    backlog.map(|backlog| socket.listen(backlog)).transpose()?;
     Ok(bound)
 }
 
@@ -126,7 +129,7 @@ fn lock_directory(path: &Path) -> Option<OwnedFd> {
 }
 
 /// Removes the file at `path` if it is a socket that nobody answers on.
-fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+fn remove_stale(path: &Path, address: &SockAddr, kind: Type) -> io::Result<()> {
     let refused = |kind, why| Err(io::Error::new(kind, why));
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
@@ -139,7 +142,7 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let probe = Socket::new(Domain::UNIX, kind.nonblocking(), None)?;
     match probe.connect(address).map_err(|error| error.kind()) {
         Err(io::ErrorKind::ConnectionRefused) => fs::remove_file(path),
         Err(io::ErrorKind::NotFound) => Ok(()),

@@ -9,6 +9,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+pub(crate) mod injection;
 pub(crate) mod process;
 pub(crate) mod traffic;
 
@@ -36,12 +37,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a server with these arguments and waits until it says that it listens, once for each
-    /// `--listen` (once without any).
+    /// `--listen`.
     pub(crate) fn start(args: &[&str]) -> Self {
         let mut command = command();
         command.args(args);
         let listeners = args.iter().filter(|arg| arg.starts_with("--listen")).count();
-        Self::start_command(command, listeners.max(1))
+        Self::start_command(command, listeners)
     }
 
     /// Starts a prepared [`command`] and waits for that many `listening` lines. Output that the
@@ -79,10 +80,11 @@ impl Server {
         self.address_of(0)
     }
 
-    /// The address of a TCP listener.
+    /// The address of a TCP or UDP listener.
     pub(crate) fn address_of(&self, index: usize) -> SocketAddr {
         let uri = &self.uris[index];
-        let rest = uri.strip_prefix("tcp://").unwrap_or_else(|| panic!("{uri} is not TCP"));
+        let rest = uri.strip_prefix("tcp://").or_else(|| uri.strip_prefix("udp://"));
+        let rest = rest.unwrap_or_else(|| panic!("{uri} is no IP address"));
         let address = rest.split('?').next().unwrap_or_default();
         address.parse().unwrap_or_else(|error| panic!("{uri}: {error}"))
     }
@@ -147,15 +149,42 @@ impl Server {
             .and_then(|rest| rest.split_once("s: "))
             .unwrap_or_else(|| panic!("no summary at the end of: {stderr}"));
         assert!(took.parse::<f64>().is_ok(), "not a time: {last:?}");
-        let summary: BTreeMap<_, _> = numbers
-            .split(' ')
-            .filter_map(|word| word.split_once('='))
-            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
-            .collect();
+        let summary = counters(numbers);
         let ends = ["completed", "quiet", "forced", "failed", "panicked"];
         let ended = ends.iter().map(|end| summary[*end]).sum::<u64>();
         assert_eq!(summary["connections"], ended, "the ends do not add up: {last:?}");
         summary
+    }
+}
+
+/// The numbers of a line, by their names: `answered=5`.
+fn counters(line: &str) -> BTreeMap<String, u64> {
+    let words = line.split(' ').filter_map(|word| word.split_once('='));
+    words.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+}
+
+impl Server {
+    /// What became of the datagrams, as the log says at the end: `["over_rate"]`, 0 where it says
+    /// nothing. The sum is checked. The process has ended.
+    pub(crate) fn datagrams(&mut self) -> Datagrams {
+        let stderr = self.stderr();
+        let line = stderr.lines().find(|line| line.contains("datagrams: "));
+        let counters = Datagrams(counters(line.unwrap_or_default()));
+        let ends = ["answered", "truncated", "refused_port", "refused_address", "over_rate"];
+        let more = ["probe_replies", "unnamed", "blocked", "failed"];
+        let ended = ends.iter().chain(&more).map(|end| counters.get(end)).sum::<u64>();
+        assert_eq!(counters.get("received"), ended, "the ends do not add up: {line:?}");
+        counters
+    }
+}
+
+/// The counters of datagrams.
+#[derive(Debug)]
+pub(crate) struct Datagrams(BTreeMap<String, u64>);
+
+impl Datagrams {
+    pub(crate) fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
     }
 }
 

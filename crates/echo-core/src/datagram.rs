@@ -1,0 +1,238 @@
+//! Datagrams: each comes back whole, from the address it was sent to, to whoever may have sent it.
+//!
+//! A datagram's source address may be forged, so this side of the service has nobody to talk to, only
+//! bytes to return: never more than came in, to no port that answers by itself, and to nobody more
+//! often than its rate.
+
+mod answer;
+mod ports;
+mod rate;
+mod screen;
+mod socket;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use echo_sys::Batch;
+use rustix::io::Errno;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::listener::AcceptFault;
+use crate::seldom::Seldom;
+use crate::serve::{Report, ServeError};
+use crate::{Drain, LocalAddr, Mode, Service};
+use answer::Answering;
+pub(crate) use ports::PortSet;
+pub use ports::{BadPortRange, PortRanges};
+use rate::Buckets;
+pub use socket::{DatagramOptions, DatagramSocket};
+
+/// How long a drain goes on answering what a socket's queue holds, and how many datagrams of it: more
+/// than fit into a receive buffer of 32 MiB. Only somebody who goes on sending gets there.
+const QUEUE_TIME: Duration = Duration::from_secs(1);
+const QUEUE_LEN: usize = 1 << 16;
+
+/// How many errors in a row it takes until receiving pauses. One is about an earlier reply, and gone
+/// with the call that told it.
+const ERRORS_IN_A_ROW: u32 = 8;
+
+/// How datagrams are answered: shared by all sockets of one listener.
+#[derive(Debug)]
+pub struct DatagramEcho {
+    mode: Mode,
+    rate: Option<NonZeroU32>,
+    buckets: Buckets,
+    /// Log lines are the listener's, however many sockets it has.
+    receive_trouble: Mutex<Seldom>,
+    send_trouble: Mutex<Seldom>,
+    said_one_by_one: AtomicBool,
+}
+
+impl DatagramEcho {
+    /// Sends back what comes. Unless `mode` is raw, a PROBE is stamped, and one that is an answer
+    /// itself is dropped.
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            rate: None,
+            buckets: Buckets::default(),
+            receive_trouble: Mutex::default(),
+            send_trouble: Mutex::default(),
+            said_one_by_one: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets each source send so many datagrams a second, and as many at once, instead of
+    /// [`udp_rate`](crate::Limits::udp_rate). Without a rate of their own, Unix peers have none.
+    #[must_use]
+    pub fn rate(mut self, rate: Option<NonZeroU32>) -> Self {
+        self.rate = rate;
+        self
+    }
+}
+
+/// Answers the datagrams of `socket` until the service's drain starts, then those that its queue holds
+/// at that moment, and closes it.
+///
+/// All that a peer or the system can cause is counted ([`Snapshot::datagrams`]); the only error is a
+/// socket that is itself broken, which starts the drain of `service` (of [its own](Service::child),
+/// where it has one). The report counts what was answered in the drain; datagrams are no connections.
+///
+/// [`Snapshot::datagrams`]: crate::Snapshot::datagrams
+///
+/// From the call on, not only from the first poll, the port of a UDP socket is one of the service's
+/// own, whose datagrams are refused.
+///
+/// # Cancel safety
+/// Dropping the future closes the socket; what its queue holds is lost.
+pub fn serve_datagrams(
+    socket: DatagramSocket,
+    service: Service,
+    echo: Arc<DatagramEcho>,
+) -> impl Future<Output = Result<Report, ServeError>> + Send {
+    if let LocalAddr::Udp(addr) = socket.local_addr() {
+        service.core.own_ports.insert(addr.port());
+    }
+    serve(socket, service, echo)
+}
+
+async fn serve(
+    mut socket: DatagramSocket,
+    service: Service,
+    echo: Arc<DatagramEcho>,
+) -> Result<Report, ServeError> {
+    let mut answering = Answering::new(&socket, Arc::clone(&service.core), echo);
+    let answered = until_drained(&socket, &mut answering, &service.drain).await;
+    if answered.is_err() {
+        service.drain.start(service.core.limits.drain());
+    }
+    let began = Instant::now();
+    socket.unlink();
+    let mut report = Report::default();
+    if answered.is_ok() {
+        report.datagrams = answer_queued(&socket, &mut answering, &service.drain).await;
+    }
+    drop(socket);
+    report.took = began.elapsed();
+    match answered {
+        Ok(()) => Ok(report),
+        Err(source) => Err(ServeError { source, report }),
+    }
+}
+
+thread_local! {
+    /// Used within one turn, so that sockets that wait hold none.
+    static BATCH: RefCell<Batch> = RefCell::default();
+}
+
+enum Event {
+    Drain,
+    Failed(io::Error),
+}
+
+/// Answers until the drain starts, or the socket fails.
+async fn until_drained(
+    socket: &DatagramSocket,
+    answering: &mut Answering,
+    drain: &Drain,
+) -> io::Result<()> {
+    let mut started = pin!(drain.started());
+    let mut backoff = Backoff::default();
+    loop {
+        let event = poll_fn(|cx| {
+            if started.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Drain);
+            }
+            ready!(backoff.poll(cx));
+            BATCH
+                .with_borrow_mut(|batch| poll_turn(socket, answering, batch, cx))
+                .map(Event::Failed)
+        });
+        let error = match event.await {
+            Event::Drain => return Ok(()),
+            Event::Failed(error) => error,
+        };
+        answering.note_error(&error);
+        if answering.errors_in_a_row() == 1 {
+            backoff = Backoff::default();
+        }
+        match fault(&error) {
+            AcceptFault::Listener => {
+                tracing::error!(%error, "a datagram socket failed: its service is drained");
+                return Err(error);
+            }
+            AcceptFault::Connection if answering.errors_in_a_row() < ERRORS_IN_A_ROW => {}
+            AcceptFault::Connection | AcceptFault::Exhausted => backoff.pause(),
+        }
+    }
+}
+
+/// Answers what is there, at most one batch that is full before others run.
+fn poll_turn(
+    socket: &DatagramSocket,
+    answering: &mut Answering,
+    batch: &mut Batch,
+    cx: &mut Context<'_>,
+) -> Poll<io::Error> {
+    batch.fit(answering.longest());
+    loop {
+        if let Err(error) = ready!(socket.socket.poll_receive(cx, batch)) {
+            return Poll::Ready(error);
+        }
+        let full = batch.len() == batch.capacity();
+        answering.answer(&socket.socket, batch);
+        if full {
+            // Comes back after the next look at the other sockets. Never ready at its first poll.
+            let yielded = pin!(tokio::task::yield_now()).poll(cx);
+            debug_assert!(yielded.is_pending());
+            return Poll::Pending;
+        }
+    }
+}
+
+/// Answers what the socket's queue holds, whatever the reactor knows of it. Returns how many that were.
+async fn answer_queued(socket: &DatagramSocket, answering: &mut Answering, drain: &Drain) -> u64 {
+    let until = Instant::now() + QUEUE_TIME;
+    let until = drain.deadline().map_or(until, |deadline| until.min(deadline));
+    let (mut received, mut answered) = (0, 0);
+    while received < QUEUE_LEN && Instant::now() < until && !drain.is_cut_off() {
+        let turn = BATCH.with_borrow_mut(|batch| {
+            batch.fit(answering.longest());
+            received += socket.socket.receive_queued(batch)?;
+            answered += u64::from(answering.answer(&socket.socket, batch));
+            io::Result::Ok(())
+        });
+        if let Err(error) = turn {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                break;
+            }
+            answering.note_error(&error);
+            match fault(&error) {
+                AcceptFault::Connection if answering.errors_in_a_row() < ERRORS_IN_A_ROW => {}
+                AcceptFault::Connection | AcceptFault::Exhausted => {
+                    tokio::time::sleep(Backoff::MIN).await;
+                }
+                AcceptFault::Listener => break,
+            }
+        }
+        tokio::task::coop::consume_budget().await;
+    }
+    answered
+}
+
+/// What an error of receiving means for the loop.
+fn fault(error: &io::Error) -> AcceptFault {
+    match Errno::from_io_error(error) {
+        // What ICMP said of an earlier reply.
+        Some(Errno::CONNREFUSED | Errno::MSGSIZE) => AcceptFault::Connection,
+        _ => AcceptFault::of(error),
+    }
+}

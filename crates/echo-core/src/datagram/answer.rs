@@ -1,0 +1,204 @@
+//! Answering a batch: who gets an answer, and getting it out.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use echo_sys::{Batch, MAX_BATCH, Sending, Socket};
+use rustix::io::Errno;
+use tokio::time::Instant;
+
+use super::screen::{Screen, probe_mut};
+use super::{DatagramEcho, DatagramSocket};
+use crate::seldom::Seldom;
+use crate::service::Core;
+use crate::stats::{Tally, Unanswered};
+use crate::{LocalAddr, Mode};
+
+/// Bytes that a UDP datagram never reaches: its length has 16 bits.
+const LONGEST_UDP: usize = 1 << 16;
+
+/// What the answering of one socket's datagrams needs to know and keeps.
+pub(super) struct Answering {
+    core: Arc<Core>,
+    echo: Arc<DatagramEcho>,
+    udp: bool,
+    sending: Sending,
+    /// Errors since a datagram was received.
+    errors: u32,
+    /// The kernel's counter when it was last told.
+    kernel_drops: u32,
+}
+
+impl Answering {
+    pub(super) fn new(socket: &DatagramSocket, core: Arc<Core>, echo: Arc<DatagramEcho>) -> Self {
+        let (udp, every_address) = match socket.local_addr() {
+            LocalAddr::Udp(addr) => (true, addr.ip().is_unspecified()),
+            _ => (false, false),
+        };
+        Self {
+            core,
+            echo,
+            udp,
+            sending: Sending { from_arrival: every_address, segmented: udp, batched: true },
+            errors: 0,
+            kernel_drops: 0,
+        }
+    }
+
+    /// The longest datagram that is answered.
+    pub(super) fn longest(&self) -> usize {
+        if self.udp { LONGEST_UDP } else { self.core.limits.max_datagram() }
+    }
+
+    /// How many errors of receiving there were since a datagram came.
+    pub(super) fn errors_in_a_row(&self) -> u32 {
+        self.errors
+    }
+
+    /// Counts an error of receiving, and logs it if it is time for a line.
+    pub(super) fn note_error(&mut self, error: &io::Error) {
+        self.errors = self.errors.saturating_add(1);
+        self.core.stats.datagrams.receive_errors.fetch_add(1, Relaxed);
+        if let Some(muted) = speak(&self.echo.receive_trouble) {
+            tracing::warn!(%error, muted, "cannot receive datagrams");
+        }
+    }
+
+    /// Answers a batch that was just received. Returns how many answers went out.
+    pub(super) fn answer(&mut self, socket: &Socket, batch: &mut Batch) -> u32 {
+        self.errors = 0;
+        let received = Instant::now();
+        let mut tally = Tally::default();
+        let mut which = [0; MAX_BATCH];
+        let count = self.screen(batch, received, &mut which, &mut tally);
+        let which = &which[..count];
+        if self.echo.mode != Mode::Raw {
+            self.stamp(batch, which, received);
+        }
+        self.send(socket, batch, which, &mut tally);
+        self.core.stats.datagrams.add(&tally);
+        self.count_kernel_drops(batch);
+        if !socket.has_batches() && !self.echo.said_one_by_one.swap(true, Relaxed) {
+            tracing::warn!("this kernel receives and sends no batches: datagrams go one by one");
+        }
+        tally.answered
+    }
+
+    /// Picks those that may be answered; returns how many.
+    fn screen(
+        &self,
+        batch: &Batch,
+        now: Instant,
+        which: &mut [u8; MAX_BATCH],
+        tally: &mut Tally,
+    ) -> usize {
+        let core = &self.core;
+        let screen = Screen {
+            refused: core.limits.udp_refuse_ports(),
+            own: &core.own_ports,
+            probes: self.echo.mode != Mode::Raw,
+            buckets: &self.echo.buckets,
+        };
+        let rate = self.echo.rate.or_else(|| self.udp.then(|| core.limits.udp_rate()));
+        let mut limited = rate.map(|rate| (self.echo.buckets.lock(), rate.into()));
+        let now = core.stamp(now);
+        let (mut count, mut bytes) = (0, 0);
+        for index in 0..batch.len() {
+            let datagram = batch.get(index);
+            bytes += datagram.payload.len();
+            let judged = screen.judge(&datagram).map(|source| match &mut limited {
+                Some((buckets, rate)) => buckets.take(source, *rate, now),
+                None => true,
+            });
+            match judged {
+                Ok(true) => {
+                    which[count] = index as u8; // Below MAX_BATCH.
+                    count += 1;
+                }
+                Ok(false) => tally.unanswered(Unanswered::Rate, 1),
+                Err(why) => tally.unanswered(why, 1),
+            }
+        }
+        tally.received = batch.len() as u32;
+        core.stats.read(bytes);
+        count
+    }
+
+    fn stamp(&self, batch: &mut Batch, which: &[u8], received: Instant) {
+        for index in which {
+            if let Some(probe) = probe_mut(batch.payload_mut(usize::from(*index))) {
+                let (received, sent) = (self.core.stamp(received), self.core.stamp(Instant::now()));
+                crate::frame::mark_probe_reply(probe, received, sent);
+            }
+        }
+    }
+
+    /// Sends the answers, or drops them: nothing waits here for one peer that lets it wait.
+    fn send(&mut self, socket: &Socket, batch: &Batch, mut which: &[u8], tally: &mut Tally) {
+        let mut sending = self.sending;
+        let (mut told_of_another, mut bytes) = (false, 0);
+        while !which.is_empty() {
+            let error = match socket.send(batch, which, sending) {
+                Ok(sent) => {
+                    let (out, rest) = which.split_at(sent);
+                    let len = |index: &u8| batch.get(usize::from(*index)).payload.len();
+                    bytes += out.iter().map(len).sum::<usize>();
+                    tally.answered += sent as u32;
+                    which = rest;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let errno = Errno::from_io_error(&error);
+            // Too long for the path in one piece, or a device that cannot cut it.
+            if sending.segmented && !matches!(errno, Some(Errno::AGAIN | Errno::NOBUFS)) {
+                sending.segmented = false;
+                self.sending.segmented &= errno != Some(Errno::IO);
+                continue;
+            }
+            // What ICMP said of an earlier reply; this one was not tried.
+            if self.udp && errno == Some(Errno::CONNREFUSED) && !told_of_another {
+                told_of_another = true;
+                continue;
+            }
+            let (why, dropped) = match errno {
+                // One send buffer for all peers: the others would not fit either.
+                Some(Errno::AGAIN | Errno::NOBUFS) if self.udp => {
+                    (Unanswered::Blocked, which.len())
+                }
+                // That peer's queue is full.
+                Some(Errno::AGAIN | Errno::NOBUFS) => (Unanswered::Blocked, 1),
+                _ => (Unanswered::Failed, 1),
+            };
+            tally.unanswered(why, dropped);
+            which = &which[dropped..];
+            told_of_another = false;
+            self.log(&error);
+        }
+        self.core.stats.wrote(bytes);
+    }
+
+    fn log(&self, error: &io::Error) {
+        let Some(muted) = speak(&self.echo.send_trouble) else { return };
+        match Errno::from_io_error(error) {
+            // Firewall, device, memory: for the operator to know.
+            Some(Errno::PERM | Errno::NOBUFS | Errno::NOMEM | Errno::IO) => {
+                tracing::warn!(%error, muted, "answers to datagrams were dropped");
+            }
+            // What a peer can bring about.
+            _ => tracing::debug!(%error, muted, "answers to datagrams were dropped"),
+        }
+    }
+
+    fn count_kernel_drops(&mut self, batch: &Batch) {
+        if let Some(drops) = batch.kernel_drops() {
+            let new = drops.wrapping_sub(std::mem::replace(&mut self.kernel_drops, drops));
+            self.core.stats.datagrams.kernel_drops.fetch_add(new.into(), Relaxed);
+        }
+    }
+}
+
+fn speak(seldom: &Mutex<Seldom>) -> Option<u64> {
+    seldom.lock().unwrap_or_else(PoisonError::into_inner).speak()
+}

@@ -1,0 +1,76 @@
+//! What binding to IP addresses is about, whatever is spoken there.
+
+use std::io::{self, ErrorKind};
+use std::net::{Ipv6Addr, SocketAddr};
+
+use crate::endpoint::Endpoint;
+
+/// How many ports are tried when port 0 has to become the same free port on several addresses.
+const PORT_TRIES: u32 = 16;
+
+/// Binds every address of `endpoint` by `bind`, each to the `port` that the first one got.
+pub(crate) async fn bind_all<T>(
+    endpoint: &Endpoint,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+    port: impl Fn(&T) -> Option<u16>,
+) -> io::Result<Vec<T>> {
+    let addrs = endpoint.resolve().await?;
+    // The port that the first address got may be taken on another.
+    let mut tries = if addrs.first().is_some_and(|addr| addr.port() == 0) { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_each(&addrs, &bind, &port) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+pub(super) fn bind_each<T>(
+    addrs: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+    port: impl Fn(&T) -> Option<u16>,
+) -> io::Result<Vec<T>> {
+    let mut bound = Vec::with_capacity(addrs.len());
+    let mut absent = None;
+    for &(mut addr) in addrs {
+        if let Some(port) = bound.first().and_then(&port) {
+            addr.set_port(port);
+        }
+        match bind(addr) {
+            Ok(one) => bound.push(one),
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => absent = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match absent {
+        Some(error) if bound.is_empty() => Err(error),
+        Some(error) => {
+            tracing::debug!(%error, "an address of the name was left out");
+            Ok(bound)
+        }
+        None => Ok(bound),
+    }
+}
+
+/// Lets `[::]` take IPv4 as well, and no other IPv6 address.
+pub(crate) fn set_families(socket: &socket2::Socket, addr: SocketAddr) -> io::Result<()> {
+    match addr {
+        SocketAddr::V6(addr) => socket.set_only_v6(*addr.ip() != Ipv6Addr::UNSPECIFIED),
+        SocketAddr::V4(_) => Ok(()),
+    }
+}
+
+/// Why `addr` cannot be bound, and what to do about it.
+pub(crate) fn error(addr: SocketAddr, error: &io::Error) -> io::Error {
+    use ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let no_family = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT);
+    let kind = if no_family { AddrNotAvailable } else { error.kind() };
+    let advice = match kind {
+        AddrInUse => ": stop who listens there, or choose another port",
+        AddrNotAvailable => ": choose an address of this host",
+        PermissionDenied => ": ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        _ => "",
+    };
+    io::Error::new(kind, format!("cannot listen on {addr}: {error}{advice}"))
+}

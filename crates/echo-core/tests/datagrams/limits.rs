@@ -1,0 +1,67 @@
+//! What does not come back.
+
+use super::*;
+
+#[test]
+fn a_source_has_its_rate() {
+    let echo = DatagramEcho::new(Mode::Auto).rate(rate(5));
+    let echoing = Echoing::on_udp("127.0.0.1:0", Limits::default(), echo);
+    // Other ports are the same source, other addresses are not.
+    let (client, same) = (echoing.client(), echoing.client());
+    for _ in 0..10 {
+        client.send(b"?").unwrap();
+        same.send(b"?").unwrap();
+    }
+    let datagrams = echoing.after(20);
+    let refilled = datagrams.answered - 5; // One each 200 ms: the machine may be slow.
+    assert_eq!(datagrams.over_rate, 15 - refilled, "{datagrams:?}");
+    let other = UdpSocket::bind("127.0.0.2:0").unwrap();
+    other.set_read_timeout(Some(PATIENCE)).unwrap();
+    other.connect(("127.0.0.1", echoing.port())).unwrap();
+    assert_eq!(exchange(&other, b"another source"), b"another source");
+    echoing.stop();
+}
+
+/// The limits of listeners that have none of their own, which can be swapped.
+#[test]
+fn limits_are_swapped_while_running() {
+    let slow = Limits { udp_rate: NonZeroU32::MIN, ..Limits::default() };
+    let echoing = Echoing::on_udp("127.0.0.1:0", slow, DatagramEcho::new(Mode::Auto));
+    let (client, other) = (echoing.client(), echoing.client());
+    assert_eq!(exchange(&client, b"one"), b"one");
+    for _ in 0..9 {
+        client.send(b"?").unwrap();
+    }
+    assert!(echoing.after(10).over_rate > 0);
+    let port = client.local_addr().unwrap().port();
+    let fast = |ports: String| Limits {
+        udp_rate: NonZeroU32::MAX,
+        udp_refuse_ports: ports.parse().unwrap(),
+        ..Limits::default()
+    };
+    echoing.service.set_limits(&fast(format!("0-1023,{port}")));
+    client.send(b"?").unwrap();
+    assert_eq!(echoing.after(11).refused_port, 1);
+    assert_eq!(exchange(&other, b"two"), b"two");
+    assert_eq!(exchange(&other, b"three"), b"three");
+    echoing.service.set_limits(&fast(String::new()));
+    client.send(b"four").unwrap();
+    let mut reply = [0; 9];
+    while client.recv(&mut reply).unwrap() != 4 {} // Some of the first ones, on a slow machine.
+    echoing.stop();
+}
+
+/// Fault 41: the port of any of our UDP listeners, whoever else has it.
+#[test]
+fn our_own_ports_are_refused() {
+    let echoing = Echoing::start(Limits::default(), DatagramEcho::new(Mode::Auto), || {
+        let options = DatagramOptions::default();
+        let bind = |addr: &str| DatagramSocket::bind_udp(addr.parse().unwrap(), &options).unwrap();
+        [bind("127.0.0.1:0"), bind("127.0.0.2:0")].into_iter().flatten().collect()
+    });
+    assert_eq!(exchange(&echoing.client(), b"here"), b"here");
+    let namesake = UdpSocket::bind(("127.0.0.3", echoing.port())).unwrap();
+    namesake.send_to(b"from your own port", ("127.0.0.1", echoing.port())).unwrap();
+    assert_eq!(echoing.after(2).refused_port, 1);
+    echoing.stop();
+}

@@ -1,0 +1,53 @@
+//! System calls made to fail, by strace.
+
+#![allow(dead_code, reason = "each test file uses its own part of this module")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use super::{Server, skip};
+
+/// A server under strace, which makes a system call fail in each of its threads. The tracer is its
+/// child, so that the process and its exit are the server's own.
+pub(crate) fn start_injected(log: &Path, injection: &str, args: &[&str]) -> Server {
+    let plain = super::command();
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-e", &format!("inject={injection}"), "-o"]).arg(log);
+    command.arg(plain.get_program()).args(args);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Server::start_command(command, args.iter().filter(|arg| arg.starts_with("--listen")).count())
+}
+
+/// Whether strace is there and may trace.
+pub(crate) fn can_inject(test: &str) -> bool {
+    let probe = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).output();
+    let works = probe.is_ok_and(|output| output.status.success());
+    if !works {
+        skip(test, "strace, and the right to trace");
+    }
+    works
+}
+
+/// Whether the system call has failed as it was told to. strace writes it down in its own time.
+pub(crate) fn was_injected(trace: &Path) -> bool {
+    fs::read_to_string(trace).is_ok_and(|trace| trace.contains("(INJECTED)"))
+}
+
+/// Runs each of the cases, two at a time.
+pub(crate) fn each<T: Copy + Send + Sync>(cases: &[T], run: impl Fn(T) + Sync) {
+    let (first, second) = cases.split_at(cases.len() / 2);
+    thread::scope(|scope| {
+        for half in [first, second] {
+            let run = &run;
+            scope.spawn(move || half.iter().for_each(|case| run(*case)));
+        }
+    });
+}

@@ -1,0 +1,20 @@
+//! Datagram sockets on Tokio that receive and send in batches.
+//!
+//! The unsafe code of `echo-core`, which has none: recvmmsg(2) and sendmmsg(2) with the control
+//! messages that say where a datagram was sent to, how many the kernel dropped, and where a reply is
+//! to come from. What the safe crates offer falls short of that: nix shares one control message among
+//! all datagrams of a batch and does not reset the lengths of names and control messages between two
+//! of them, quinn-udp sends to one peer at a time and drops truncated datagrams without a word,
+//! rustix and socket2 have no such control messages or no batches.
+//!
+//! Linux only.
+
+mod batch;
+mod control;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use batch::{Batch, Datagram, MAX_BATCH, Sending, Source};
+pub use control::Arrival;
+pub use socket::Socket;

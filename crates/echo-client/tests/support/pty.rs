@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -52,6 +53,16 @@ impl Default for Setting<'_> {
     }
 }
 
+/// Both ends of a terminal: its user's, and its programs'.
+pub(crate) fn open() -> (File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let peer = ioctl_tiocgptpeer(&master, flags).unwrap();
+    (File::from(master), peer)
+}
+
 impl Pty {
     pub(crate) fn start(args: &[&str]) -> Self {
         Self::start_in(&Setting::default(), args)
@@ -67,11 +78,7 @@ impl Pty {
     }
 
     fn spawn(setting: &Setting<'_>, program: &str, args: &[&str]) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let peer = ioctl_tiocgptpeer(&master, flags).unwrap();
+        let (master, peer) = open();
         set_size(&master, setting.size);
         let own = setting.state.is_none().then(|| tempfile::tempdir().unwrap());
         let state = setting.state.or_else(|| own.as_ref().map(TempDir::path)).unwrap();
@@ -88,8 +95,7 @@ impl Pty {
         drop((command, peer));
         let (rows, cols) = non_zero(setting.size);
         let screen = vt100::Parser::new(rows, cols, 0);
-        let master = Some(File::from(master));
-        Self { child, master, screen, raw: Vec::new(), _state: own }
+        Self { child, master: Some(master), screen, raw: Vec::new(), _state: own }
     }
 
     /// Presses these keys.

@@ -50,21 +50,24 @@ impl Socket {
         set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
     }
 
-    /// Receives a batch as soon as there is one.
+    /// Receives a batch of at most `most` as soon as there is one.
     ///
     /// # Errors
     /// What recvmmsg(2) says. An error may be about one datagram only, or about none.
-    pub fn poll_receive(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
+    pub fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match self.receive_queued(batch) {
+            match self.receive_queued(batch, most) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 received => {
                     // A batch that is not full has found the queue empty, so what comes next is
                     // announced anew: no need to ask once more.
-                    if received.as_ref().is_ok_and(|received| *received < batch.capacity())
-                        && self.batches.load(Relaxed)
-                    {
+                    if received.is_ok() && !batch.is_full() {
                         guard.clear_ready();
                     }
                     return Poll::Ready(received);
@@ -73,13 +76,13 @@ impl Socket {
         }
     }
 
-    /// Receives what is there. It asks the kernel, not the reactor, which may not have heard of it
+    /// Receives what is there, at most `most`. It asks the kernel, not the reactor, which may not have heard of it
     /// yet: in a process that was stopped, for example.
     ///
     /// # Errors
     /// As [`poll_receive`](Self::poll_receive), and `WouldBlock` when nothing is there.
-    pub fn receive_queued(&self, batch: &mut Batch) -> io::Result<usize> {
-        self.with_or_without_batches(|batched| batch.receive(self.as_fd(), batched))
+    pub fn receive_queued(&self, batch: &mut Batch, most: usize) -> io::Result<usize> {
+        self.with_or_without_batches(|batched| batch.receive(self.as_fd(), most, batched))
     }
 
     /// Sends datagrams of `batch`, those at the indices `which`, back to where they came from,

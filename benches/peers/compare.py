@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """An echo server against servers written in C, side by side in one run.
 
-    compare.py [--set quick|full|unix|udp|tail|idle|churn] [--rounds 7] [--peer epoll|uring|uv]...
-               [--ours LABEL=COMMAND]... -- COMMAND with {port} or {path}
+    compare.py [--set quick|full|unix|udp|tail|idle|churn|deep] [--rounds 7] [--peer epoll|uring|uv]...
+               [--ours LABEL=COMMAND]... [--client LABEL=COMMAND]... -- COMMAND with {port} or {path}
 
 Every server is started once, pinned to core 0 (--cores all: unpinned), and the load generator to
 core 1. For each workload, round by round, each server gets one short run, in turning order, and
@@ -10,9 +10,13 @@ every echoed byte is compared. A line gives the median of the round-by-round rat
 peer: messages/s (higher is better), p99 and server CPU per message (lower is better). The range in
 brackets is how noisy the machine was: a difference inside it means nothing.
 
+With --client it is the other way round: COMMAND is the one server, and the load generator is the
+reference for other clients, which take its options and print its line.
+
 Exit code 1: a run had a wrong byte, a stall or a dead server.
 """
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -47,6 +51,7 @@ SETS = {
     "tail": ["-c 1000 -s 64", "-c 5000 -s 64 -w 0.6"],
     "idle": ["-m idle -c 9000 -s 64", "-m idle -c 2000 -s 16384"],
     "churn": ["-m churn -c 16 -s 64 -x 20000"],
+    "deep": ["-c 64 -s 64 -d 32"],
 }
 SETS["full"] = SETS["quick"] + ["-c 4 -s 1048576 -d 2", "-c 1000 -s 64"]
 
@@ -103,11 +108,12 @@ class Candidate:
 
 @dataclass
 class Server:
-    """A candidate that runs."""
+    """A candidate that runs, and the client to measure it with."""
 
     label: str
     process: subprocess.Popen
     address: Address
+    client: tuple[str, ...] = ()  # the load generator, if empty
 
     def stop(self) -> None:
         self.process.kill()
@@ -155,7 +161,8 @@ def start(candidate: Candidate, kind: str, folder: str, pinned: bool) -> Server:
 
 def measure(load: str, server: Server, seconds: float) -> dict | None:
     """One run of the load generator; None, with a line on stderr, when it or the server failed."""
-    arguments = [build("loadgen"), "-a", str(server.address), "-p", str(server.process.pid)]
+    client = server.client or (build("loadgen"),)
+    arguments = [*client, "-a", str(server.address), "-p", str(server.process.pid)]
     arguments += ["-C", "1", *load.split()]
     if "-m idle" not in load:
         arguments += ["-t", str(seconds)]
@@ -200,6 +207,8 @@ class Comparison:
         try:
             for candidate in self.candidates:
                 servers.append(self.start(candidate))
+            for label, client in clients_of(self.arguments):
+                servers.append(dataclasses.replace(servers[0], label=label, client=client))
             for load in SETS[self.arguments.set]:
                 for number in range(self.arguments.rounds):
                     for server in turned(servers, number):
@@ -284,6 +293,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--ours", action="append", default=[], metavar="LABEL=COMMAND", help="a further server"
     )
+    parser.add_argument(
+        "--client", action="append", default=[], metavar="LABEL=COMMAND", help="another client"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
@@ -296,6 +308,11 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+def clients_of(arguments: argparse.Namespace) -> list[tuple[str, tuple[str, ...]]]:
+    clients = (client.split("=", 1) for client in arguments.client)
+    return [(label, tuple(shlex.split(command))) for label, command in clients]
+
+
 def candidates_of(arguments: argparse.Namespace) -> list[Candidate]:
     def epoll(*options: str) -> Callable[[Address], list[str]]:
         return lambda address: [build("epoll_echo"), "-a", str(address), *options]
@@ -306,6 +323,8 @@ def candidates_of(arguments: argparse.Namespace) -> list[Candidate]:
     def ours(command: list[str]) -> Callable[[Address], list[str]]:
         return lambda address: [x.format(port=address.port, path=address.path) for x in command]
 
+    if arguments.client:
+        return [Candidate("c-loadgen", ours(arguments.command))]
     udp = arguments.set == "udp"
     peers = {
         "epoll": epoll("-m", "32") if udp else epoll(),
@@ -332,10 +351,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(arguments, candidates, folder)
         results = comparison.run_idle() if arguments.set == "idle" else comparison.run()
-    rows = report(arguments, [candidate.label for candidate in candidates], results)
+    labels = [candidate.label for candidate in candidates]
+    labels += [label for label, _ in clients_of(arguments)]
+    rows = report(arguments, labels, results)
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps(rows, indent=1))
     sys.exit(1 if comparison.failed else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

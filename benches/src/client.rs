@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::server::Running;
-use messages::Messages;
+pub use messages::Messages;
 pub use pipeline::Pipeline;
 
 /// A server that is silent for so long has lost something.

@@ -16,6 +16,6 @@ mod process;
 mod server;
 mod tasks;
 
-pub use client::{Churn, Pipeline, RoundTrip};
-pub use process::{pin_client, raise_file_limit};
+pub use client::{Churn, Messages, Pipeline, RoundTrip};
+pub use process::{pin, pin_client, raise_file_limit};
 pub use server::{Running, Server, Transport};

@@ -16,16 +16,16 @@ static CORES: LazyLock<Option<(usize, usize)>> = LazyLock::new(|| {
 
 /// Keeps the calling thread on the client's core.
 pub fn pin_client() {
-    pin(CORES.map(|(_, client)| client));
+    CORES.map(|(_, client)| pin(client));
 }
 
 /// Keeps the calling thread, and those that it will start, on the server's core.
 pub(crate) fn pin_server() {
-    pin(CORES.map(|(server, _)| server));
+    CORES.map(|(server, _)| pin(server));
 }
 
-fn pin(core: Option<usize>) {
-    let Some(core) = core else { return };
+/// Keeps the calling thread, and those that it will start, on that core.
+pub fn pin(core: usize) {
     let mut set = CpuSet::new();
     set.set(core);
     // Only where it may not be: then the figures are noisier, and no less true.

@@ -80,7 +80,7 @@ pub(crate) async fn naive_framed(listener: Socket) -> Result<()> {
 
 /// echo-core's own echo: what is read is passed through.
 pub(crate) async fn core_echo(listener: Socket, mode: Mode) -> Result<()> {
-    core_serve(listener, Echo::new(mode)).await
+    core_serve(listener, Echo::new(mode).splice(true)).await
 }
 
 /// echo-core with a handler that takes whole frames, as other people's handlers do.

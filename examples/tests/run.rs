@@ -9,13 +9,16 @@ use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use echo_core::{Drain, Echo, Limits, Listener, Mode, Report, Service, SocketOptions, serve};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::io::{BufReader, Lines};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -83,6 +86,63 @@ async fn two_listeners() {
     .await;
 }
 
+#[tokio::test]
+async fn pipeline() {
+    within_deadline(async {
+        let server = Server::start("127.0.0.1:0");
+        let example = Example::start("pipeline", &[&server.address]);
+        assert!(example.last_line().await.starts_with("100000 of 100000 answered, the slowest"));
+        server.stop().await;
+    })
+    .await;
+}
+
+/// The server drains in the middle, and another one takes its place.
+#[tokio::test]
+async fn survive() {
+    within_deadline(async {
+        // Not where other tests connect from: nobody is given its port in between.
+        let server = Server::start("127.0.0.79:0");
+        let address = server.address.clone();
+        let mut example = Example::start("survive", &[&address, "100"]);
+        example.line_with("10: ").await;
+        server.stop().await;
+        example.line_with("closed early: the server drains: ").await;
+        let server = Server::start(&address);
+        assert_eq!(example.last_line().await, "100 of 100 answered over 2 connections");
+        server.stop().await;
+    })
+    .await;
+}
+
+/// A server for the examples that are clients.
+struct Server {
+    address: String,
+    drain: Drain,
+    serving: JoinSet<Report>,
+}
+
+impl Server {
+    fn start(address: &str) -> Self {
+        let address = address.parse().unwrap();
+        let listener = Listener::bind_tcp(address, &SocketOptions::default()).unwrap();
+        let address = listener.local_addr().to_string();
+        let drain = Drain::new();
+        let service = Service::new(Limits::default(), drain.clone());
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            serve(listener, service, Arc::new(Echo::new(Mode::Auto))).await.unwrap()
+        });
+        Self { address, drain, serving }
+    }
+
+    async fn stop(mut self) {
+        self.drain.start(Duration::from_secs(30));
+        let report = self.serving.join_next().await.unwrap().unwrap();
+        assert_eq!((report.drained.forced, report.drained.failed), (0, 0));
+    }
+}
+
 /// For a whole test; far more than the slowest machine needs.
 async fn within_deadline(test: impl Future<Output = ()>) {
     timeout(Duration::from_secs(60), test).await.expect("the example hangs");
@@ -127,6 +187,16 @@ impl Example {
         let line = self.stdout.next_line().await.unwrap().expect("it says where it listens");
         let address = line.strip_prefix("listening on ").and_then(|it| it.split(';').next());
         address.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned()
+    }
+
+    /// Waits for a line that begins so.
+    async fn line_with(&mut self, start: &str) {
+        while let Some(line) = self.stdout.next_line().await.unwrap() {
+            if line.starts_with(start) {
+                return;
+            }
+        }
+        panic!("it has ended without a line that begins with {start:?}");
     }
 
     /// Presses Ctrl-C.

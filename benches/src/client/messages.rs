@@ -6,14 +6,14 @@ const ENOUGH: usize = 256 << 10;
 /// Messages with different random payloads, one after the other, and the same once more behind
 /// them: a slice of up to [`len`](Self::len) bytes is contiguous wherever it begins.
 #[derive(Debug)]
-pub(super) struct Messages {
+pub struct Messages {
     bytes: Vec<u8>,
     message: usize,
 }
 
 impl Messages {
     /// At least `count` messages with `size` bytes of payload.
-    pub(super) fn new(size: usize, count: usize) -> Self {
+    pub fn new(size: usize, count: usize) -> Self {
         let message = size_of::<u32>() + size;
         let count = (ENOUGH / message).clamp(2, 1024).max(count);
         let mut random = fastrand::Rng::with_seed(7);
@@ -24,6 +24,13 @@ impl Messages {
         }
         bytes.extend_from_within(..);
         Self { bytes, message }
+    }
+
+    /// The payloads from message `number` on, round and round.
+    pub fn payloads(&self, number: usize) -> impl Iterator<Item = &[u8]> {
+        let offset = self.offset(number);
+        let round = &self.bytes[offset..offset + self.len()];
+        round.chunks_exact(self.message).cycle().map(|message| &message[size_of::<u32>()..])
     }
 
     /// Bytes of all messages.

@@ -1,29 +1,56 @@
-//! The command line.
+//! The command line, which is stable: other programs use it.
 
-use std::net::{IpAddr, SocketAddr};
+mod send;
+
+use std::net::IpAddr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use echo_core::client::{Family, Options};
 use echo_core::{Address, Endpoint, EndpointError};
 
-/// Copies stdin through an echo server to stdout and checks every byte of it on the way.
+pub(crate) use send::Sending;
+
+/// Talks to an echo server, and checks every byte that comes back.
 ///
-/// PRODUCER | echo-client HOST > COPY sends and receives at the same time, ends its side when stdin
-/// ends, and succeeds only if all came back, equal, before the server ended its side. On a terminal
-/// it does the same, line by line.
+/// On a terminal it reads lines and shows their replies: :help says what it can do. Else it is a
+/// pipe: PRODUCER | echo-client HOST > COPY sends stdin and receives at the same time, ends its side
+/// when stdin ends, and succeeds only if all came back, equal, before the server ended its side.
 ///
 /// Exit status: 0 if all was answered and equal, or if whoever reads stdout has closed it; 1 if
-/// something was lost, different, refused, unresolved or timed out, as one line on stderr says; 64
-/// for a wrong command line; 130 after Ctrl-C.
+/// something was lost, different, refused, unresolved or timed out, as one line on stderr says (on a
+/// terminal, where defects are shown as they come, only if it never connected); 64 for a wrong
+/// command line; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(name = "echo-client", version)]
+#[command(name = "echo-client", version, args_conflicts_with_subcommands = true)]
+#[command(disable_help_subcommand = true)]
 pub(crate) struct Args {
     /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
     /// any RFC 862 server. ?mode=raw does without the first exchange on tcp: and unix: too
     #[arg(default_value = "tcp://127.0.0.1:7777", value_parser = target)]
     pub(crate) target: Endpoint,
 
+    #[command(flatten)]
+    pub(crate) connecting: Connecting,
+
+    /// Compare only: copy nothing, but say how many bytes came back, how fast, and their SHA-256
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// With --verify, say it as a JSON object
+    #[arg(long, requires = "verify")]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) task: Option<Task>,
+}
+
+/// How to connect, which is the same for all that does.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Connecting {
     /// Connect to IPv4 addresses only
     #[arg(short = '4', conflicts_with = "ipv6")]
     pub(crate) ipv4: bool,
@@ -44,35 +71,79 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
-    /// How long to keep trying to connect, at the start only; 0 is one try
-    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
-    pub(crate) retry: Duration,
+    /// How long to keep trying to connect, at the start and after a loss [default: 30s on a
+    /// terminal, else 0, which is one try]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) retry: Option<Duration>,
 
     /// Say nothing on stderr but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
 
+/// What to do instead of talking or piping.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Send messages and print their replies, one a line, in the order sent
+    Send(Box<Sending>),
+    /// Print what a shell needs to complete this command line
+    Completions {
+        /// The shell
+        #[arg(value_parser = shells())]
+        shell: Shell,
+    },
+    /// Print this program's manual page, or that of one of its commands
+    Man {
+        /// The command
+        command: Option<String>,
+    },
+}
+
+/// Those whose files are tested.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse())
+}
+
 impl Args {
     /// Reads the command line. The error may be a wish for help or the version.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let args = Self::try_parse()?;
-        let wrong = |what| Err(Self::command().error(ErrorKind::ArgumentConflict, what));
-        let tcp_only = args.ipv4 || args.ipv6 || args.source.is_some();
-        if tcp_only && !matches!(args.target.address, Address::Tcp { .. }) {
-            return wrong("-4, -6 and --source are for TCP targets");
+        let fits = match &args.task {
+            Some(Task::Send(sending)) => sending.check(),
+            _ => args.connecting.fits(&args.target),
+        };
+        let wrong = |what| Self::command().error(ErrorKind::ValueValidation, what);
+        fits.map(|()| args).map_err(wrong)
+    }
+}
+
+impl Connecting {
+    /// What is wrong with this for that target.
+    pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), String> {
+        let tcp_only = self.ipv4 || self.ipv6 || self.source.is_some();
+        if tcp_only && !matches!(target.address, Address::Tcp { .. }) {
+            return Err("-4, -6 and --source are for TCP targets".to_owned());
         }
-        if args.source.is_some_and(|ip| args.ipv4 && ip.is_ipv6() || args.ipv6 && ip.is_ipv4()) {
-            return wrong("--source is not of the family that -4 or -6 asks for");
+        if self.source.is_some_and(|ip| self.ipv4 && ip.is_ipv6() || self.ipv6 && ip.is_ipv4()) {
+            return Err("--source is not of the family that -4 or -6 asks for".to_owned());
         }
-        Ok(args)
+        Ok(())
     }
 
-    /// Whether the user wants to connect to this address of the server's.
-    pub(crate) fn admits(&self, addr: &SocketAddr) -> bool {
-        let source = self.source.map(|source| source.is_ipv4());
-        let wanted = if self.ipv4 { Some(true) } else { self.ipv6.then_some(false).or(source) };
-        wanted.is_none_or(|ipv4| addr.is_ipv4() == ipv4)
+    /// The same for the library; `retry` is what counts where the user says nothing.
+    pub(crate) fn options(&self, retry: Duration) -> Options {
+        Options {
+            family: match (self.ipv4, self.ipv6) {
+                (true, _) => Family::V4,
+                (_, true) => Family::V6,
+                _ => Family::Any,
+            },
+            source: self.source,
+            connect_timeout: self.connect_timeout,
+            timeout: self.timeout,
+            retry: self.retry.unwrap_or(retry),
+            ..Options::default()
+        }
     }
 }
 
@@ -85,7 +156,8 @@ pub(crate) fn in_one_line(error: &clap::Error) -> String {
     format!("{} (see echo-client --help)", words.join(" "))
 }
 
-fn target(text: &str) -> Result<Endpoint, String> {
+/// Reads a target.
+pub(crate) fn target(text: &str) -> Result<Endpoint, String> {
     let endpoint = Endpoint::target(text).map_err(|error| match error {
         // The library's words fit listeners, which may take any port and any address.
         EndpointError::NoHost => "no host: write HOST, HOST:PORT or tcp://HOST:PORT".to_owned(),
@@ -104,7 +176,8 @@ fn target(text: &str) -> Result<Endpoint, String> {
     }
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+/// Reads a duration above 0.
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("nothing happens in no time: write more than 0".to_owned()),
         timeout => Ok(timeout),
@@ -180,22 +253,6 @@ mod tests {
             let words = target(wrong).unwrap_err();
             assert!(words.contains(told), "{wrong}: {words}");
             assert!(!words.contains("port 0") && !words.contains("[::]"), "{wrong}: {words}");
-        }
-    }
-
-    #[test]
-    fn the_source_decides_the_family() {
-        let four: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let six: SocketAddr = "[::1]:1".parse().unwrap();
-        for (flags, admitted) in [
-            (&["x"][..], (true, true)),
-            (&["x", "-4"], (true, false)),
-            (&["x", "-6"], (false, true)),
-            (&["x", "--source", "127.0.0.2"], (true, false)),
-            (&["x", "--source", "::1"], (false, true)),
-        ] {
-            let args = Args::try_parse_from(flags).unwrap();
-            assert_eq!((args.admits(&four), args.admits(&six)), admitted, "{flags:?}");
         }
     }
 }

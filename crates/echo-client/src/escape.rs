@@ -1,4 +1,6 @@
-//! Text from the network, made safe for a terminal.
+//! Bytes and text from the network, made safe for a terminal, and the way back.
+
+use std::fmt::Write;
 
 /// Shows a peer's text on one line: control characters (C0, DEL, C1) and those that reorder or hide
 /// text (bidirectional and line separators, zero width, byte order mark) come as escapes, so that
@@ -12,9 +14,127 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
+/// Shows bytes as [`escape`] shows text, those that are not UTF-8 as `\xNN`, a backslash doubled:
+/// [`unescape`] reads it back as the same bytes.
+pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' | '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+                c if c.is_ascii_control() => put_byte(&mut out, c as u8),
+                c if is_unsafe(c) => out.extend(c.escape_unicode()),
+                c => out.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            put_byte(&mut out, *byte);
+        }
+    }
+    out
+}
+
+/// Reads text with escapes: `\xNN` is a byte, `\u{N}` a character; `\n`, `\r`, `\t`, `\0`, `\:` and
+/// `\\` are what they are elsewhere.
+pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut parts = text.split('\\');
+    out.extend(parts.next().unwrap_or_default().as_bytes());
+    while let Some(part) = parts.next() {
+        let mut rest = part.chars();
+        match rest.next() {
+            Some('n') => out.push(b'\n'),
+            Some('r') => out.push(b'\r'),
+            Some('t') => out.push(b'\t'),
+            Some('0') => out.push(0),
+            Some(':') => out.push(b':'),
+            Some('x') => {
+                let (byte, after) =
+                    digits(rest.as_str()).ok_or("\\x needs two hexadecimal digits")?;
+                out.push(byte);
+                rest = after.chars();
+            }
+            Some('u') => {
+                let (c, after) = braced(rest.as_str()).ok_or("write \\u{202e}, in hexadecimal")?;
+                out.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after.chars();
+            }
+            Some(other) => {
+                return Err(format!(
+                    "unknown escape \\{}: write \\\\ for a backslash",
+                    other.escape_debug()
+                ));
+            }
+            // Two backslashes, with what follows the second one; or the text ends after the first.
+            None => {
+                let Some(after) = parts.next() else {
+                    return Err("a backslash at the end: write \\\\ for one".to_owned());
+                };
+                out.push(b'\\');
+                rest = after.chars();
+            }
+        }
+        out.extend(rest.as_str().as_bytes());
+    }
+    Ok(out)
+}
+
+/// Reads hexadecimal digits, two for each byte; white space and colons may stand between bytes.
+pub(crate) fn hex(text: &str) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(text.len() / 2);
+    let mut half = None;
+    for c in text.chars() {
+        match (c.to_digit(16), half) {
+            (Some(digit), None) => half = Some(digit),
+            (Some(digit), Some(high)) => {
+                out.push((high << 4 | digit) as u8);
+                half = None;
+            }
+            (None, None) if c.is_ascii_whitespace() || c == ':' => {}
+            (None, Some(_)) if c.is_ascii_whitespace() || c == ':' => {
+                return Err("a byte has two hexadecimal digits".to_owned());
+            }
+            (None, _) => return Err(format!("{c:?} is no hexadecimal digit")),
+        }
+    }
+    match half {
+        None => Ok(out),
+        Some(_) => Err("a byte has two hexadecimal digits".to_owned()),
+    }
+}
+
+/// Shows bytes in hexadecimal, as [`hex`] reads them.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(3 * bytes.len());
+    for (at, byte) in bytes.iter().enumerate() {
+        let _ = write!(out, "{}{byte:02x}", if at == 0 { "" } else { " " });
+    }
+    out
+}
+
+fn put_byte(out: &mut String, byte: u8) {
+    let _ = write!(out, "\\x{byte:02x}");
+}
+
+/// The byte that two digits stand for, and what follows them.
+fn digits(text: &str) -> Option<(u8, &str)> {
+    let (digits, after) = text.split_at_checked(2)?;
+    // `from_str_radix` would take a sign.
+    let number = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?;
+    Some((number, after))
+}
+
+/// The character of `{N}`, and what follows it.
+fn braced(text: &str) -> Option<(char, &str)> {
+    let (digits, after) = text.strip_prefix('{')?.split_once('}')?;
+    let number = u32::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?;
+    Some((char::from_u32(number)?, after))
+}
+
+/// The joiners U+200C and U+200D stay: they belong to the spelling of many languages, and to emoji.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        || matches!(c, '\u{061C}' | '\u{200B}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
             | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E007F}')
 }
 
@@ -30,5 +150,76 @@ mod tests {
         assert_eq!(escape("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(escape("a\u{202e}b\u{2066}c\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{200f}");
         assert_eq!(escape("\u{feff}\u{2028}"), "\\u{feff}\\u{2028}");
+    }
+
+    #[test]
+    fn bytes_stay_readable() {
+        for text in ["plain text, übung, 漢字", "👩‍🔧", "می‌خواهم"] {
+            assert_eq!(escape_bytes(text.as_bytes()), text);
+        }
+        assert_eq!(escape_bytes(b"\x1b[2J\r\n\t\0\x7f\\"), r"\x1b[2J\r\n\t\x00\x7f\\");
+        assert_eq!(escape_bytes(b"\xff\xc3(\xe2\x82"), r"\xff\xc3(\xe2\x82");
+        assert_eq!(escape_bytes("\u{9b}31m\u{202e}".as_bytes()), r"\u{9b}31m\u{202e}");
+    }
+
+    /// Whatever bytes there are: what is shown is safe, and reads back as the same bytes.
+    #[test]
+    fn what_is_shown_can_be_typed() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let rounds = if std::env::var_os("LONG").is_some() { 10_000_000 } else { 100_000 };
+        for _ in 0..rounds {
+            let piece = |random: &mut fastrand::Rng| match random.u8(..4) {
+                0 => vec![random.u8(..)],
+                1 => random.char(..).to_string().into_bytes(),
+                2 => vec![random.u8(..0x20)],
+                _ => {
+                    random.choice(["\\x", "\\", "\u{202e}", "{1b}", "u", "\u{85}"]).unwrap().into()
+                }
+            };
+            let bytes: Vec<u8> = (0..random.usize(..8)).flat_map(|_| piece(&mut random)).collect();
+            let shown = escape_bytes(&bytes);
+            assert!(!shown.chars().any(is_unsafe), "{bytes:?}: {shown}");
+            assert_eq!(unescape(&shown), Ok(bytes), "{shown}");
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(unescape(r"a\x00\xfFb"), Ok(b"a\0\xffb".to_vec()));
+        assert_eq!(unescape(r"\n\r\t\0\\\\x41\:"), Ok(b"\n\r\t\0\\\\x41:".to_vec()));
+        assert_eq!(unescape(r"\u{e9}\u{1F600}"), Ok("é😀".into()));
+        assert_eq!(unescape(""), Ok(Vec::new()));
+        for wrong in [
+            r"\x",
+            r"\x1",
+            r"\xg0",
+            r"\x é",
+            r"\x+1",
+            r"\d",
+            r"\",
+            r"a\\\",
+            r"\u",
+            r"\u{}",
+            r"\u{d800}",
+            r"\u{+41}",
+            r"\u{110000}",
+            r"\u41",
+            r"\x: ",
+            r"\é",
+        ] {
+            assert!(unescape(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal() {
+        assert_eq!(hex("DEadbe EF"), Ok(b"\xde\xad\xbe\xef".to_vec()));
+        assert_eq!(hex(" 00:ff\t01 "), Ok(b"\0\xff\x01".to_vec()));
+        assert_eq!(hex(""), Ok(Vec::new()));
+        for wrong in ["0", "000", "0g", "0x00", "0 0", "é", "٣٣"] {
+            assert!(hex(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(to_hex(b"\0\xffa"), "00 ff 61");
+        assert_eq!(hex(&to_hex(b"\0\xffa")), Ok(b"\0\xffa".to_vec()));
     }
 }

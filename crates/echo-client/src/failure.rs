@@ -1,38 +1,38 @@
 //! What can go wrong, in the words that people and programs look for.
 
-use std::fmt;
 use std::io;
+
+use echo_core::client::{self, ClosedEarly};
 
 /// Why the client ends with exit code 1. Its text begins with what happened: these first words are
 /// stable, other programs match on them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Nobody listens there, or the server will not serve this.
-    Refused(String),
-    /// No route, no such network, an address that this host cannot use.
-    Unreachable(String),
-    /// Nothing came while something was due.
-    TimedOut(String),
-    /// The name has no address.
-    Unresolved(String),
-    /// The server ended the stream before all was answered.
-    ClosedEarly(String),
-    /// What came back is not what was sent, from byte `at` of the payload on.
-    Different { at: u64, what: String },
+    /// Between here and the server.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// The server ended the stream while stdin was open, though all that was asked is answered.
+    #[error("closed early: {}", still_open(.0))]
+    StillOpen(Box<ClosedEarly>),
     /// A failure on this side: stdin, stdout, threads.
+    #[error("{0}")]
     Local(String),
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(what) => write!(f, "refused: {what}"),
-            Self::Unreachable(what) => write!(f, "unreachable: {what}"),
-            Self::TimedOut(what) => write!(f, "timed out: {what}"),
-            Self::Unresolved(what) => write!(f, "unresolved: {what}"),
-            Self::ClosedEarly(what) => write!(f, "closed early: {what}"),
-            Self::Different { at, what } => write!(f, "different at byte {at}: {what}"),
-            Self::Local(what) => f.write_str(what),
+impl Failure {
+    /// A failure of this side's, with what was tried.
+    pub(crate) fn local(what: &str, error: &io::Error) -> Self {
+        Self::Local(format!("{what}: {}", reason(error)))
+    }
+}
+
+fn still_open(early: &ClosedEarly) -> String {
+    match early.goaway {
+        Some(_) => format!("{early}, stdin was still open"),
+        None => {
+            let (how, bytes) = (&early.how, early.bytes_answered);
+            let s = if bytes == 1 { "" } else { "s" };
+            format!("{how} while stdin was open, all {bytes} byte{s} answered")
         }
     }
 }
@@ -51,25 +51,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_words_are_stable() {
-        let what = || "x".to_owned();
-        for (failure, text) in [
-            (Failure::Refused(what()), "refused: x"),
-            (Failure::Unreachable(what()), "unreachable: x"),
-            (Failure::TimedOut(what()), "timed out: x"),
-            (Failure::Unresolved(what()), "unresolved: x"),
-            (Failure::ClosedEarly(what()), "closed early: x"),
-            (Failure::Different { at: 7, what: what() }, "different at byte 7: x"),
-            (Failure::Local(what()), "x"),
-        ] {
-            assert_eq!(failure.to_string(), text);
-        }
-    }
-
-    #[test]
     fn errors_come_without_their_number() {
         let reset = io::Error::from_raw_os_error(104);
         assert_eq!(reason(&reset), "Connection reset by peer");
         assert_eq!(reason(&io::Error::other("odd")), "odd");
+        let failure = Failure::local("cannot read stdin", &io::Error::from_raw_os_error(5));
+        assert_eq!(failure.to_string(), "cannot read stdin: Input/output error");
     }
 }

@@ -1,45 +1,63 @@
-//! The client of an echo server: a pipe that checks what comes back.
+//! The client of an echo server: for people a REPL, for scripts `send` and a pipe, all of which check
+//! what comes back.
 
 #![forbid(unsafe_code)]
 
-mod answers;
 mod args;
-mod connect;
+mod colours;
 mod escape;
 mod failure;
-mod hello;
+mod generate;
+mod link;
+mod message;
 mod pipe;
+mod repl;
+mod send;
+mod show;
 mod stdio;
+mod tally;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use echo_core::Mode;
+use tokio::signal::unix::SignalKind;
 
-use crate::answers::Dialect;
-use crate::args::Args;
-use crate::failure::{Failure, reason};
+use crate::args::{Args, Task};
+use crate::failure::Failure;
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 64;
-const EXIT_INTERRUPTED: u8 = 130;
+/// Ended by a signal: its number comes on top.
+const EXIT_SIGNALLED: u8 = 128;
+
+/// The signal that ended the work, if one did.
+type Ended = Result<Option<SignalKind>, Failure>;
 
 fn main() -> ExitCode {
     let args = match Args::read() {
         Ok(args) => args,
-        Err(error) if error.use_stderr() => {
-            say(&args::in_one_line(&error));
-            return EXIT_USAGE.into();
-        }
+        Err(error) if error.use_stderr() => return misused(&args::in_one_line(&error)),
         // Help or the version; a closed stdout is no failure.
         Err(wish) => {
             let _ = wish.print();
             return ExitCode::SUCCESS;
         }
     };
-    match run(&args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => EXIT_INTERRUPTED.into(),
+    let ended = match &args.task {
+        None if is_conversation(&args) => run(repl::run(&args)),
+        None => run(until_interrupted(pipe::copy(&args))),
+        Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
+        Some(Task::Completions { shell }) => {
+            print(generate::completions(*shell).as_bytes()).map(|()| None)
+        }
+        Some(Task::Man { command }) => match generate::man(command.as_deref()) {
+            Some(page) => print(&page).map(|()| None),
+            None => return misused("no such command (see echo-client --help)"),
+        },
+    };
+    match ended {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(signal)) => (EXIT_SIGNALLED + signal.as_raw_value() as u8).into(),
         Err(failure) => {
             say(&failure.to_string());
             EXIT_FAILURE.into()
@@ -47,58 +65,48 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs to the end, or to Ctrl-C (`false`).
-fn run(args: &Args) -> Result<bool, Failure> {
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {}", reason(&error)));
+/// Whether somebody types and reads, and wants a conversation of it.
+fn is_conversation(args: &Args) -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !args.verify
+}
+
+/// Runs to the end.
+fn run(work: impl Future<Output = Ended>) -> Ended {
+    let local = |error: io::Error| Failure::local("cannot start", &error);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(local)?;
-    let ended = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(local).map(|()| false),
-            copied = copy(args) => copied.map(|()| true),
-        }
-    });
+    let ended = runtime.block_on(work);
     // Not a drop: that would wait for a name that is still being looked up.
     runtime.shutdown_background();
     ended
 }
 
-async fn copy(args: &Args) -> Result<(), Failure> {
-    let notice = |text: &str| {
-        if !args.quiet {
-            say(text);
-        }
-    };
-    let (mut reader, mut writer) = connect::connect(args, notice).await?;
-    let dialect = if args.target.mode == Some(Mode::Raw) {
-        Dialect::Raw
-    } else {
-        let dialect = hello::negotiate(&mut reader, &mut writer, args.timeout).await?;
-        if dialect == Dialect::Raw {
-            notice("the server echoes HELLO itself (RFC 862): going on raw");
-        }
-        dialect
-    };
-    // Not before: what nobody can answer stays in the producer's hands.
-    let local = |error: io::Error| Failure::Local(format!("cannot start: {}", reason(&error)));
-    let mut stdin = stdio::read_stdin().map_err(local)?;
-    let (stdout, written) = stdio::write_stdout().map_err(local)?;
-    let connection = (&mut reader, &mut writer);
-    let copied = pipe::run(connection, dialect, &mut stdin, &stdout, args.timeout).await;
-    // What was verified is written whatever happened, and before anything is said about it.
-    drop(stdout);
-    let written = written.await;
-    copied?;
-    match written {
-        // A consumer that has seen enough is no failure.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Ok(Err(error)) => {
-            Err(Failure::Local(format!("cannot write to stdout: {}", reason(&error))))
-        }
-        Ok(Ok(())) => Ok(()),
-        Err(_) => Err(Failure::Local("the thread that writes to stdout has died".to_owned())),
+/// Works to the end, or to Ctrl-C.
+async fn until_interrupted(work: impl Future<Output = Result<(), Failure>>) -> Ended {
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Ok(Some(SignalKind::interrupt())),
+            Err(error) => Err(Failure::local("cannot start", &error)),
+        },
+        done = work => done.map(|()| None),
     }
+}
+
+/// Prints to stdout. A reader that has gone, as `head` does, is no failure.
+fn print(text: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::local("cannot write to stdout", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn misused(how: &str) -> ExitCode {
+    say(how);
+    EXIT_USAGE.into()
 }
 
 /// One line for people, in one write: other programs may share stderr. A closed one is not worth a

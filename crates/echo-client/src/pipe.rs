@@ -1,255 +1,263 @@
 //! The pipe: stdin through the server to stdout.
 //!
 //! ```text
-//! stdin ──▶ channel ──▶ Answers ──▶ socket          one loop, which does whatever can be done:
-//!                          │                        no direction ever waits for the other
-//! stdout ◀── channel ◀── check ◀─── socket
+//! stdin ──▶ channel ──▶ push ──▶ ┌────────┐ ──▶ socket        one loop, which does whatever can be
+//!                                │ Client │                   done: no direction waits for the other
+//! stdout ◀── channel ◀── next ◀─ └────────┘ ◀── socket
 //! ```
 //!
-//! It cannot deadlock: reading from the server depends on room in the stdout channel alone, never on
-//! a write; and while the consumer leaves no room, the socket fills, the server stops reading, our
-//! writes stop, [`Answers`] fills and stdin is left alone: back-pressure all the way, in bounded
-//! memory (8 MiB of answers, 512 KiB in each channel, one read buffer).
+//! It cannot deadlock: the client reads whenever there is room in the stdout channel; and while the
+//! consumer leaves no room, the socket fills, the server stops reading, our writes stop, the client's
+//! window fills and stdin is left alone: back-pressure all the way, in bounded memory.
+
+mod progress;
 
 use std::io;
-use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::{Buf, Bytes};
+use echo_core::client::{Client, Dialect, Error, Event, Options};
 use tokio::sync::mpsc::Permit;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
-use crate::answers::{Answers, Dialect};
-use crate::failure::{Failure, reason};
-use crate::stdio::{CHUNK, Input, Output};
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::stdio::{self, CHUNK, Input, Output};
+use progress::Progress;
 
-/// Copies `stdin` through the server to `stdout`, and returns once the server has ended the stream
-/// with every byte answered and equal, or the consumer has closed `stdout`.
-///
-/// `silence` bounds how long nothing may come while something is due. A consumer that is slow to
-/// take the answers is no silence of the server's.
-pub(crate) async fn run(
-    connection: (&mut (impl AsyncRead + Unpin), &mut (impl AsyncWrite + Unpin)),
-    dialect: Dialect,
-    stdin: &mut Input,
-    stdout: &Output,
-    silence: Duration,
-) -> Result<(), Failure> {
-    let (reader, writer) = connection;
-    let mut pipe = Pipe { answers: Answers::new(dialect), sending: Sending::Open };
-    let mut silence = Silence::new(silence);
-    let mut buffer = vec![0; CHUNK];
-    // Room for one chunk of answers. Only with it is the socket read.
-    let mut room: Option<Permit<'_, _>> = None;
-    loop {
-        room = room.or_else(|| stdout.try_reserve().ok());
-        silence.watch(room.is_some() && pipe.expects());
-        // In random order, so that neither direction starves. A single `write` takes bytes only
-        // when it completes, so it may be dropped while it waits, as the reads may.
-        tokio::select! {
-            read = reader.read(&mut buffer), if room.is_some() => {
-                silence.broken();
-                let mut verified = Vec::new();
-                let over = pipe.receive(read.map(|len| &buffer[..len]), &mut verified, stdin);
-                if !verified.is_empty() && let Some(room) = room.take() {
-                    room.send(verified.into());
-                }
-                if over? {
-                    return Ok(());
-                }
-            }
-            sent = send(writer, &pipe.answers), if pipe.sends() => pipe.sent(sent),
-            chunk = stdin.recv(), if pipe.asks() => pipe.ask(chunk)?,
-            permit = stdout.reserve(), if room.is_none() => {
-                let Ok(permit) = permit else { return Ok(()) };
-                room = Some(permit);
-            }
-            () = stdout.closed() => return Ok(()),
-            () = silence.expired() => return Err(pipe.silent(silence.limit)),
+/// What the path and the server may have under way, which on a long fat path is megabytes; what is
+/// beyond it waits in stdin.
+const WINDOW: usize = 8 << 20;
+
+/// Copies stdin through the server, to stdout or to a digest.
+pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
+    let options =
+        Options { window: WINDOW, parts: true, ..args.connecting.options(Duration::ZERO) };
+    let voice = Voice::new(args.connecting.quiet, options.retry);
+    let mut pipe = Pipe::new(Client::new(&args.target, options), voice);
+    while pipe.client.session().is_none() {
+        if let Some(event) = pipe.client.next().await? {
+            pipe.voice.tell(&event);
         }
+    }
+    // Not before: what nobody can answer stays in the producer's hands.
+    let start = |error: io::Error| Failure::local("cannot start", &error);
+    let mut stdin = stdio::read_stdin().map_err(start)?;
+    if args.verify {
+        let began = Instant::now();
+        let (output, digest) = stdio::digest().map_err(start)?;
+        let copied = pipe.run(&mut stdin, &output).await;
+        drop(output);
+        let digest = finished(copied, digest.await)?;
+        return report(args.json, pipe.client.bytes_answered(), began.elapsed(), digest);
+    }
+    let (stdout, written) = stdio::write_stdout().map_err(start)?;
+    let copied = pipe.run(&mut stdin, &stdout).await;
+    // What was verified is written whatever happened, and before anything is said about it.
+    drop(stdout);
+    finished(copied, written.await).map(drop)
+}
+
+/// What came of the copy and of its output; `None` if the consumer has seen enough, which is no
+/// failure.
+pub(crate) fn finished<T>(
+    copied: Result<(), Failure>,
+    output: Result<io::Result<T>, impl Sized>,
+) -> Result<Option<T>, Failure> {
+    copied?;
+    match output {
+        Ok(Ok(done)) => Ok(Some(done)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+        Ok(Err(error)) => Err(Failure::local("cannot write to stdout", &error)),
+        Err(_) => Err(Failure::Local("the thread that writes has died".to_owned())),
     }
 }
 
-/// Writes some of what waits for the socket; when nothing waits, FIN, which is 0.
-async fn send(writer: &mut (impl AsyncWrite + Unpin), answers: &Answers) -> io::Result<usize> {
-    if answers.unsent() == 0 {
-        return writer.shutdown().await.map(|()| 0);
-    }
-    match writer.write_vectored(&answers.to_send()).await? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        len => Ok(len),
-    }
+/// Says what was verified.
+fn report(json: bool, bytes: u64, took: Duration, sha256: Option<String>) -> Result<(), Failure> {
+    let sha256 = sha256.unwrap_or_default();
+    let seconds = took.as_secs_f64();
+    let rate = bytes as f64 / seconds.max(f64::MIN_POSITIVE);
+    let line = if json {
+        let report = serde_json::json!({
+            "bytes": bytes,
+            "seconds": seconds,
+            "bytes_per_second": rate.round() as u64,
+            "sha256": sha256,
+        });
+        format!("{report}\n")
+    } else {
+        let size = progress::size(bytes as f64);
+        let rate = progress::size(rate);
+        format!("{bytes} bytes ({size}) in {seconds:.3} s, {rate}/s, sha256 {sha256}\n")
+    };
+    crate::print(line.as_bytes())
 }
 
 /// The state that both directions share.
 struct Pipe {
-    answers: Answers,
-    sending: Sending,
-}
-
-/// How far the sending direction is.
-enum Sending {
-    /// Stdin may bring more.
-    Open,
-    /// Stdin has ended: FIN follows the last byte.
-    Ending,
-    /// FIN is sent; the server's is due.
-    Finished,
-    /// The socket takes no more. What the server sent before it closed can still be read, and may
-    /// say why.
-    Broken(io::Error),
+    client: Client,
+    /// What stdin brought and the client has not taken yet.
+    pending: Bytes,
+    /// Stdin has ended.
+    ended: bool,
+    /// What came back and waits for room in the output.
+    verified: Vec<u8>,
+    voice: Voice,
 }
 
 impl Pipe {
-    fn expects(&self) -> bool {
-        !self.answers.is_complete() || !matches!(self.sending, Sending::Open)
+    fn new(client: Client, voice: Voice) -> Self {
+        Self { client, pending: Bytes::new(), ended: false, verified: Vec::new(), voice }
     }
 
-    fn sends(&self) -> bool {
-        match self.sending {
-            Sending::Open => self.answers.unsent() > 0,
-            Sending::Ending => true,
-            Sending::Finished | Sending::Broken(_) => false,
-        }
-    }
-
-    fn asks(&self) -> bool {
-        self.answers.has_room() && matches!(self.sending, Sending::Open)
-    }
-
-    /// Takes what stdin brought; `None` is its end.
-    fn ask(&mut self, chunk: Option<io::Result<Bytes>>) -> Result<(), Failure> {
-        match chunk {
-            Some(Ok(chunk)) => self.answers.ask(&chunk),
-            Some(Err(error)) => {
-                return Err(Failure::Local(format!("cannot read stdin: {}", reason(&error))));
-            }
-            None => self.sending = Sending::Ending,
-        }
-        Ok(())
-    }
-
-    /// Takes note of what [`send`] did.
-    fn sent(&mut self, sent: io::Result<usize>) {
-        match sent {
-            Ok(0) => self.sending = Sending::Finished,
-            Ok(len) => self.answers.mark_sent(len),
-            Err(error) => self.sending = Sending::Broken(error),
-        }
-    }
-
-    /// Judges what the socket brought; `true` when the server has ended the stream and all is well.
-    fn receive(
-        &mut self,
-        read: io::Result<&[u8]>,
-        verified: &mut Vec<u8>,
-        stdin: &mut Input,
-    ) -> Result<bool, Failure> {
-        let bytes = read.map_err(|error| self.lost(&error))?;
-        self.answers.check(bytes, verified)?;
-        let left = self.answers.goaway();
-        if bytes.is_empty() || left.is_some() {
-            self.look_for_the_end(stdin)?;
-            let complete = self.answers.is_complete() && !self.answers.is_inside_frame();
-            if !complete || matches!(self.sending, Sending::Open) {
-                return Err(match (left, &self.sending) {
-                    (Some(left), _) if complete => {
-                        Failure::ClosedEarly(format!("{left}, stdin was still open"))
-                    }
-                    (Some(left), _) => Failure::ClosedEarly(left),
-                    (None, Sending::Broken(error)) => self.lost(error),
-                    (None, _) => self.early("the server ended the stream"),
-                });
-            }
-        }
-        Ok(bytes.is_empty())
-    }
-
-    /// The server ended the stream; if stdin has ended as well and this has not been seen yet, it
-    /// must not count as open.
-    fn look_for_the_end(&mut self, stdin: &mut Input) -> Result<(), Failure> {
-        if matches!(self.sending, Sending::Open) {
-            match stdin.try_recv() {
-                Ok(chunk) => self.ask(Some(chunk))?,
-                Err(TryRecvError::Disconnected) => self.ask(None)?,
-                Err(TryRecvError::Empty) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn lost(&self, error: &io::Error) -> Failure {
-        match self.early(&reason(error)) {
-            Failure::ClosedEarly(what) if error.kind() == io::ErrorKind::TimedOut => {
-                Failure::TimedOut(what)
-            }
-            failure => failure,
-        }
-    }
-
-    fn early(&self, how: &str) -> Failure {
-        let place = if self.answers.is_inside_frame() { " inside a frame" } else { "" };
-        Failure::ClosedEarly(match (self.answers.unanswered(), &self.sending) {
-            (0, Sending::Open) => format!("{how}{place} while stdin was open, {}", self.all()),
-            (0, _) => format!("{how}{place}, {}", self.all()),
-            (unanswered, _) => format!("{how}{place}: {} unanswered", bytes(unanswered)),
-        })
-    }
-
-    fn silent(&self, limit: Duration) -> Failure {
-        Failure::TimedOut(match self.answers.unanswered() {
-            0 => format!("the server did not end the stream for {limit:?}, {}", self.all()),
-            unanswered => format!("nothing came for {limit:?}: {} unanswered", bytes(unanswered)),
-        })
-    }
-
-    fn all(&self) -> String {
-        format!("all {} answered", bytes(self.answers.answered()))
-    }
-}
-
-fn bytes(count: u64) -> String {
-    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
-}
-
-/// How long nothing has come while something was due. One timer that runs on and is only compared
-/// when it fires: moving it with each read would go through the runtime's timer lock.
-struct Silence {
-    limit: Duration,
-    since: Option<Instant>,
-    alarm: Pin<Box<Sleep>>,
-}
-
-impl Silence {
-    fn new(limit: Duration) -> Self {
-        Self { limit, since: None, alarm: Box::pin(sleep(limit)) }
-    }
-
-    /// Runs the clock while `due`, from the first call on.
-    fn watch(&mut self, due: bool) {
-        self.since = if due { self.since.or_else(|| Some(Instant::now())) } else { None };
-    }
-
-    /// Something came.
-    fn broken(&mut self) {
-        self.since = None;
-    }
-
-    /// Waits until the silence has lasted for the limit.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost: all state is in `self`.
-    async fn expired(&mut self) {
+    /// Copies until the server has ended the stream with every byte answered and equal, or the
+    /// consumer has closed `stdout`.
+    async fn run(&mut self, stdin: &mut Input, stdout: &Output) -> Result<(), Failure> {
+        // Room for one chunk of answers. Only with it is the client driven.
+        let mut room: Option<Permit<'_, _>> = None;
         loop {
-            self.alarm.as_mut().await;
-            let now = Instant::now();
-            let end = self.since.unwrap_or(now) + self.limit;
-            if end <= now {
-                return;
+            self.ask()?;
+            room = room.or_else(|| stdout.try_reserve().ok());
+            let takes = self.pending.is_empty() && !self.ended;
+            // In random order, so that neither direction starves.
+            tokio::select! {
+                event = self.client.next(), if room.is_some() => {
+                    let over = match event {
+                        Ok(Some(event)) => self.voice.take(event, &mut self.verified).map(|()| false),
+                        Ok(None) => Ok(true),
+                        Err(error) => self.over(error, stdin).map(|()| true),
+                    };
+                    let over = over.and_then(|over| self.gather().map(|()| over));
+                    if !self.verified.is_empty() && let Some(room) = room.take() {
+                        room.send(std::mem::take(&mut self.verified).into());
+                    }
+                    if over? {
+                        return Ok(());
+                    }
+                }
+                chunk = stdin.recv(), if takes => match chunk {
+                    Some(chunk) => {
+                        self.pending =
+                            chunk.map_err(|error| Failure::local("cannot read stdin", &error))?;
+                    }
+                    None => {
+                        self.ended = true;
+                        self.client.finish();
+                    }
+                },
+                permit = stdout.reserve(), if room.is_none() => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    room = Some(permit);
+                }
+                () = stdout.closed() => return Ok(()),
+                () = self.voice.progress.due() => {
+                    self.voice.progress.show(self.client.bytes_answered());
+                }
             }
-            self.alarm.as_mut().reset(end);
+        }
+    }
+}
+
+impl Pipe {
+    /// Gives the client what stdin brought, as much as the socket has use for.
+    fn ask(&mut self) -> Result<(), Failure> {
+        while !self.pending.is_empty() && self.client.unsent() < CHUNK {
+            let max = match self.client.session() {
+                Some(session) if session.dialect == Dialect::Framed => session.max_frame as usize,
+                _ => CHUNK,
+            };
+            let len = self.pending.len().min(max);
+            if len == 0 {
+                let what = "the server takes empty frames only".to_owned();
+                return Err(Error::Rejected(what).into());
+            }
+            if self.client.room() < len {
+                break;
+            }
+            let pushed = self.client.push(&self.pending[..len]);
+            pushed.map_err(|error| Error::Rejected(error.to_string()))?;
+            self.pending.advance(len);
+        }
+        Ok(())
+    }
+
+    /// Takes what else the last read brought, up to a chunk.
+    fn gather(&mut self) -> Result<(), Failure> {
+        while self.verified.len() < CHUNK {
+            let Some(event) = self.client.ready() else { break };
+            self.voice.take(event, &mut self.verified)?;
+        }
+        Ok(())
+    }
+
+    /// The client is at its end. If all was answered and stdin has ended as well, unseen until now,
+    /// that is no failure.
+    fn over(&mut self, error: Error, stdin: &mut Input) -> Result<(), Failure> {
+        let Error::ClosedEarly(mut early) = error else { return Err(error.into()) };
+        if self.ended || early.bytes_unanswered > 0 || early.inside_frame {
+            return Err(Error::ClosedEarly(early).into());
+        }
+        if self.pending.is_empty() {
+            match stdin.try_recv() {
+                Ok(chunk) => {
+                    self.pending =
+                        chunk.map_err(|error| Failure::local("cannot read stdin", &error))?;
+                }
+                Err(TryRecvError::Disconnected) => return Ok(()),
+                Err(TryRecvError::Empty) => return Err(Failure::StillOpen(early)),
+            }
+        }
+        early.asked += 1;
+        early.bytes_unanswered = self.pending.len() as u64;
+        Err(Error::ClosedEarly(early).into())
+    }
+}
+
+/// What the user is told while it runs.
+struct Voice {
+    progress: Progress,
+    retry: Duration,
+    /// That the server cannot be reached has been told.
+    told: bool,
+}
+
+impl Voice {
+    fn new(quiet: bool, retry: Duration) -> Self {
+        Self { progress: Progress::new(quiet), retry, told: false }
+    }
+
+    /// Takes what happened: verified bytes for the output, the rest for the user.
+    fn take(&mut self, event: Event<'_>, verified: &mut Vec<u8>) -> Result<(), Failure> {
+        match event {
+            Event::Part(bytes) => verified.extend_from_slice(bytes),
+            Event::Reply(reply) => verified.extend_from_slice(reply.fresh),
+            Event::Refused(refusal) => return Err(Error::from(refusal).into()),
+            Event::Unexpected(unexpected) => return Err(Error::from(unexpected).into()),
+            other => self.tell(&other),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Connected { session, resent } => {
+                if session.fell_back {
+                    let text = "the server echoes HELLO itself (RFC 862): going on raw";
+                    self.progress.say(text);
+                }
+                if *resent > 0 {
+                    self.progress.say(&format!("connected again: {resent} frames sent again"));
+                }
+                self.told = false;
+            }
+            Event::Lost(why) => self.progress.say(&format!("{why}; connecting again")),
+            Event::Retrying { why, .. } if !self.told => {
+                self.told = true;
+                self.progress.say(&format!("{why}; trying for {:?}", self.retry));
+            }
+            _ => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Stdin and stdout on plain threads.
 //!
 //! A read of stdin cannot be cancelled and a write to stdout blocks for as long as the consumer
-//! likes, so neither belongs on the runtime. Both threads speak through bounded channels and are
+//! likes, so neither belongs on the runtime. The threads speak through bounded channels and are
 //! never joined: the process may end while one of them is still stuck in its system call.
 
 use std::fs::File;
@@ -10,10 +10,11 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes of one read of stdin at most: what a pipe holds by default, and the longest payload that
-/// the client puts in a frame.
+/// the pipe puts in a frame.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// Chunks under way between the runtime and each of the two threads: enough that neither side waits
@@ -26,8 +27,8 @@ pub(crate) type Input = mpsc::Receiver<io::Result<Bytes>>;
 /// Where verified bytes go.
 pub(crate) type Output = mpsc::Sender<Bytes>;
 
-/// How the writing to stdout ended, once every [`Output`] has been dropped or a write has failed.
-pub(crate) type Written = oneshot::Receiver<io::Result<()>>;
+/// What has become of the output, once every [`Output`] has been dropped or a write has failed.
+pub(crate) type Outcome<T> = oneshot::Receiver<io::Result<T>>;
 
 /// Starts reading stdin.
 pub(crate) fn read_stdin() -> io::Result<Input> {
@@ -51,21 +52,38 @@ pub(crate) fn read_stdin() -> io::Result<Input> {
 }
 
 /// Starts writing to stdout.
-pub(crate) fn write_stdout() -> io::Result<(Output, Written)> {
+pub(crate) fn write_stdout() -> io::Result<(Output, Outcome<()>)> {
     // The descriptor itself: `Stdout` looks for newlines in what passes and keeps back the rest.
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let (output, mut chunks) = mpsc::channel::<Bytes>(DEPTH);
-    let (done, written) = oneshot::channel();
-    thread::Builder::new().name("stdout".to_owned()).spawn(move || {
-        let result = loop {
-            let Some(chunk) = chunks.blocking_recv() else { break Ok(()) };
-            if let Err(error) = stdout.write_all(&chunk) {
-                break Err(error);
-            }
-        };
+    consume("stdout", move |chunks| {
+        while let Some(chunk) = chunks.blocking_recv() {
+            stdout.write_all(&chunk)?;
+        }
+        Ok(())
+    })
+}
+
+/// Starts a digest of what would be written.
+pub(crate) fn digest() -> io::Result<(Output, Outcome<String>)> {
+    consume("digest", |chunks| {
+        let mut digest = Sha256::new();
+        while let Some(chunk) = chunks.blocking_recv() {
+            digest.update(&chunk);
+        }
+        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    })
+}
+
+fn consume<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce(&mut mpsc::Receiver<Bytes>) -> io::Result<T> + Send + 'static,
+) -> io::Result<(Output, Outcome<T>)> {
+    let (output, mut chunks) = mpsc::channel(DEPTH);
+    let (done, outcome) = oneshot::channel();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
         // The result first: whoever sees the channel closed finds it there.
-        let _ = done.send(result);
+        let _ = done.send(work(&mut chunks));
         drop(chunks);
     })?;
-    Ok((output, written))
+    Ok((output, outcome))
 }

@@ -194,22 +194,50 @@ fn answers_come_as_lines_go() {
     }
 }
 
-/// socat as the server, and our `--retry` to wait for its socket.
+/// However long it runs: once its window is full, it needs no more memory.
 #[test]
-fn copies_through_socat() {
-    if !has("copies_through_socat", "socat") {
-        return;
+fn memory_is_flat() {
+    /// Echoes 7 MiB behind what it reads, so that the window of 8 MiB is always nearly full.
+    fn lag(mut stream: std::net::TcpStream) {
+        let (mut behind, mut buffer) = (std::collections::VecDeque::new(), vec![0; 100_000]);
+        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+            behind.extend(&buffer[..len]);
+            let due: Vec<u8> = behind.drain(..behind.len().saturating_sub(7 << 20)).collect();
+            stream.write_all(&due).unwrap();
+        }
+        stream.write_all(behind.make_contiguous()).unwrap();
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
-    let mut socat = std::process::Command::new("socat")
-        .args([&format!("UNIX-LISTEN:{},fork", path.display()), "EXEC:cat"])
-        .spawn()
-        .unwrap();
-    let target = format!("unix:{}?mode=raw", path.display());
-    let input = noise(5 << 20);
-    let ended = pipe(&["--retry", "60s", "-q", &target], &input);
-    socat.kill().unwrap();
-    socat.wait().unwrap();
-    ended.copied(&input);
+    let mebibytes = if long() { 1 << 10 } else { 64 };
+    let framed = |mut stream| {
+        greet(&mut stream, 1 << 20);
+        lag(stream);
+    };
+    for target in [format!("raw://{}", serve(lag)), serve(framed)] {
+        let feed = move |mut stdin: ChildStdin| {
+            let chunk = noise(1 << 20);
+            for _ in 0..mebibytes {
+                stdin.write_all(&chunk).unwrap();
+            }
+            None
+        };
+        let (came, progress) = std::sync::mpsc::channel();
+        let consume = move |mut stdout: ChildStdout| {
+            let mut piece = vec![0; 1 << 20];
+            for number in 0..mebibytes {
+                stdout.read_exact(&mut piece).unwrap();
+                if number == mebibytes / 2 || number + 9 == mebibytes {
+                    came.send(()).unwrap();
+                }
+            }
+            stdout.read(&mut piece).unwrap()
+        };
+        let client = Client::start(&["-q", &target], feed, consume);
+        let peaks = [(); 2].map(|()| {
+            progress.recv_timeout(LIMIT).unwrap();
+            client.peak_kib()
+        });
+        client.end().0.copied(b"");
+        // The window twice, what the allocator keeps of smaller blocks, and the program.
+        assert!(peaks[1] < peaks[0] + (2 << 10) && peaks[1] < 40 << 10, "{peaks:?} KiB");
+    }
 }

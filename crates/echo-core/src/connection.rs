@@ -3,7 +3,7 @@
 //! The state is small and boxed, and an idle connection keeps no buffer: reads go into a buffer of
 //! the worker thread, and only what could not be processed or written at once stays here.
 //!
-//! How it waits: [`crate::waiting`]. The layers above: [`crate::messages`] (whole frames and the streaming seam), [`crate::echo`] (the
+//! How it reads: [`crate::reading`]. How it waits: [`crate::waiting`]. The layers above: [`crate::messages`] (whole frames and the streaming seam), [`crate::echo`] (the
 //! pass-through), [`crate::conversation`] (control frames), [`crate::finish`] (the orderly end).
 
 use std::cell::RefCell;
@@ -12,7 +12,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 use crate::Error;
@@ -21,16 +20,13 @@ use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
 use crate::service::Scope;
 use crate::stream::{Peer, Stream};
-use crate::waiting::Writing;
+use crate::waiting::{CONTROL_COST, Writing};
 
 /// One read: what a connection takes from its socket at once. Larger buffers measured no gain.
 pub(crate) const READ_BUFFER: usize = 64 << 10;
 
 /// Unwritten bytes at which a connection stops taking in more.
 pub(crate) const WRITE_BUFFER: usize = 64 << 10;
-
-/// What the last pass of a drain reads at most: a sender that never pauses cannot hold it up.
-const LAST_PASS: u64 = 1 << 20;
 
 thread_local! {
     /// The worker's read buffer: taken, used and given back within one poll.
@@ -89,11 +85,15 @@ pub struct Connection {
     pub(crate) answered: u64,
     /// When the last read returned.
     pub(crate) read_at: Instant,
-    /// Bytes read since the last wait.
+    /// Bytes read since the last wait, and what else counts in a turn.
     pub(crate) moved: usize,
     /// What the last pass may still read, once this connection has seen the drain.
     pub(crate) last_pass: Option<u64>,
     pub(crate) ended: bool,
+    /// The handler allows splice(2), and this stream may know it.
+    pub(crate) may_splice: bool,
+    /// Long payloads come faster than they are read: they are worth a pipe.
+    pub(crate) bulk: bool,
     /// A read or a write failed: what was on its way may be torn.
     pub(crate) broken: bool,
     /// How many frames were answered is not sure: an extension failed.
@@ -134,6 +134,8 @@ impl Connection {
             moved: 0,
             last_pass: None,
             ended: false,
+            may_splice: false,
+            bulk: false,
             broken: false,
             miscounted: false,
             said_hello: false,
@@ -171,115 +173,6 @@ impl Connection {
         self.scope.is_draining()
     }
 
-    /// Reads into `buf`. 0 is the end: of the peer's stream, or in a drain of what may still be
-    /// read, which is the last pass and then `rest`, the rest of a frame under way.
-    #[inline(always)]
-    pub(crate) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-        rest: usize,
-    ) -> Poll<io::Result<usize>> {
-        if self.ended || self.last_pass.is_some() || self.scope.is_draining() {
-            return self.poll_read_last(cx, buf, rest);
-        }
-        self.poll_receive(cx, buf)
-    }
-
-    /// The same, once the end or the drain has come.
-    #[cold]
-    fn poll_read_last(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-        rest: usize,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            if self.ended {
-                return Poll::Ready(Ok(0));
-            }
-            let left = *self
-                .last_pass
-                .get_or_insert_with(|| self.stream.queued().unwrap_or(LAST_PASS).min(LAST_PASS));
-            let cap = match left {
-                0 => rest.min(buf.len()),
-                left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
-            };
-            if cap == 0 {
-                return Poll::Ready(Ok(0));
-            }
-            match self.poll_receive(cx, &mut buf[..cap]) {
-                Poll::Pending
-                    if left > 0 && self.stream.queued().is_none() && has_budget_remaining() =>
-                {
-                    // A stream that cannot say what it holds: what is not ready has not arrived.
-                    self.last_pass = Some(0);
-                }
-                received => return received,
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            match self.stream.poll_read(cx, buf) {
-                Poll::Ready(Ok(read)) => {
-                    self.read_at = Instant::now();
-                    self.ended = read == 0;
-                    if let Some(left) = &mut self.last_pass {
-                        *left = left.saturating_sub(read as u64);
-                    }
-                    self.moved += read;
-                    self.scope.core.stats.read(read);
-                    return Poll::Ready(Ok(read));
-                }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => {
-                    self.broken = true;
-                    return Poll::Ready(Err(error));
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
-    /// Appends what arrives to the input; `false` is the end, as in [`poll_read`](Self::poll_read).
-    /// Parks while nothing comes.
-    pub(crate) fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        rest: usize,
-    ) -> Poll<Result<bool, Error>> {
-        if self.has_had_its_turn() {
-            return self.yield_now(cx);
-        }
-        let read = with_scratch(|scratch| {
-            let read = self.poll_read(cx, scratch, rest);
-            if let Poll::Ready(Ok(read)) = read {
-                self.input.put(&scratch[..read]);
-            }
-            read
-        });
-        match read {
-            Poll::Ready(read) => Poll::Ready(Ok(read? > 0)),
-            Poll::Pending => self.park(cx).map(Err),
-        }
-    }
-
-    /// Waits for more, after a read that left nothing and whose answers were written: the next turn,
-    /// but for what it would look at first.
-    #[inline(always)]
-    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if !self.output.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        match self.stream.poll_readable(cx) {
-            Poll::Ready(ready) => Poll::Ready(Ok(ready?)),
-            Poll::Pending => self.park(cx).map(Err),
-        }
-    }
-
     /// Writes `bytes`; what the peer does not take now is kept as output.
     #[inline]
     pub(crate) fn write_through(
@@ -312,11 +205,19 @@ impl Connection {
 
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         while !self.output.is_empty() {
+            if self.has_had_its_turn() {
+                return self.yield_now(cx);
+            }
             let output = std::mem::take(&mut self.output);
             let written = self.poll_write(cx, &output);
             self.output = output;
             match written {
-                Poll::Ready(written) => self.output.advance(written?),
+                Poll::Ready(written) => {
+                    let written = written?;
+                    self.output.advance(written);
+                    // A handler that only sends has its turns as well.
+                    self.moved += written + CONTROL_COST;
+                }
                 Poll::Pending => return self.park(cx).map(Err),
             }
         }

@@ -9,6 +9,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::buffer::Buffer;
+use crate::bulk;
 use crate::connection::{Connection, READ_BUFFER, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
@@ -20,6 +21,7 @@ use crate::{Error, Handler};
 pub struct Echo<E = ()> {
     mode: Mode,
     greeting: String,
+    splice: bool,
     extension: E,
 }
 
@@ -39,9 +41,19 @@ impl<E> Echo<E> {
         Self { greeting: greeting.into(), ..self }
     }
 
+    /// Lets long payloads pass through a pipe of the worker's (splice(2)), without being copied. Off
+    /// unless said.
+    ///
+    /// The process must ignore SIGPIPE, as Rust programs do from their start: splice(2) raises it where
+    /// a peer has left. It takes two descriptors a worker, 32 at most.
+    #[must_use]
+    pub fn splice(self, splice: bool) -> Self {
+        Self { splice, ..self }
+    }
+
     /// Hands AUTH and file frames to `extension`.
     pub fn extended<Other: Extension>(self, extension: Other) -> Echo<Other> {
-        Echo { mode: self.mode, greeting: self.greeting, extension }
+        Echo { mode: self.mode, greeting: self.greeting, splice: self.splice, extension }
     }
 }
 
@@ -85,6 +97,7 @@ impl<E: Extension> Handler for Echo<E> {
     )]
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
+            connection.may_splice = self.splice && connection.stream.is_socket();
             let mode = match self.mode {
                 Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
                 mode => Some(mode),
@@ -192,6 +205,9 @@ impl Connection {
             if self.has_had_its_turn() {
                 return self.yield_now(cx);
             }
+            if self.may_pass_bulk(usize::MAX) && self.pass_bulk(cx, usize::MAX)?.is_some() {
+                continue;
+            }
             let read = with_scratch(|scratch| {
                 let read = ready!(self.poll_read(cx, scratch, 0));
                 Poll::Ready(read.and_then(|read| {
@@ -201,7 +217,7 @@ impl Connection {
             });
             match read {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(READ_BUFFER)) => {}
+                Poll::Ready(Ok(READ_BUFFER)) => self.bulk = self.may_splice,
                 Poll::Ready(read) => {
                     read?;
                     ready!(self.poll_more(cx))?;
@@ -239,18 +255,33 @@ impl Connection {
             return Poll::Ready(Ok(self.pass_input(cap)));
         }
         ready!(self.poll_flush(cx))?;
+        let payload = self.rest().min(cap);
+        if self.may_pass_bulk(payload)
+            && let Some(passed) = self.pass_bulk(cx, payload)?
+        {
+            self.passage.remaining -= passed as u32;
+            if self.passage.remaining == 0 {
+                self.count_answered(1);
+                self.frame_done();
+            }
+            return Poll::Ready(Ok(Step::Passed));
+        }
         let passed = with_scratch(|scratch| {
             let held = usize::from(self.head_len);
             if held > 0 {
                 scratch[..held].copy_from_slice(&self.head[..held]);
             }
-            let end = scratch.len().min(held.saturating_add(cap));
+            let room = if self.bulk { self.rest() + bulk::HEAD } else { scratch.len() };
+            let end = scratch.len().min(room).min(held.saturating_add(cap));
             let read = ready!(self.poll_read(cx, &mut scratch[held..end], self.rest()))?;
             if read == 0 {
                 return Poll::Ready(Ok((Step::End, false)));
             }
             self.head_len = 0;
             let step = self.pass_chunk(cx, &scratch[..held + read])?;
+            self.bulk = self.may_splice
+                && held + read == end
+                && self.passage.declared as usize >= bulk::WORTH;
             Poll::Ready(io::Result::Ok((step, held + read < end)))
         });
         match passed {

@@ -14,10 +14,12 @@ mod backoff;
 mod service;
 mod stream;
 mod connection;
+mod reading;
 mod buffer;
 mod waiting;
 mod deadline;
 mod echo;
+mod bulk;
 mod messages;
 mod conversation;
 mod frame;
@@ -28,6 +30,7 @@ mod seldom;
 mod limits;
 mod stats;
 mod error;
+pub mod client;
 
 pub use connection::Connection;
 pub use datagram::{

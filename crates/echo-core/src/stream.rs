@@ -8,8 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::bulk::Pipe;
 
 /// An accepted stream. An enum, so that a connection has one type and a layer can replace its
 /// stream in place.
@@ -65,6 +68,35 @@ impl Stream {
         }
     }
 
+    /// Whether splice(2) may know it.
+    pub(crate) fn is_socket(&self) -> bool {
+        !matches!(self, Self::Memory(_))
+    }
+
+    /// Moves up to `len` bytes from the socket into the empty `pipe`, and leaves its readiness as it is.
+    pub(crate) fn splice_in(&self, pipe: &Pipe, len: usize) -> io::Result<usize> {
+        let flags = SpliceFlags::NONBLOCK;
+        Ok(match self {
+            Self::Tcp(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
+            Self::Unix(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
+            Self::Memory(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        })
+    }
+
+    /// Moves `len` bytes or less from the pipe, where they are, into the socket.
+    pub(crate) fn poll_splice_out(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: &Pipe,
+        len: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => poll_splice_out(stream, cx, pipe, len),
+            Self::Unix(stream) => poll_splice_out(stream, cx, pipe, len),
+            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
     /// Sends FIN.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -96,26 +128,24 @@ impl Stream {
 /// What Tokio's socket types have in common here.
 trait Socket: AsFd {
     fn try_io<R>(&self, interest: Interest, f: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>>;
 }
 
 macro_rules! socket {
     ($($socket:ty),*) => {$(
         impl Socket for $socket {
             #[inline]
-            fn try_io<R>(&self, interest: Interest, f: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+            fn try_io<R>(
+                &self,
+                interest: Interest,
+                f: impl FnOnce() -> io::Result<R>,
+            ) -> io::Result<R> {
                 self.try_io(interest, f)
             }
 
             #[inline]
-            fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.poll_read_ready(cx)
-            }
-
-            #[inline]
-            fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.poll_write_ready(cx)
+            fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
+                if interest.is_readable() { self.poll_read_ready(cx) } else { self.poll_write_ready(cx) }
             }
         }
     )*};
@@ -123,75 +153,68 @@ macro_rules! socket {
 
 socket!(TcpStream, UnixStream);
 
-/// recv(2) as Tokio's own `poll_read` does it, without a look at the readiness that a wake has just
-/// told, nor glibc's cancellation points: a quarter of the instructions that a message cost.
-///
 #[inline(always)]
 fn poll_receive(
     socket: &impl Socket,
     cx: &mut Context<'_>,
     buf: &mut [u8],
 ) -> Poll<io::Result<usize>> {
-    loop {
-        let len = buf.len();
-        let receive = || Ok(rustix::net::recv(socket, &mut *buf, RecvFlags::empty())?.0);
-        match attempt(socket, Interest::READABLE, len, receive) {
-            Attempt::Blocked => ready!(socket.poll_read_ready(cx))?,
-            Attempt::Part(received) => return Poll::Ready(Ok(received)),
-            // 0 is the end of the stream, which stays ready.
-            Attempt::Done(received) => return Poll::Ready(received),
-        }
-    }
+    let len = buf.len();
+    poll_call(socket, cx, Interest::READABLE, len, || {
+        Ok(rustix::net::recv(socket, &mut *buf, RecvFlags::empty())?.0)
+    })
 }
 
-/// send(2) in the same way.
 #[inline(always)]
 fn poll_send(socket: &impl Socket, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-    loop {
-        let send = || Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?);
-        match attempt(socket, Interest::WRITABLE, buf.len(), send) {
-            Attempt::Blocked => ready!(socket.poll_write_ready(cx))?,
-            Attempt::Part(sent) => return Poll::Ready(Ok(sent)),
-            Attempt::Done(sent) => return Poll::Ready(sent),
-        }
-    }
+    poll_call(socket, cx, Interest::WRITABLE, buf.len(), || {
+        Ok(rustix::net::send(socket, buf, SendFlags::NOSIGNAL)?)
+    })
 }
 
-/// What became of a call that may block.
-enum Attempt {
-    /// Nothing could be done.
-    Blocked,
-    /// Less than was asked for, so that the next call would block.
-    Part(usize),
-    /// All, or it failed.
-    Done(io::Result<usize>),
-}
-
-/// Does what may block.
-///
-/// When only a part of `len` was done, epoll will tell when there is more (epoll(7), "edge-triggered",
-/// question 9). Then the readiness that was seen *before* the call is cleared, by the only way there
-/// is: a `WouldBlock` inside `try_io`. What has become ready since then stays.
-#[inline(always)]
-fn attempt(
+fn poll_splice_out(
     socket: &impl Socket,
-    interest: Interest,
+    cx: &mut Context<'_>,
+    pipe: &Pipe,
     len: usize,
-    call: impl FnOnce() -> io::Result<usize>,
-) -> Attempt {
-    let mut part = 0;
-    let done = socket.try_io(interest, || {
-        let done = call()?;
-        if 0 < done && done < len {
-            part = done;
-            return Err(io::ErrorKind::WouldBlock.into());
+) -> Poll<io::Result<usize>> {
+    poll_call(socket, cx, Interest::WRITABLE, 0, || {
+        Ok(splice(&pipe.read, None, socket, None, len, SpliceFlags::NONBLOCK)?)
+    })
+}
+
+/// Makes a call until it does not block, as Tokio's own `poll_read` and `poll_write` do, without a look
+/// at the readiness that a wake has just told.
+///
+/// When less than `whole` was done, the next call would block, and epoll will tell when it no longer
+/// does (epoll(7), "edge-triggered", question 9). Then the readiness that was seen *before* the call is
+/// cleared, by the only way there is: a `WouldBlock` inside `try_io`. What has become ready since then
+/// stays, as does the end of the stream. (As with Tokio, a peer that sends urgent data, or descriptors
+/// over a Unix socket, makes its own bytes wait for the next that come: recv(2) stops before them.)
+#[inline(always)]
+fn poll_call(
+    socket: &impl Socket,
+    cx: &mut Context<'_>,
+    interest: Interest,
+    whole: usize,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        let mut part = 0;
+        let done = socket.try_io(interest, || match call()? {
+            done if 0 < done && done < whole => {
+                part = done;
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            done => Ok(done),
+        });
+        match done {
+            Err(_) if part > 0 => return Poll::Ready(Ok(part)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready!(socket.poll_ready(cx, interest))?;
+            }
+            done => return Poll::Ready(done),
         }
-        Ok(done)
-    });
-    match done {
-        Err(_) if part > 0 => Attempt::Part(part),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Attempt::Blocked,
-        done => Attempt::Done(done),
     }
 }
 

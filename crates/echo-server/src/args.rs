@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::{Failure, USAGE};
@@ -136,6 +138,22 @@ pub(crate) enum Task {
         #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = units::bound)]
         timeout: Duration,
     },
+    /// Print what a shell needs to complete this command line
+    Completions {
+        /// The shell
+        #[arg(value_parser = shells())]
+        shell: Shell,
+    },
+    /// Print this program's manual page, or that of one of its commands
+    Man {
+        /// The command
+        command: Option<String>,
+    },
+}
+
+/// Those whose files are tested.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse())
 }
 
 impl Arguments {
@@ -198,7 +216,7 @@ pub(crate) fn usage(error: &clap::Error) -> Failure {
 }
 
 /// The parser; the help text names the environment once, not at every option.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Arguments::command().mut_args(|arg: Arg| {
         let empty = arg.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
         // As unset: compose files and units pass on variables that nobody has given a value.

@@ -129,7 +129,9 @@ impl Serving {
         for Bound { mode, rate, sockets, .. } in bound {
             match sockets {
                 Sockets::Listeners(listeners) => {
-                    let echo = Arc::new(Echo::new(mode).greeting(greeting));
+                    // SIGPIPE is ignored: std has seen to it before main.
+                    let echo = Echo::new(mode).greeting(greeting).splice(true);
+                    let echo = Arc::new(echo);
                     for listener in listeners {
                         tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
                     }

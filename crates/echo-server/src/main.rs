@@ -5,6 +5,7 @@ mod args;
 mod bind;
 mod daemon;
 mod exit;
+mod generate;
 mod healthcheck;
 mod logging;
 mod open_files;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::parse_from(env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => return fail(&args::usage(&error)),
-        Err(help) => return print(&help),
+        Err(help) => return printed(help.print()),
     };
     match &arguments.task {
         None => match daemon::run(&arguments) {
@@ -40,12 +41,23 @@ fn main() -> ExitCode {
                 Err(failure) => fail(&failure),
             }
         }
+        Some(Task::Completions { shell }) => print(generate::completions(*shell).as_bytes()),
+        Some(Task::Man { command }) => match generate::man(command.as_deref()) {
+            Some(page) => print(&page),
+            None => {
+                fail(&exit::Failure::new(exit::USAGE, "no such command; see echo-server --help"))
+            }
+        },
     }
 }
 
-/// Prints help or the version.
-fn print(text: &clap::Error) -> ExitCode {
-    match text.print().and_then(|()| io::stdout().flush()) {
+fn print(text: &[u8]) -> ExitCode {
+    printed(io::stdout().write_all(text))
+}
+
+/// Ends after help or a page was written to stdout.
+fn printed(written: io::Result<()>) -> ExitCode {
+    match written.and_then(|()| io::stdout().flush()) {
         // To a reader that may have gone, as `head` does.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let reason = exit::reason(&error);

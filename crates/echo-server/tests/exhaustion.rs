@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -156,6 +158,37 @@ fn errors_of_a_connection_end_that_connection() {
         let log = server.stderr();
         // The hint at the start, and of trouble on this side one line a minute.
         assert!(log.lines().count() <= 2, "after {call} gave {error}: {log}");
+        eventually("the trace shows the error", || was_injected(&trace));
+    });
+}
+
+/// Faults 14 and 16: without a pipe, or on a socket that knows no splice, long frames are copied.
+#[test]
+fn bulk_goes_on_without_a_pipe() {
+    if !can_inject("bulk_goes_on_without_a_pipe") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let cases = ["pipe2:error=EMFILE", "splice:error=EINVAL", "splice:error=EINTR:when=1..9+2"];
+    each(&cases, |injection| {
+        let trace = directory.path().join(injection);
+        let mut server = start_injected(&trace, injection, &[TCP, "--workers=2"]);
+        let address = server.uris()[0].trim_start_matches("tcp://").to_owned();
+        let mut reader = TcpStream::connect(address).unwrap();
+        reader.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        let mut writer = reader.try_clone().unwrap();
+        let frames: Vec<u8> =
+            (1..=15).flat_map(|n| echo(&vec![n; 65_536 * usize::from(n)])).collect();
+        let sent = frames.clone();
+        let writing = thread::spawn(move || {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        writing.join().unwrap();
+        assert!(got == frames, "{injection}: {} of {} bytes", got.len(), frames.len());
+        assert_eq!(server.stop(), Some(0), "{injection}");
         eventually("the trace shows the error", || was_injected(&trace));
     });
 }

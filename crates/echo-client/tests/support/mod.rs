@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 #![allow(clippy::print_stdout, reason = "what is skipped is said on stdout")]
 
+pub(crate) mod daemon;
+pub(crate) mod pty;
+pub(crate) mod server;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -92,6 +96,14 @@ impl<R: Send + 'static> Client<R> {
     pub(crate) fn interrupt(&self) {
         let kill = format!("kill -INT {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// The most memory that it had at once.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Waits for the end. What `feed` gave back stays open until then.
@@ -210,8 +222,8 @@ pub(crate) fn framed_echo(mut stream: impl Read + Write, max_frame: u32) {
 }
 
 /// Whether `tool` is there. A test without it is skipped, and fails where CI promises all tools.
-pub(crate) fn has(test: &str, tool: &str) -> bool {
-    let found = Command::new(tool).arg("-V").output().is_ok();
+pub(crate) fn has(test: &str, tool: &str, version: &str) -> bool {
+    let found = Command::new(tool).arg(version).output().is_ok();
     if !found {
         assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{test} needs {tool}");
         println!("SKIPPED {test}: {tool} is missing");

@@ -1,0 +1,254 @@
+//! A connection as people and scripts use it: what happens on it, in words that are safe to show.
+
+use std::future::pending;
+use std::time::Duration;
+
+use bytes::Bytes;
+use echo_core::client::{Client, Dialect, Error, Event, Options, PushError, Reply, Session};
+use echo_core::{Endpoint, Peer, Reason};
+
+use crate::escape::escape;
+use crate::show::size;
+
+/// A server, and the connection to it while there is one.
+pub(crate) struct Link {
+    pub(crate) target: Endpoint,
+    options: Options,
+    client: Option<Client>,
+    /// What has been said since the last connection.
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nothing: there was none.
+    Nothing,
+    Lost,
+    /// That the server ends idle connections. The next message makes another one.
+    Idle,
+    /// Why attempts to connect fail.
+    Retrying,
+}
+
+/// What happened on a link.
+#[derive(Debug)]
+pub(crate) enum Happened {
+    Answered(Answer),
+    /// The server will not serve the message with this number.
+    Refused(u64, Error),
+    /// There is a connection; `plain` if it is the first, and like what was asked for.
+    Connected {
+        words: String,
+        plain: bool,
+    },
+    /// Something else that is worth a line.
+    Notice(String),
+    /// Bytes that nobody asked for, and what this is for who takes it for the end.
+    Unexpected(Bytes, Error),
+    /// The connection is over, and the numbers of messages begin anew.
+    Over(Error),
+}
+
+/// A reply.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) seq: u64,
+    pub(crate) payload: Bytes,
+    pub(crate) round_trip: Duration,
+    /// How long the server had it, which a PROBE tells.
+    pub(crate) in_server: Option<Duration>,
+    /// It had to be sent again on another connection.
+    pub(crate) resent: bool,
+}
+
+impl Link {
+    pub(crate) fn new(target: Endpoint, options: Options) -> Self {
+        Self { target, options, client: None, told: Told::Nothing }
+    }
+
+    /// The connection that is there, or one that begins.
+    pub(crate) fn client(&mut self) -> &mut Client {
+        let (target, options) = (&self.target, &self.options);
+        self.client.get_or_insert_with(|| Client::new(target, options.clone()))
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.as_ref().is_some_and(Client::is_connected)
+    }
+
+    /// Messages without a reply.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.client.as_ref().map_or(0, |client| client.unanswered() as u64)
+    }
+
+    /// Gives up a first connection that has not come about.
+    pub(crate) fn give_up(&mut self) {
+        if self.client.as_ref().is_some_and(|client| client.session().is_none()) {
+            self.client = None;
+        }
+    }
+
+    /// Waits for a connection. What happens meanwhile, and at last that it is there, is handed to
+    /// `other`, whose error ends it.
+    pub(crate) async fn connect(
+        &mut self,
+        mut other: impl FnMut(Happened) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.client();
+        loop {
+            let happened = self.next().await;
+            let connected = matches!(happened, Happened::Connected { .. });
+            match happened {
+                Happened::Over(error) => return Err(error),
+                happened => other(happened)?,
+            }
+            if connected {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Queues a message, or a PROBE, as soon as there is a connection and room; returns its number.
+    pub(crate) async fn push(
+        &mut self,
+        payload: &[u8],
+        probe: bool,
+        mut other: impl FnMut(Happened) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
+        loop {
+            let client = self.client();
+            let raw = client.session().is_some_and(|session| session.dialect == Dialect::Raw);
+            if raw && payload.is_empty() && !probe {
+                let what = "an empty message leaves no trace on a raw connection".to_owned();
+                return Err(Error::Rejected(what));
+            }
+            let pushed = if probe { client.push_probe(payload) } else { client.push(payload) };
+            match pushed {
+                Ok(asked) => return Ok(asked),
+                Err(PushError::NotConnected | PushError::Full) => {}
+                Err(error) => return Err(Error::Rejected(error.to_string())),
+            }
+            match self.next().await {
+                Happened::Over(error) => return Err(error),
+                happened => other(happened)?,
+            }
+        }
+    }
+
+    /// Waits for the reply to the message with this number, in the same way.
+    pub(crate) async fn answer(
+        &mut self,
+        asked: u64,
+        mut other: impl FnMut(Happened) -> Result<(), Error>,
+    ) -> Result<Answer, Error> {
+        loop {
+            match self.next().await {
+                Happened::Answered(answer) if answer.seq == asked => return Ok(answer),
+                Happened::Refused(seq, error) if seq == asked => return Err(error),
+                Happened::Over(error) => return Err(error),
+                happened => other(happened)?,
+            }
+        }
+    }
+
+    /// Waits for what happens next; for ever where there is no connection and none is wanted.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn next(&mut self) -> Happened {
+        loop {
+            let Some(client) = &mut self.client else { return pending().await };
+            let due = client.unanswered() > 0;
+            let event = match client.next().await {
+                Ok(Some(event)) => event,
+                ended => {
+                    let error = ended.err().unwrap_or(Error::Over);
+                    self.client = None;
+                    self.told = Told::Nothing;
+                    return Happened::Over(error);
+                }
+            };
+            let notice = match event {
+                Event::Reply(reply) => return Happened::Answered(Answer::new(&reply)),
+                Event::Refused(refusal) => {
+                    return Happened::Refused(refusal.seq, refusal.into());
+                }
+                Event::Unexpected(came) => {
+                    return Happened::Unexpected(Bytes::copy_from_slice(came.bytes), came.into());
+                }
+                Event::Connected { session, resent } => {
+                    let again = self.told != Told::Nothing;
+                    self.told = Told::Nothing;
+                    let place = match session.peer {
+                        Peer::Tcp(addr) => addr.to_string(),
+                        _ => self.target.to_string(),
+                    };
+                    let words = connected(&place, session, again, resent);
+                    return Happened::Connected { words, plain: !again && !session.fell_back };
+                }
+                Event::Goaway(goaway) => {
+                    if goaway.reason == Reason::Idle {
+                        self.told = Told::Idle;
+                    }
+                    continue;
+                }
+                Event::Lost(error) => {
+                    let words = escape(&error.to_string());
+                    // With nothing due it is none too early.
+                    let words = match words.strip_prefix("closed early: ") {
+                        Some(rest) if !due => rest,
+                        _ => &words,
+                    };
+                    match self.told {
+                        Told::Idle => format!("{words}; the next message connects again"),
+                        _ => {
+                            self.told = Told::Lost;
+                            client.reconnect();
+                            format!("{words}; connecting again")
+                        }
+                    }
+                }
+                Event::Retrying { why, .. } if self.told != Told::Retrying => {
+                    self.told = Told::Retrying;
+                    let words = escape(&why.to_string());
+                    format!("{words}; trying for {:?}", self.options.retry)
+                }
+                _ => continue,
+            };
+            return Happened::Notice(notice);
+        }
+    }
+}
+
+impl Answer {
+    fn new(reply: &Reply<'_>) -> Self {
+        Self {
+            seq: reply.seq,
+            payload: Bytes::copy_from_slice(reply.payload),
+            round_trip: reply.round_trip(),
+            in_server: reply.stamps.map(|stamps| stamps.in_server()),
+            resent: reply.resent,
+        }
+    }
+}
+
+fn connected(place: &str, session: &Session, again: bool, resent: usize) -> String {
+    let how = if again { "connected again" } else { "connected" };
+    let speaks = match session.dialect {
+        Dialect::Framed => format!("frames of up to {}", size(session.max_frame.into())),
+        Dialect::Raw if session.fell_back => {
+            "raw: the server echoes HELLO itself (RFC 862)".to_owned()
+        }
+        Dialect::Raw => "raw".to_owned(),
+    };
+    let mut words = format!("{how} to {place}, {speaks}");
+    match resent {
+        0 => {}
+        1 => words += "; 1 message goes out again",
+        _ => words += &format!("; {resent} messages go out again"),
+    }
+    if !again && !session.greeting.is_empty() {
+        words += &format!("; the server says: {}", escape(&session.greeting));
+    }
+    words
+}

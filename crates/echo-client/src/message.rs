@@ -1,0 +1,30 @@
+//! Messages that come from files.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use echo_core::MAX_PAYLOAD_LEN;
+
+use crate::failure::reason;
+
+/// Reads a file that is one message. It may be a pipe: the reading blocks nobody else, and is
+/// abandoned with this future.
+pub(crate) async fn read(path: PathBuf) -> Result<Vec<u8>, String> {
+    let place = path.display().to_string();
+    let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // One more than any server takes, so that it is seen to be too long.
+        File::open(path)?.take(u64::from(MAX_PAYLOAD_LEN) + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    let error = match read.await {
+        Ok(Ok(bytes)) if bytes.len() > MAX_PAYLOAD_LEN as usize => {
+            return Err(format!("{place} is longer than any message: {MAX_PAYLOAD_LEN} bytes"));
+        }
+        Ok(Ok(bytes)) => return Ok(bytes),
+        Ok(Err(error)) => error,
+        Err(error) => error.into(),
+    };
+    Err(format!("cannot read {place}: {}", reason(&error)))
+}

@@ -1,0 +1,103 @@
+//! What became of the messages, and how long their replies took.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::show::time;
+
+/// Counts and round trips, in constant memory.
+pub(crate) struct Tally {
+    sent: u64,
+    answered: u64,
+    /// In nanoseconds, to three digits. Empty until the first reply.
+    round_trips: Option<Histogram<u64>>,
+}
+
+impl Tally {
+    pub(crate) const fn new() -> Self {
+        Self { sent: 0, answered: 0, round_trips: None }
+    }
+
+    pub(crate) fn sent(&mut self) {
+        self.sent += 1;
+    }
+
+    pub(crate) fn answered(&mut self, round_trip: Duration) {
+        self.answered += 1;
+        let nanos = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX);
+        if self.round_trips.is_none() {
+            // Three digits are always possible.
+            self.round_trips = Histogram::new(3).ok();
+        }
+        if let Some(round_trips) = &mut self.round_trips {
+            // It grows as needed.
+            let _ = round_trips.record(nanos);
+        }
+    }
+
+    /// Two lines; the second one only when there are round trips. Up to `due` messages still wait
+    /// for their replies.
+    pub(crate) fn lines(&self, due: u64) -> Vec<String> {
+        let Self { sent, answered, .. } = self;
+        let due = due.min(sent.saturating_sub(*answered));
+        let lost = sent.saturating_sub(answered + due);
+        let mut counts = format!("{sent} sent, {answered} answered");
+        if due > 0 {
+            counts += &format!(", {due} waiting");
+        }
+        counts += &format!(", {lost} lost");
+        if lost > 0 {
+            counts += &format!(" ({:.3} %)", 100.0 * lost as f64 / *sent as f64);
+        }
+        let mut lines = vec![counts];
+        if let Some(trips) = &self.round_trips {
+            let nanos = |nanos| time(Duration::from_nanos(nanos));
+            let at = |quantile| nanos(trips.value_at_quantile(quantile));
+            lines.push(format!(
+                "min {}  mean {}  p50 {}  p90 {}  p99 {}  max {}",
+                nanos(trips.min()),
+                nanos(trips.mean() as u64),
+                at(0.5),
+                at(0.9),
+                at(0.99),
+                nanos(trips.max()),
+            ));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_percentiles() {
+        let mut tally = Tally::new();
+        assert_eq!(tally.lines(0), ["0 sent, 0 answered, 0 lost"]);
+        for micros in 1..=1000 {
+            tally.sent();
+            tally.answered(Duration::from_micros(micros));
+        }
+        for _ in 0..3 {
+            tally.sent();
+        }
+        let lines = tally.lines(1);
+        assert_eq!(lines[0], "1003 sent, 1000 answered, 1 waiting, 2 lost (0.199 %)");
+        // Some that wait were sent before.
+        assert_eq!(tally.lines(5)[0], "1003 sent, 1000 answered, 3 waiting, 0 lost");
+        let trips = "min 1.00 µs  mean 501 µs  p50 500 µs  p90 900 µs  p99 990 µs  max 1.00 ms";
+        assert_eq!(lines[1], trips);
+    }
+
+    #[test]
+    fn any_round_trip_is_taken() {
+        let mut tally = Tally::new();
+        for time in [Duration::ZERO, Duration::from_hours(24 * 365), Duration::MAX] {
+            tally.sent();
+            tally.answered(time);
+        }
+        assert!(tally.lines(0)[0].contains("3 answered, 0 lost"));
+    }
+}

@@ -1,0 +1,148 @@
+//! The pipe over servers that come and go: with `--retry` the copy is exact all the same.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::process::{ChildStdin, ChildStdout};
+use std::sync::mpsc::channel;
+
+use echo_core::Mode;
+use support::server::Server;
+use support::*;
+
+const PIECE: usize = 1 << 20;
+
+/// Copies so many pieces through a server that restarts when a consumer has had its share of them;
+/// every other time it drains, else it crashes. What the client said on stderr.
+fn copy_over_restarts(endpoint: &str, mode: Mode, pieces: usize, restarts: usize) -> Ended {
+    let first = Server::start(endpoint, mode);
+    let target = first.target.clone();
+    let feed = move |mut stdin: ChildStdin| {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut piece = vec![0; PIECE];
+        for _ in 0..pieces {
+            random.fill(&mut piece);
+            stdin.write_all(&piece).unwrap();
+        }
+        None
+    };
+    let (came, progress) = channel();
+    let consume = move |mut stdout: ChildStdout| {
+        let mut random = fastrand::Rng::with_seed(7);
+        let (mut want, mut got) = (vec![0; PIECE], vec![0; PIECE]);
+        for number in 0..pieces {
+            random.fill(&mut want);
+            stdout.read_exact(&mut got).unwrap();
+            assert!(want == got, "in piece {number}");
+            let _ = came.send(());
+        }
+        stdout.read(&mut got).unwrap()
+    };
+    let client = Client::start(&["--retry", "2m", &target], feed, consume);
+    let mut server = first;
+    for restart in 0..restarts {
+        for _ in 0..pieces / (restarts + 1) {
+            progress.recv_timeout(LIMIT).unwrap();
+        }
+        if restart % 2 == 0 {
+            server.stop();
+        } else {
+            server.crash();
+        }
+        server = Server::start(&target, mode);
+    }
+    let (ended, rest) = client.end();
+    assert_eq!(rest, 0, "more than was sent");
+    server.stop();
+    ended
+}
+
+#[test]
+fn a_restart_in_mid_stream_leaves_the_copy_exact() {
+    let (pieces, restarts) = if long() { (420, 20) } else { (72, 5) };
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", folder.path().join("socket").display());
+    // An address that no other test connects to, so that its port is not given away in between.
+    for endpoint in ["tcp://127.0.0.77:0", &path] {
+        for mode in [Mode::Auto, Mode::Framed] {
+            let ended = copy_over_restarts(endpoint, mode, pieces, restarts);
+            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+            let lost = ended.stderr.matches("connecting again").count();
+            assert_eq!(lost, restarts, "{}", ended.stderr);
+        }
+    }
+}
+
+/// Raw bytes have no boundary to go on from.
+#[test]
+fn a_raw_stream_ends_with_its_server() {
+    let server = Server::start("tcp://127.0.0.77:0", Mode::Raw);
+    let (came, ready) = channel();
+    let consume = move |mut stdout: ChildStdout| {
+        let mut line = [0; 5];
+        stdout.read_exact(&mut line).unwrap();
+        came.send(()).unwrap();
+        read_all(stdout)
+    };
+    let client = Client::start(&["-q", "--retry", "2m", &server.target], open(b"line\n"), consume);
+    ready.recv_timeout(LIMIT).unwrap();
+    server.stop();
+    client.end().0.failed("closed early: the server ended the stream while stdin was open, all 5");
+}
+
+/// Nothing is due and stdin is still open when the server goes: the next line finds the next server.
+#[test]
+fn an_idle_pipe_waits_for_its_producer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", folder.path().join("socket").display());
+    let server = Server::start(&path, Mode::Auto);
+    let (came, ready) = channel();
+    let (again, restarted) = channel();
+    let feed = move |mut stdin: ChildStdin| {
+        stdin.write_all(b"line\n").unwrap();
+        restarted.recv_timeout(LIMIT).unwrap();
+        stdin.write_all(b"more\n").unwrap();
+        None
+    };
+    let consume = move |mut stdout: ChildStdout| {
+        let mut line = [0; 5];
+        stdout.read_exact(&mut line).unwrap();
+        came.send(()).unwrap();
+        [&line[..], &read_all(stdout)].concat()
+    };
+    let client = Client::start(&["--retry", "2m", &path], feed, consume);
+    ready.recv_timeout(LIMIT).unwrap();
+    server.stop();
+    let notice = client.stderr.recv_timeout(LIMIT).unwrap();
+    assert!(notice.contains("the server drains: 1 of 1 frames answered; connecting"), "{notice}");
+    let server = Server::start(&path, Mode::Auto);
+    again.send(()).unwrap();
+    let (ended, stdout) = client.end();
+    assert_eq!((ended.code, &stdout[..]), (Some(0), &b"line\nmore\n"[..]), "{}", ended.stderr);
+    server.stop();
+}
+
+/// Nobody comes back.
+#[test]
+fn a_server_that_stays_away_is_given_up() {
+    let server = Server::start("tcp://127.0.0.77:0", Mode::Auto);
+    let (came, ready) = channel();
+    let feed = |mut stdin: ChildStdin| {
+        while stdin.write_all(&[b'y'; 4096]).is_ok() {}
+        None
+    };
+    let consume = move |mut stdout: ChildStdout| {
+        stdout.read_exact(&mut [0; 4096]).unwrap();
+        came.send(()).unwrap();
+        read_all(stdout).iter().all(|byte| *byte == b'y')
+    };
+    let client = Client::start(&["-q", "--retry", "300ms", &server.target], feed, consume);
+    ready.recv_timeout(LIMIT).unwrap();
+    server.stop();
+    let (ended, exact) = client.end();
+    ended.failed("closed early: the server drains: ");
+    assert!(ended.stderr.contains("; no other connection within 300ms: refused: 127.0.0.77:"));
+    assert!(exact);
+}

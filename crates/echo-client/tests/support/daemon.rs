@@ -1,0 +1,66 @@
+//! The workspace's own server as a process, so that it can be stopped and started again.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A running echo-server.
+pub(crate) struct Daemon {
+    child: Child,
+    /// Where it listens, as it says.
+    pub(crate) target: String,
+}
+
+impl Daemon {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(program())
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let target = line.trim_end().strip_prefix("listening ").unwrap().to_owned();
+        Self { child, target }
+    }
+
+    /// A server on a socket in a folder of its own.
+    pub(crate) fn of_its_own() -> (TempDir, Self) {
+        let folder = tempfile::tempdir().unwrap();
+        let daemon = Self::on_socket(folder.path());
+        (folder, daemon)
+    }
+
+    /// A server on a socket in `folder`: unlike a port, nobody else takes it between two of them.
+    pub(crate) fn on_socket(folder: &Path) -> Self {
+        Self::start(&["--listen", &format!("unix:{}", folder.join("socket").display())])
+    }
+
+    /// Stops it in order, and waits for its end.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_echo-client")).with_file_name("echo-server");
+    assert!(program.exists(), "build it first: cargo build -p echo-server");
+    program
+}

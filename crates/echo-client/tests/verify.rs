@@ -1,0 +1,116 @@
+//! `--verify`: what comes back is compared, counted and digested, and copied nowhere. And the line
+//! of progress on a terminal.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use support::*;
+
+/// What `sha256sum` says.
+fn sha256sum(bytes: &[u8]) -> String {
+    let mut sum =
+        Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    sum.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = sum.wait_with_output().unwrap();
+    String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+#[test]
+fn says_what_came_back() {
+    for size in [0, 1, 65_537, 3 << 20] {
+        let target = serve(|stream| framed_echo(stream, 1 << 20));
+        let ended = pipe(&["--verify", &target], &noise(size));
+        let line = String::from_utf8(ended.stdout).unwrap();
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert!(line.starts_with(&format!("{size} bytes (")), "{line}");
+        assert!(line.ends_with(&format!(" sha256 {}\n", sha256sum(&noise(size)))), "{line}");
+    }
+    let target = format!("raw://{}", serve(raw_echo));
+    let ended = pipe(&["--verify", "--json", &target], &noise(300_000));
+    let json: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(json["bytes"], 300_000);
+    assert_eq!(json["sha256"], sha256sum(&noise(300_000)));
+    let (seconds, rate) = (json["seconds"].as_f64().unwrap(), &json["bytes_per_second"]);
+    assert!((rate.as_f64().unwrap() - 300_000.0 / seconds).abs() < 1.0, "{json}");
+}
+
+/// A defect is the same with and without a copy; nothing is said of what came before it.
+#[test]
+fn names_a_defect() {
+    let target = format!(
+        "raw://{}",
+        serve(|mut stream| {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all[123] ^= 1;
+            stream.write_all(&all).unwrap();
+        })
+    );
+    let ended = pipe(&["--verify", "--json", &target], &noise(1000));
+    ended.failed("different at byte 123: ");
+    assert!(ended.stdout.is_empty());
+    assert_eq!(pipe(&["--json", &target], b"").code, Some(64), "--json is of --verify");
+}
+
+/// A copy that takes its time shows how far it is, on a terminal and away from the copy, and leaves
+/// no trace of that.
+#[test]
+fn shows_progress_on_a_terminal() {
+    let target = serve(|stream| framed_echo(stream, 1 << 20));
+    let (mut terminal, stderr) = terminal();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_echo-client"))
+        .arg(&target)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feeder = thread::spawn(move || {
+        // Until its progress was seen twice.
+        while stdin.write_all(&[7; 3000]).is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let mut stdout = child.stdout.take().unwrap();
+    let consumer = thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(1..) = stdout.read(&mut buffer) {}
+    });
+    let (mut shown, mut buffer) = (String::new(), [0; 1024]);
+    while shown.matches("/s, ").count() < 2 {
+        let len = terminal.read(&mut buffer).unwrap();
+        shown.push_str(&String::from_utf8_lossy(&buffer[..len]));
+    }
+    let lines: Vec<&str> = shown.split('\r').collect();
+    assert!(lines[0].is_empty() && lines[1].contains("iB, "), "{shown:?}");
+    assert!(lines[1].ends_with(" s") && !shown.contains(['\x1b', '\n']), "{shown:?}");
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    // Reading a terminal that nobody has open any longer fails.
+    let mut rest = String::new();
+    while let Ok(len @ 1..) = terminal.read(&mut buffer) {
+        rest.push_str(&String::from_utf8_lossy(&buffer[..len]));
+    }
+    assert!(rest.ends_with(" \r"), "{rest:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    feeder.join().unwrap();
+    consumer.join().unwrap();
+}
+
+/// Both ends of a terminal.
+fn terminal() -> (File, Stdio) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&control).unwrap();
+    unlockpt(&control).unwrap();
+    let name = ptsname(&control, Vec::new()).unwrap().into_string().unwrap();
+    let terminal = File::options().read(true).write(true).open(name).unwrap();
+    (File::from(control), terminal.into())
+}

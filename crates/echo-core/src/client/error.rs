@@ -1,0 +1,225 @@
+//! What can go wrong between a client and its server, and whose fault it was.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::frame::{ErrorCode, Goaway, Reason};
+
+/// Why a [`Client`](super::Client) ended, or lost its connection.
+///
+/// Its text begins with what happened, in words that programs may match on: `refused:`,
+/// `unreachable:`, `unresolved:`, `timed out:`, `closed early:`, `different at byte N:`. What a peer
+/// wrote comes in it as escapes where it could harm a terminal or a log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody listens there, or not for us.
+    #[error("refused: {place}: {}", Connecting(source))]
+    Refused {
+        /// The address.
+        place: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No way there, or none from this host.
+    #[error("unreachable: {place}: {}", Words(source))]
+    Unreachable {
+        /// The address.
+        place: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The name has no address, or none of the family asked for.
+    #[error("unresolved: {}", Words(.0))]
+    Unresolved(#[source] io::Error),
+    /// Nothing came while something was due.
+    #[error("timed out: {0}")]
+    TimedOut(String),
+    /// The connection ended before all was answered.
+    #[error("closed early: {0}")]
+    ClosedEarly(Box<ClosedEarly>),
+    /// What came back is not what was sent.
+    #[error("different at byte {at}: {what}")]
+    Different {
+        /// The first byte that is not as sent, counted from 0 over the payload of all requests.
+        at: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The server will not serve this.
+    #[error("refused: {0}")]
+    Rejected(String),
+    /// No connection came about for as long as [`Options::retry`](super::Options::retry) allows.
+    #[error("{lost}; no other connection within {after:?}: {last}")]
+    GaveUp {
+        /// Why the connection before was lost.
+        lost: Box<Self>,
+        /// Why the last attempt failed.
+        last: Box<Self>,
+        /// How long was tried.
+        after: Duration,
+    },
+    /// The client had ended already.
+    #[error("the client has ended")]
+    Over,
+}
+
+/// Whose fault it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The server's: it answered wrongly, or would not.
+    Server,
+    /// The server's or the path's, which nobody can tell apart from here.
+    Path,
+    /// The caller's.
+    Caller,
+}
+
+impl Error {
+    /// Whose fault it was.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Different { .. } | Self::Rejected(_) => Fault::Server,
+            Self::Over => Fault::Caller,
+            Self::GaveUp { lost, .. } => lost.fault(),
+            _ => Fault::Path,
+        }
+    }
+
+    /// Whether another connection may do better.
+    pub(super) fn may_pass(&self) -> bool {
+        self.fault() == Fault::Path
+    }
+
+    /// That connecting to `place` failed.
+    pub(super) fn connecting(place: impl fmt::Display, source: io::Error) -> Self {
+        let place = place.to_string();
+        match source.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ConnectionReset => Self::Refused { place, source },
+            io::ErrorKind::TimedOut => Self::TimedOut(format!("{place}: {}", Words(&source))),
+            _ => Self::Unreachable { place, source },
+        }
+    }
+
+    /// What an ERROR frame says.
+    pub(super) fn rejected(code: ErrorCode, text: &str) -> Self {
+        let number = code.code();
+        let name = match code {
+            ErrorCode::TooLong => "too long",
+            ErrorCode::UnexpectedKind => "unexpected kind",
+            ErrorCode::Malformed => "malformed",
+            ErrorCode::Other(_) => "unknown",
+        };
+        let text = text.escape_debug();
+        Self::Rejected(format!("the server says: {text} (error {number}, {name})"))
+    }
+}
+
+/// A connection that ended before all was answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClosedEarly {
+    /// How it ended: "the server drains", "Connection reset by peer".
+    pub how: String,
+    /// The server's last frame, if it sent one.
+    pub goaway: Option<Goaway>,
+    /// Whether a reply had come in part.
+    pub inside_frame: bool,
+    /// Requests asked and answered on this connection.
+    pub asked: u64,
+    /// Of them, those that were answered.
+    pub answered: u64,
+    /// Payload bytes without an answer.
+    pub bytes_unanswered: u64,
+    /// Payload bytes answered, over all connections.
+    pub bytes_answered: u64,
+}
+
+impl fmt::Display for ClosedEarly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = &self.how;
+        if self.goaway.is_some() {
+            return write!(f, "{how}: {} of {} frames answered", self.answered, self.asked);
+        }
+        let place = if self.inside_frame { " inside a frame" } else { "" };
+        match (self.bytes_unanswered, self.bytes_answered) {
+            (0, answered) if self.asked > 0 && self.asked == self.answered => {
+                write!(f, "{how}{place}, all {} answered", Bytes(answered))
+            }
+            (0, _) => write!(f, "{how}{place}"),
+            (unanswered, _) => write!(f, "{how}{place}: {} unanswered", Bytes(unanswered)),
+        }
+    }
+}
+
+/// Why a server says GOAWAY.
+pub(super) fn leaving(reason: Reason) -> String {
+    match reason {
+        Reason::Drain => "the server drains".to_owned(),
+        Reason::Idle => "the server ends idle connections".to_owned(),
+        Reason::Error => "the server saw a protocol error".to_owned(),
+        Reason::Stalled => "the server waited too long for a frame".to_owned(),
+        other => format!("the server leaves ({other:?})"),
+    }
+}
+
+/// So many bytes, in words.
+pub(super) struct Bytes(pub(super) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// An I/O error without the number that Rust appends.
+pub(super) struct Words<'a>(pub(super) &'a io::Error);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.split_once(" (os error ").map_or(&text, |(words, _)| words))
+    }
+}
+
+/// The same with what to do about a closed port.
+struct Connecting<'a>(&'a io::Error);
+
+impl fmt::Display for Connecting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Words(self.0).fmt(f)?;
+        match self.0.kind() {
+            io::ErrorKind::ConnectionRefused => f.write_str(" (is it running?)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// There was no connection yet, so that nobody knows how the server is spoken to.
+    #[error("not connected yet")]
+    NotConnected,
+    /// More would not fit into [`Options::window`](super::Options::window).
+    #[error("the window is full")]
+    Full,
+    /// The server, or the protocol, passes no payload of that length.
+    #[error("{len} bytes are over the limit of {max}")]
+    TooLong {
+        /// Bytes of payload.
+        len: usize,
+        /// The most that is passed.
+        max: u32,
+    },
+    /// The server does not answer PROBE.
+    #[error("the server does not answer PROBE")]
+    NoProbe,
+    /// [`Client::finish`](super::Client::finish) was called, or the client has ended.
+    #[error("nothing more can be asked")]
+    Finished,
+}

@@ -1,0 +1,130 @@
+//! Reading from a connection: in a turn, and in the last pass of a drain.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::task::coop::has_budget_remaining;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::connection::{Connection, with_scratch};
+
+/// What the last pass of a drain reads at most: a sender that never pauses cannot hold it up.
+const LAST_PASS: u64 = 1 << 20;
+
+impl Connection {
+    /// Reads into `buf`. 0 is the end: of the peer's stream, or in a drain of what may still be
+    /// read, which is the last pass and then `rest`, the rest of a frame under way.
+    #[inline(always)]
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        rest: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.ended || self.last_pass.is_some() || self.scope.is_draining() {
+            return self.poll_read_last(cx, buf, rest);
+        }
+        self.poll_receive(cx, buf)
+    }
+
+    /// The same, once the end or the drain has come.
+    #[cold]
+    fn poll_read_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        rest: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.ended {
+                return Poll::Ready(Ok(0));
+            }
+            let left = *self
+                .last_pass
+                .get_or_insert_with(|| self.stream.queued().unwrap_or(LAST_PASS).min(LAST_PASS));
+            let cap = match left {
+                0 => rest.min(buf.len()),
+                left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
+            };
+            if cap == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            match self.poll_receive(cx, &mut buf[..cap]) {
+                Poll::Pending
+                    if left > 0 && self.stream.queued().is_none() && has_budget_remaining() =>
+                {
+                    // A stream that cannot say what it holds: what is not ready has not arrived.
+                    self.last_pass = Some(0);
+                }
+                received => return received,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.poll_read(cx, buf) {
+                Poll::Ready(Ok(read)) => {
+                    self.has_read(read);
+                    return Poll::Ready(Ok(read));
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => {
+                    self.broken = true;
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Notes a read of `len` bytes.
+    #[inline(always)]
+    pub(crate) fn has_read(&mut self, len: usize) {
+        self.read_at = Instant::now();
+        self.ended = len == 0;
+        if let Some(left) = &mut self.last_pass {
+            *left = left.saturating_sub(len as u64);
+        }
+        self.moved += len;
+        self.scope.core.stats.read(len);
+    }
+
+    /// Appends what arrives to the input; `false` is the end, as in [`poll_read`](Self::poll_read).
+    /// Parks while nothing comes.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: usize,
+    ) -> Poll<Result<bool, Error>> {
+        if self.has_had_its_turn() {
+            return self.yield_now(cx);
+        }
+        let read = with_scratch(|scratch| {
+            let read = self.poll_read(cx, scratch, rest);
+            if let Poll::Ready(Ok(read)) = read {
+                self.input.put(&scratch[..read]);
+            }
+            read
+        });
+        match read {
+            Poll::Ready(read) => Poll::Ready(Ok(read? > 0)),
+            Poll::Pending => self.park(cx).map(Err),
+        }
+    }
+
+    /// Waits for more, after a read that left nothing and whose answers were written: the next turn,
+    /// but for what it would look at first.
+    #[inline(always)]
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.output.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.stream.poll_readable(cx) {
+            Poll::Ready(ready) => Poll::Ready(Ok(ready?)),
+            Poll::Pending => self.park(cx).map(Err),
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use echo_core::client::{Client, Dialect, Error, Event, Options, PushError, Reply, Session};
 use echo_core::{Endpoint, Peer, Reason};
+use tokio::task::yield_now;
 
 use crate::escape::escape;
 use crate::show::size;
@@ -17,6 +18,8 @@ pub(crate) struct Link {
     client: Option<Client>,
     /// What has been said since the last connection.
     told: Told,
+    /// The server has just talked by itself. It may never stop: signals and timers go first.
+    talks: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +66,7 @@ pub(crate) struct Answer {
 
 impl Link {
     pub(crate) fn new(target: Endpoint, options: Options) -> Self {
-        Self { target, options, client: None, told: Told::Nothing }
+        Self { target, options, client: None, told: Told::Nothing, talks: false }
     }
 
     /// The connection that is there, or one that begins.
@@ -156,6 +159,9 @@ impl Link {
     /// # Cancel safety
     /// Nothing is lost.
     pub(crate) async fn next(&mut self) -> Happened {
+        if std::mem::take(&mut self.talks) {
+            yield_now().await;
+        }
         loop {
             let Some(client) = &mut self.client else { return pending().await };
             let due = client.unanswered() > 0;
@@ -174,6 +180,7 @@ impl Link {
                     return Happened::Refused(refusal.seq, refusal.into());
                 }
                 Event::Unexpected(came) => {
+                    self.talks = true;
                     return Happened::Unexpected(Bytes::copy_from_slice(came.bytes), came.into());
                 }
                 Event::Connected { session, resent } => {

@@ -34,7 +34,8 @@ const WINDOW: usize = 8 << 20;
 pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
     let options =
         Options { window: WINDOW, parts: true, ..args.connecting.options(Duration::ZERO) };
-    let voice = Voice::new(args.connecting.quiet, options.retry);
+    let progress = Progress::new(args.connecting.quiet, !args.verify);
+    let voice = Voice { progress, retry: options.retry, told: false };
     let mut pipe = Pipe::new(Client::new(&args.target, options), voice);
     while pipe.client.session().is_none() {
         if let Some(event) = pipe.client.next().await? {
@@ -50,6 +51,7 @@ pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
         let copied = pipe.run(&mut stdin, &output).await;
         drop(output);
         let digest = finished(copied, digest.await)?;
+        pipe.voice.progress.erase();
         return report(args.json, pipe.client.bytes_answered(), began.elapsed(), digest);
     }
     let (stdout, written) = stdio::write_stdout().map_err(start)?;
@@ -224,10 +226,6 @@ struct Voice {
 }
 
 impl Voice {
-    fn new(quiet: bool, retry: Duration) -> Self {
-        Self { progress: Progress::new(quiet), retry, told: false }
-    }
-
     /// Takes what happened: verified bytes for the output, the rest for the user.
     fn take(&mut self, event: Event<'_>, verified: &mut Vec<u8>) -> Result<(), Failure> {
         match event {

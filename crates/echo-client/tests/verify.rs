@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -64,7 +63,7 @@ fn names_a_defect() {
 #[test]
 fn shows_progress_on_a_terminal() {
     let target = serve(|stream| framed_echo(stream, 1 << 20));
-    let (mut terminal, stderr) = terminal();
+    let (mut terminal, stderr) = pty::open();
     let mut child = Command::new(env!("CARGO_BIN_EXE_echo-client"))
         .arg(&target)
         .stdin(Stdio::piped())
@@ -104,13 +103,28 @@ fn shows_progress_on_a_terminal() {
     consumer.join().unwrap();
 }
 
-/// Both ends of a terminal.
-fn terminal() -> (File, Stdio) {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&control).unwrap();
-    unlockpt(&control).unwrap();
-    let name = ptsname(&control, Vec::new()).unwrap().into_string().unwrap();
-    let terminal = File::options().read(true).write(true).open(name).unwrap();
-    (File::from(control), terminal.into())
+/// What is verified is no copy: its progress may stand on the terminal that the result goes to.
+#[test]
+fn shows_progress_above_a_result() {
+    let target = serve(|stream| framed_echo(stream, 1 << 20));
+    let (mut terminal, there) = pty::open();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    command.args(["--verify", &target]).stdin(Stdio::piped());
+    let mut child = command.stdout(there.try_clone().unwrap()).stderr(there).spawn().unwrap();
+    drop(command);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"hello").unwrap();
+    let (mut shown, mut buffer) = (String::new(), [0; 1024]);
+    while !shown.contains("/s, ") {
+        let len = terminal.read(&mut buffer).unwrap();
+        shown.push_str(&String::from_utf8_lossy(&buffer[..len]));
+    }
+    drop(stdin);
+    while let Ok(len @ 1..) = terminal.read(&mut buffer) {
+        shown.push_str(&String::from_utf8_lossy(&buffer[..len]));
+    }
+    let (progress, result) = shown.rsplit_once(" \r").unwrap();
+    assert!(progress.starts_with("\r5 B, "), "{shown:?}");
+    assert!(result.starts_with("5 bytes (5 B) in ") && result.ends_with("\r\n"), "{shown:?}");
+    assert!(child.wait().unwrap().success());
 }

@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
+use rustix::pipe::{PipeFlags, pipe_with};
+
 use crate::buffer::Buffer;
 use crate::connection::{Connection, READ_BUFFER, with_scratch};
-use rustix::pipe::{PipeFlags, pipe_with};
 
 /// The shortest piece that is worth two more system calls: half of what one read takes. When shorter ones
 /// come, bulk is over: the kernel holds each by the page it lies in, and counts only its bytes.

@@ -51,6 +51,26 @@ async fn every_address_is_reached() {
     }
 }
 
+/// A client may live in a task of its own on any worker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_move_between_threads() {
+    let (endpoint, _drain, _serving) = serve("tcp://127.0.0.1:0").await;
+    let mut clients = JoinSet::new();
+    for number in 0..16u8 {
+        let endpoint = endpoint.clone();
+        clients.spawn(async move {
+            let mut client = Client::connect(endpoint, Options::default()).await.unwrap();
+            for round in 0..50u8 {
+                let payload = [number, round];
+                assert_eq!(client.echo(&payload).await.unwrap().payload, payload);
+            }
+        });
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+}
+
 /// A name with addresses of both families, of which one is served.
 #[tokio::test]
 async fn a_name_is_tried_at_each_of_its_addresses() {

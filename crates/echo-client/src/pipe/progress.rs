@@ -26,10 +26,10 @@ pub(super) struct Progress {
 impl Progress {
     /// The line is for people who wait for something else: not beside the copy or its lines, on the
     /// same terminal.
-    pub(super) fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool, copies: bool) -> Self {
         let now = Instant::now();
         let terminal = io::stderr().is_terminal() && !io::stdin().is_terminal();
-        let shows = !quiet && terminal && !io::stdout().is_terminal();
+        let shows = !quiet && terminal && !(copies && io::stdout().is_terminal());
         let next = shows.then(|| now + FIRST);
         Self { quiet, began: now, next, last: (0, now), shown: 0 }
     }

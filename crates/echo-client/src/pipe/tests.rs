@@ -40,7 +40,9 @@ async fn start(handler: impl Handler, depth: usize) -> Ends {
     let options = Options { parts: true, timeout: LIMIT, window: WINDOW, ..Options::default() };
     let client = Client::connect(connector, options).await.unwrap();
     tasks.spawn(async move {
-        let mut pipe = Pipe::new(client, Voice::new(true, Duration::ZERO));
+        let progress = Progress::new(true, true);
+        let voice = Voice { progress, retry: Duration::ZERO, told: false };
+        let mut pipe = Pipe::new(client, voice);
         Some(pipe.run(&mut input, &output).await.map_err(|failure| failure.to_string()))
     });
     Ends { stdin, stdout, drain, tasks }

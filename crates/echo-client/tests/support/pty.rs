@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub(crate) const CTRL_W: &str = "\x17";
 pub(crate) const CTRL_Z: &str = "\x1a";
 pub(crate) const TAB: &str = "\t";
 pub(crate) const ENTER: &str = "\r";
+
+/// How often a screen is looked at on which nothing happens.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A client, the terminal that it runs on, and what it has written there.
 pub(crate) struct Pty {
@@ -49,6 +53,16 @@ impl Default for Setting<'_> {
     }
 }
 
+/// Both ends of a terminal: its user's, and its programs'.
+pub(crate) fn open() -> (File, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let peer = ioctl_tiocgptpeer(&master, flags).unwrap();
+    (File::from(master), peer)
+}
+
 impl Pty {
     pub(crate) fn start(args: &[&str]) -> Self {
         Self::start_in(&Setting::default(), args)
@@ -64,11 +78,7 @@ impl Pty {
     }
 
     fn spawn(setting: &Setting<'_>, program: &str, args: &[&str]) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let peer = ioctl_tiocgptpeer(&master, flags).unwrap();
+        let (master, peer) = open();
         set_size(&master, setting.size);
         let own = setting.state.is_none().then(|| tempfile::tempdir().unwrap());
         let state = setting.state.or_else(|| own.as_ref().map(TempDir::path)).unwrap();
@@ -85,8 +95,7 @@ impl Pty {
         drop((command, peer));
         let (rows, cols) = non_zero(setting.size);
         let screen = vt100::Parser::new(rows, cols, 0);
-        let master = Some(File::from(master));
-        Self { child, master, screen, raw: Vec::new(), _state: own }
+        Self { child, master: Some(master), screen, raw: Vec::new(), _state: own }
     }
 
     /// Presses these keys.
@@ -131,6 +140,7 @@ impl Pty {
     /// Waits until something can be seen.
     #[track_caller]
     pub(crate) fn wait(&mut self, what: &str, seen: impl Fn(&Self) -> bool) {
+        let mut patience = LIMIT;
         loop {
             // All that has come is looked at together, but a client may never pause.
             for _ in 0..100 {
@@ -141,8 +151,10 @@ impl Pty {
             if seen(self) {
                 return;
             }
-            let came = self.read(LIMIT);
-            if came != Came::Output {
+            // Not all that is waited for shows on the screen.
+            let came = self.read(LOOK);
+            patience = if came == Came::Output { LIMIT } else { patience.saturating_sub(LOOK) };
+            if came == Came::End || patience.is_zero() {
                 let contents = self.contents();
                 panic!("not seen ({came:?}): {what}\n--- on the screen:\n{contents}");
             }

@@ -57,10 +57,8 @@ pub(crate) async fn bind(
 ) -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
     for (uri, endpoint) in endpoints {
-        let sockets = Sockets::bind(endpoint, workers).await.map_err(|error| {
-            let reason = reason(&endpoint.address, &error);
-            Failure::new(UNAVAILABLE, format!("cannot listen on {uri}: {reason}"))
-        })?;
+        let sockets = Sockets::bind(endpoint, workers).await;
+        let sockets = sockets.map_err(|error| failure(uri, endpoint, &error))?;
         let address = sockets.addresses().first().copied().unwrap_or(&LocalAddr::Memory).clone();
         let uri = Endpoint::with_bound(uri, &address);
         let (mode, rate) = (endpoint.mode.unwrap_or_default(), endpoint.rate);
@@ -107,6 +105,12 @@ pub(crate) fn announce_protection(bound: &[Bound], limits: &Limits) {
             );
         }
     }
+}
+
+/// Why an endpoint cannot be listened on.
+pub(crate) fn failure(uri: &str, endpoint: &Endpoint, error: &io::Error) -> Failure {
+    let reason = reason(&endpoint.address, error);
+    Failure::new(UNAVAILABLE, format!("cannot listen on {uri}: {reason}"))
 }
 
 /// Why an address cannot be used, and what to do about it.

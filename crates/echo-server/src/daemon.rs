@@ -4,19 +4,18 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use echo_core::{
-    DatagramEcho, Datagrams, Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service,
-    serve, serve_datagrams,
+    DatagramEcho, Datagrams, Drain, Echo, Ended, Limits, Report, ServeError, Service, serve,
+    serve_datagrams,
 };
 use tokio::runtime::{self, Runtime};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::args::Arguments;
 use crate::bind::{self, Bound, Sockets};
+use crate::config::Config;
 use crate::exit::{FORCED, Failure, IO, SIGNALLED, SOFTWARE};
 use crate::signals::{Signals, Stop};
 use crate::stderr::Stderr;
@@ -30,11 +29,11 @@ const LAST_LINE: Duration = Duration::from_secs(1);
 const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
-pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config) -> Result<u8, Failure> {
     let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
-    logging::start(arguments.log, &stderr);
+    logging::start(config.settings.log, &config.settings.log_level, &stderr);
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended = catch_unwind(AssertUnwindSafe(|| start(arguments))).unwrap_or_else(|_| {
+    let ended = catch_unwind(AssertUnwindSafe(|| start(config))).unwrap_or_else(|_| {
         Err(Failure::new(SOFTWARE, "stopped by a defect of its own: please report the line above"))
     });
     let (last_line, code) = match &ended {
@@ -49,12 +48,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn start(arguments: &Arguments) -> Result<End, Failure> {
-    let endpoints = arguments.endpoints()?;
-    let limits = arguments.limits(open_files::raise())?;
-    let runtime =
-        runtime(workers(arguments.workers)).map_err(|error| Failure::cannot_start(&error))?;
-    let end = runtime.block_on(live(arguments, &endpoints, limits));
+fn start(config: &Config) -> Result<End, Failure> {
+    let limits = config.settings.limits(open_files::raise())?;
+    let runtime = runtime(config.settings.workers());
+    let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
+    let end = runtime.block_on(live(config, limits));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -71,42 +69,32 @@ fn runtime(workers: NonZeroUsize) -> io::Result<Runtime> {
     builder.thread_name("worker").enable_all().build()
 }
 
-/// Worker threads, `wanted` or one for each core that this process may use.
-fn workers(wanted: Option<u16>) -> NonZeroUsize {
-    let wanted = wanted.and_then(|wanted| NonZeroUsize::new(wanted.into()));
-    wanted.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
-}
-
-async fn live(
-    arguments: &Arguments,
-    endpoints: &[(String, Endpoint)],
-    limits: Limits,
-) -> Result<End, Failure> {
+async fn live(config: &Config, limits: Limits) -> Result<End, Failure> {
+    let settings = &config.settings;
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let bound = tokio::select! {
-        bound = bind::bind(endpoints, workers(arguments.workers)) => bound?,
+        bound = bind::bind(&config.listen, settings.workers()) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
     let service = Service::new(limits, Drain::new());
-    let greeting = arguments.greeting.as_deref().unwrap_or_default();
-    let mut serving = Serving::start(bound, &service, greeting);
+    let mut serving = Serving::start(bound, &service, &settings.greeting);
 
     tokio::select! {
         signal = signals.stop() => {
             tracing::info!(
                 connections = service.stats().active,
                 "{signal}: draining for at most {:?}; a second signal stops hard",
-                arguments.drain_delay + arguments.drain_timeout,
+                settings.drain_delay + settings.drain_timeout,
             );
         }
         () = serving.one_ended() => {} // A failure: what is left is drained.
     }
     let hard = tokio::select! {
         stop = signals.stop() => Some(stop),
-        () = serving.drain(arguments.drain_delay, arguments.drain_timeout) => None,
+        () = serving.drain(settings.drain_delay, settings.drain_timeout) => None,
     };
     if let Some(stop) = hard {
         tracing::warn!("{stop}: stopping hard");

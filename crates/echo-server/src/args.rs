@@ -21,7 +21,8 @@ URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and I
 Units: us ms s m h d; B kB MB GB KiB MiB GiB
 Settings: an option wins over its variable, as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN
   separates URIs by commas), that over its line in the file, as in drain-timeout = \"30s\"
-Signals: the first SIGTERM or SIGINT drains, the second stops hard
+Signals: the first SIGTERM or SIGINT drains, the second stops hard; SIGHUP, as `ctl reload`, reads the
+  settings anew, of which all take effect or none
 Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot listen, 70 internal
   error, 74 a listener failed, 78 bad configuration, 130/143 stopped hard";
 
@@ -49,6 +50,11 @@ pub(crate) struct Arguments {
 pub(crate) enum Task {
     /// Check the settings against this host without starting: exit 0, or the reason
     Check,
+    /// Ask the running server for something, through its control socket
+    Ctl {
+        #[command(subcommand)]
+        question: Question,
+    },
     /// Ask a server for an echo: exit 0 if it answers, 1 and the reason if not
     Healthcheck {
         /// HOST:PORT, raw://HOST:PORT or a URI [default: the first --listen]
@@ -69,6 +75,13 @@ pub(crate) enum Task {
         /// The command
         command: Option<String>,
     },
+}
+
+/// What a running server can be asked for.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Question {
+    /// Read the settings anew: exit 0 when all of them are in force, 1 and the reason if none is
+    Reload,
 }
 
 /// Those whose files are tested.
@@ -126,14 +139,18 @@ fn command_with(file: &[(&str, Vec<&str>)]) -> Command {
         arg.global(true)
     });
     command.build();
-    let globals: Vec<_> = command.get_arguments().map(|arg| arg.get_id().clone()).collect();
-    command.mut_subcommands(|sub| match sub.get_name() {
-        "check" => sub,
-        _ => sub.mut_args(|arg| {
-            let hidden = globals.contains(arg.get_id()) && arg.get_id() != "help";
-            arg.hide(hidden)
-        }),
-    })
+    command.mut_subcommands(|sub| if sub.get_name() == "check" { sub } else { hide_settings(sub) })
+}
+
+/// Leaves a command's help to its own options, and to where a running server is to be found.
+fn hide_settings(command: Command) -> Command {
+    let asks = ["ctl", "reload"].contains(&command.get_name());
+    let command = command.mut_args(|arg| {
+        let hidden = arg.is_global_set() && arg.get_id() != "help";
+        let hidden = hidden && !(asks && arg.get_id() == "control");
+        arg.hide(hidden)
+    });
+    command.mut_subcommands(hide_settings)
 }
 
 /// Gives an option its variable. The help text names them once, not at every option.

@@ -26,7 +26,7 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
     for (uri, endpoint) in &config.listen {
         let checked = runtime.block_on(endpoint_can_be_used(endpoint));
-        checked.map_err(|error| bind::failure(uri, endpoint, &error))?;
+        checked.map_err(|error| bind::failure(uri, &endpoint.address, &error))?;
     }
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();

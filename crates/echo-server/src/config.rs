@@ -67,6 +67,25 @@ impl Config {
         settings.listen = listen.iter().map(|(uri, _)| uri.clone()).collect();
         Ok(Self { settings, listen, values })
     }
+
+    /// Fails where one of the settings with these `names` is not as it is in `running`.
+    pub(crate) fn refuse_changes(&self, running: &Self, names: &[&str]) -> Result<(), Failure> {
+        for (new, old) in self.values.iter().zip(&running.values) {
+            if names.contains(&new.name.as_str()) && new.texts != old.texts {
+                let message =
+                    format!("{} cannot change while the server runs: restart it", new.name);
+                return Err(new.origin.blame(0, &message));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with one of those to listen on.
+    pub(crate) fn blame_listen(&self, index: usize, why: &str) -> Failure {
+        let origin = self.values.iter().find(|value| value.name == "listen").map(|it| &it.origin);
+        let message = format!("cannot listen on {}: {why}", self.listen[index].0);
+        origin.unwrap_or(&Origin::Default).blame(index, &message)
+    }
 }
 
 /// The file that was asked for, or else the one that is in its usual place.

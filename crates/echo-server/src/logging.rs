@@ -5,8 +5,9 @@ use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::stderr::Stderr;
 
@@ -24,24 +25,38 @@ pub(crate) enum Format {
 /// The variable that Rust programs take for their log level.
 pub(crate) const VARIABLE: &str = EnvFilter::DEFAULT_ENV;
 
-/// Logs to `stderr` from here on, so much as `level` says.
-pub(crate) fn start(format: Format, level: &str, stderr: &Stderr) {
-    // It was read as a level before.
-    let filter = EnvFilter::builder().parse_lossy(level);
-    let target = stderr.clone();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(move || target.clone());
-    match format {
-        Format::Json => builder.json().flatten_event(true).init(),
-        Format::Auto | Format::Text => builder.with_ansi(colours()).init(),
+/// How much is logged, which can change.
+#[derive(Clone)]
+pub(crate) struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Logs so much from here on.
+    pub(crate) fn set(&self, level: &str) {
+        // Fails without a subscriber, which there is until the process ends.
+        let _ = self.0.reload(filter(level));
     }
+}
+
+/// Logs to `stderr` from here on, so much as `level` says.
+pub(crate) fn start(format: Format, level: &str, stderr: &Stderr) -> Level {
+    let target = stderr.clone();
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = fmt::layer().with_target(false).with_writer(move || target.clone());
+    let lines = match format {
+        Format::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
+        Format::Auto | Format::Text => lines.with_ansi(colours()).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
     if let Some(Err(complaint)) = from_environment() {
         tracing::warn!("{VARIABLE} is ignored: {complaint}");
     }
     panic::set_hook(Box::new(log_panic));
+    Level(handle)
+}
+
+/// The filter of a level that was read as one before.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(level)
 }
 
 /// Reads a level, or directives that give parts of the program levels of their own.

@@ -5,12 +5,16 @@ mod args;
 mod bind;
 mod check;
 mod config;
+mod control;
 mod daemon;
+mod end;
 mod exit;
 mod generate;
 mod healthcheck;
 mod logging;
 mod open_files;
+mod reload;
+mod serving;
 mod settings;
 mod signals;
 mod stderr;
@@ -21,7 +25,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Arguments, Task};
+use args::{Arguments, Question, Task};
 use config::Config;
 use exit::Failure;
 use settings::DEFAULT_LISTEN;
@@ -42,8 +46,13 @@ fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
             let limits = config.settings.limits(open_files::raise())?;
             print(config.show(&limits, config.settings.workers()).as_bytes())
         }
-        None => ExitCode::from(daemon::run(&Config::read(argv)?)?),
+        None => ExitCode::from(daemon::run(argv, Config::read(argv)?)?),
         Some(Task::Check) => print_line(&check::run(&Config::read(argv)?)?),
+        Some(Task::Ctl { question: Question::Reload }) => {
+            // Not from the file, which may be wrong: the server will say so.
+            let path = control::path(arguments.settings.control.as_deref());
+            print_line(&control::ask_for_reload(path.as_deref())?)
+        }
         Some(Task::Healthcheck { target: Some(target), timeout }) => {
             print_line(&healthcheck::run(&target, timeout)?)
         }

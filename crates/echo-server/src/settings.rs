@@ -2,6 +2,7 @@
 //! variable and its key in the file, and describes it in the help and in the example file.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -96,6 +97,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) workers: Option<u16>,
+
+    /// A socket for `ctl` [default: $RUNTIME_DIRECTORY/control.sock, if that is set]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
 
     /// How log lines on stderr look: auto (text), text or json
     #[arg(long, value_name = "FORMAT", default_value = "auto")]

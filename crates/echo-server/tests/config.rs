@@ -8,34 +8,14 @@ use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::Path;
 
-use support::{PATIENCE, Server, command, command_with_open_files};
-use tempfile::TempDir;
-
-/// A file of settings in a folder of its own.
-struct File {
-    _folder: TempDir,
-    path: PathBuf,
-}
-
-impl File {
-    fn new(text: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("echo-server.toml");
-        fs::write(&path, text).unwrap();
-        Self { _folder: folder, path }
-    }
-
-    fn path(&self) -> &str {
-        self.path.to_str().unwrap()
-    }
-}
+use support::ending::{Settings, assert_refused, ends, with_args};
+use support::{Server, command, command_with_open_files};
 
 #[test]
 fn a_file_sets_what_nothing_else_does() {
-    let file = File::new(
+    let file = Settings::new(
         "# Two listeners\nlisten = [\"tcp://127.0.0.1:0?mode=raw\", \"tcp://127.0.0.1:0\"]\n\
          greeting = \"of the file\"\nlinger = \"1s\"\n",
     );
@@ -69,13 +49,13 @@ fn a_file_sets_what_nothing_else_does() {
 /// In the folder that systemd names, if it is there; one that was asked for must be.
 #[test]
 fn the_usual_file_may_be_missing() {
-    let file = File::new("listen = [\"tcp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n");
-    let folder = file.path.parent().unwrap();
+    let file = Settings::new("listen = [\"tcp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n");
+    let folder = Path::new(file.path()).parent().unwrap();
     let mut usual = command();
     usual.env("CONFIGURATION_DIRECTORY", folder);
     drop(Server::start_command(usual, 2));
 
-    fs::remove_file(&file.path).unwrap();
+    fs::remove_file(file.path()).unwrap();
     let mut missing = command();
     missing.env("CONFIGURATION_DIRECTORY", folder).args(["--listen", "tcp://127.0.0.1:0"]);
     drop(Server::start_command(missing, 1));
@@ -105,7 +85,7 @@ fn what_is_wrong_in_the_file_is_78_with_its_line() {
         ("greeting = \"\u{1b}[2J", "echo-server.toml:1: "),
         ("max-connections = 99999999", "--max-connections 99999999 does not fit"),
     ] {
-        let file = File::new(text);
+        let file = Settings::new(text);
         let (mut serve, mut check, mut print) = (command(), command(), command());
         serve.args(["--config", file.path()]);
         check.args(["check", "--config", file.path()]);
@@ -156,29 +136,29 @@ fn check_touches_nothing() {
     let unix = format!("unix:{}", path.display());
     let server = Server::start(&["--listen", "tcp://127.0.0.1:0", "--listen", &unix]);
     let (code, stdout, stderr) =
-        ends(command().args(["check", "--listen", &server.uris()[0], "--listen", &unix]));
+        ends(with_args(&["check", "--listen", &server.uris()[0], "--listen", &unix]));
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     assert!(stdout.contains("right: 2 to listen on"), "{stdout}");
     drop(server);
 
     fs::remove_file(&path).unwrap();
-    assert_eq!(ends(command().args(["check", "--listen", &unix])).0, Some(0));
+    assert_eq!(ends(with_args(&["check", "--listen", &unix])).0, Some(0));
     assert!(!path.exists());
     drop(UnixListener::bind(&path).unwrap());
-    assert_eq!(ends(command().args(["check", "--listen", &unix])).0, Some(0));
+    assert_eq!(ends(with_args(&["check", "--listen", &unix])).0, Some(0));
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("tcp://{}", taken.local_addr().unwrap());
-    assert_eq!(ends(command().args(["check", "--listen", &uri])).0, Some(0));
+    assert_eq!(ends(with_args(&["check", "--listen", &uri])).0, Some(0));
 }
 
 #[test]
 fn print_config_says_where_each_setting_came_from() {
-    let file = File::new("\nmax-frame = 4096\nlinger = \"1s\"\nidle-timeout = \"1h\"\n");
+    let file = Settings::new("\nmax-frame = 4096\nlinger = \"1s\"\nidle-timeout = \"1h\"\n");
     let mut command = command_with_open_files(256);
     command.args(["--config", file.path(), "--print-config", "--linger", "2s"]);
     command.env("ECHO_SERVER_IDLE_TIMEOUT", "2h").env("RUST_LOG", "warn");
-    let (code, stdout, stderr) = ends(&mut command);
+    let (code, stdout, stderr) = ends(command);
     assert_eq!(code, Some(0), "{stderr}");
     let path = file.path();
     for line in [
@@ -192,26 +172,8 @@ fn print_config_says_where_each_setting_came_from() {
     ] {
         assert!(stdout.lines().any(|it| it == line), "{line} is not in: {stdout}");
     }
-    let printed = File::new(&stdout);
+    let printed = Settings::new(&stdout);
     let mut again = support::command();
     again.args(["--config", printed.path(), "check"]);
-    assert_eq!(ends(&mut again).0, Some(0));
-}
-
-/// Runs a command that ends by itself: its exit code, stdout and stderr.
-fn ends(command: &mut Command) -> (Option<i32>, String, String) {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-/// Checks that a command ends with `code` and one line that contains `told`.
-fn assert_refused(command: Command, code: i32, told: &str) {
-    let shown = format!("{command:?}");
-    let mut server = Server::spawn(command);
-    let ended = server.wait(PATIENCE).code();
-    let (stdout, stderr) = (server.stdout(), server.stderr());
-    assert_eq!((ended, stdout.as_str()), (Some(code), ""), "{shown}: {stderr}");
-    assert!(stderr.starts_with("echo-server: ") && stderr.contains(told), "{shown}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{shown}: {stderr}");
+    assert_eq!(ends(again).0, Some(0));
 }

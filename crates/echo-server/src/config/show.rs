@@ -80,8 +80,10 @@ mod tests {
                 _ if !default.is_empty() => toml(&arg, &default),
                 "max-connections" => limits.max_connections.to_string(),
                 "max-per-source" => limits.max_per_source.to_string(),
+                // What has no default has an example.
                 "workers" => "2".to_owned(),
-                _ => "\"\"".to_owned(),
+                "control" => "\"/run/echo-server-control/control.sock\"".to_owned(),
+                _ => panic!("{name} needs an example"),
             };
             let mut line = "\n#".to_owned();
             for word in arg.get_help().unwrap().to_string().split(' ') {

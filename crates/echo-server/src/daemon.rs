@@ -15,9 +15,12 @@ use tokio::runtime::{self, Runtime};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::admin::Admin;
 use crate::args::Arguments;
 use crate::bind::{self, Bound, Sockets};
 use crate::exit::{FORCED, Failure, IO, SIGNALLED, SOFTWARE};
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::signals::{Signals, Stop};
 use crate::stderr::Stderr;
 use crate::{logging, open_files};
@@ -34,9 +37,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
     logging::start(arguments.log, &stderr);
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended = catch_unwind(AssertUnwindSafe(|| start(arguments))).unwrap_or_else(|_| {
-        Err(Failure::new(SOFTWARE, "stopped by a defect of its own: please report the line above"))
-    });
+    let ended = catch_unwind(AssertUnwindSafe(|| start(arguments, &stderr)))
+        .unwrap_or_else(|_| Err(Failure::defect()));
     let (last_line, code) = match &ended {
         Ok(end) => (end.summary(), end.code()),
         Err(failure) => (failure.line(), failure.code),
@@ -49,12 +51,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn start(arguments: &Arguments) -> Result<End, Failure> {
+fn start(arguments: &Arguments, stderr: &Stderr) -> Result<End, Failure> {
     let endpoints = arguments.endpoints()?;
     let limits = arguments.limits(open_files::raise())?;
     let runtime =
         runtime(workers(arguments.workers)).map_err(|error| Failure::cannot_start(&error))?;
-    let end = runtime.block_on(live(arguments, &endpoints, limits));
+    let service = Service::new(limits.clone(), Drain::new());
+    let readiness = Readiness::starting();
+    // It answers to the very end, which is where it is dropped.
+    let _admin = match &arguments.admin {
+        Some(endpoint) => {
+            let metrics = Metrics::new(service.clone(), readiness.clone(), stderr.clone())
+                .map_err(|error| Failure::cannot_start(&error))?;
+            Some(Admin::start(endpoint.clone(), metrics, runtime.handle().clone())?)
+        }
+        None => None,
+    };
+    let end = runtime.block_on(live(arguments, &endpoints, limits, service, &readiness));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -81,6 +94,8 @@ async fn live(
     arguments: &Arguments,
     endpoints: &[(String, Endpoint)],
     limits: Limits,
+    service: Service,
+    readiness: &Readiness,
 ) -> Result<End, Failure> {
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
@@ -90,19 +105,21 @@ async fn live(
     };
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
-    let service = Service::new(limits, Drain::new());
     let greeting = arguments.greeting.as_deref().unwrap_or_default();
     let mut serving = Serving::start(bound, &service, greeting);
+    readiness.ready();
 
     tokio::select! {
         signal = signals.stop() => {
+            readiness.ending(signal.to_string());
             tracing::info!(
                 connections = service.stats().active,
                 "{signal}: draining for at most {:?}; a second signal stops hard",
                 arguments.drain_delay + arguments.drain_timeout,
             );
         }
-        () = serving.one_ended() => {} // A failure: what is left is drained.
+        // What is left is drained.
+        () = serving.one_ended() => readiness.ending("a listener failed".to_owned()),
     }
     let hard = tokio::select! {
         stop = signals.stop() => Some(stop),

@@ -56,6 +56,11 @@ impl Failure {
         }
     }
 
+    /// What cannot happen did: a line of the log says what.
+    pub(crate) fn defect() -> Self {
+        Self::new(SOFTWARE, "stopped by a defect of its own: please report the line above")
+    }
+
     /// The line on stderr.
     pub(crate) fn line(&self) -> String {
         // Whatever is quoted in it, it stays one line and harmless on a terminal.

@@ -1,6 +1,7 @@
 //! The echo daemon: TCP, UDP and Unix sockets in, the same bytes out, and a stop that loses nothing.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod args;
 mod bind;
 mod daemon;
@@ -8,7 +9,9 @@ mod exit;
 mod generate;
 mod healthcheck;
 mod logging;
+mod metrics;
 mod open_files;
+mod readiness;
 mod signals;
 mod stderr;
 mod units;

@@ -12,7 +12,7 @@ use super::screen::{Screen, probe_mut};
 use super::{DatagramEcho, DatagramSocket};
 use crate::seldom::Seldom;
 use crate::service::Core;
-use crate::stats::{Tally, Unanswered};
+use crate::stats::{Tally, Unanswered, is_due};
 use crate::{LocalAddr, Mode};
 
 /// Bytes that a UDP datagram never reaches: its length has 16 bits.
@@ -78,6 +78,9 @@ impl Answering {
         }
         self.send(socket, batch, which, &mut tally);
         self.core.stats.datagrams.add(&tally);
+        if is_due() && tally.answered > 0 {
+            self.core.stats.datagram_service_time.observe(received.elapsed());
+        }
         self.count_kernel_drops(batch);
         if !socket.has_batches() && !self.echo.said_one_by_one.swap(true, Relaxed) {
             tracing::warn!("this kernel receives and sends no batches: datagrams go one by one");

@@ -9,6 +9,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+pub(crate) mod http;
 pub(crate) mod injection;
 pub(crate) mod process;
 pub(crate) mod traffic;

@@ -229,7 +229,9 @@ impl Connection {
         let now = Instant::now();
         match (self.writing, self.began) {
             // While we could not write we did not read: that time was not the frame's.
-            (Writing::Blocked { since, .. }, Some(began)) => self.began = Some(began + (now - since)),
+            (Writing::Blocked { since, .. }, Some(began)) => {
+                self.began = Some(began + (now - since));
+            }
             (Writing::Blocked { .. }, None) => {}
             _ if is_due() => self.scope.core.stats.service_time.observe(now - self.read_at),
             _ => {}

@@ -13,10 +13,10 @@ use crate::listener::AcceptFault;
 
 pub use datagrams::Datagrams;
 pub(crate) use datagrams::{DatagramStats, Tally, Unanswered};
-pub(crate) use listeners::{ListenerStats, Listeners, State};
 pub use listeners::{ListenerSnapshot, Open};
+pub(crate) use listeners::{ListenerStats, Listeners, State};
 pub use service_time::ServiceTime;
-pub(crate) use service_time::{Histogram, is_due};
+pub(crate) use service_time::{Histogram, Turns, is_due};
 
 /// How a connection ended. Every connection ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use echo_core::{AcceptFault, Drain, Endpoint, Listener, LocalAddr, SocketOptions};
+use echo_core::{AcceptFault, Drain, Endpoint, EndpointError, Listener, LocalAddr, SocketOptions};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -44,6 +44,25 @@ const HEADERS: usize = 32;
 const SPARES: usize = 4;
 /// How long to wait where accept fails and no spare descriptor helps.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where to answer: `HOST:PORT`, `unix:PATH` or the like URI.
+pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let uri = match text.contains("://") || text.starts_with("unix:") {
+        true => text.to_owned(),
+        false if text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) => {
+            return Err("no port: HOST:PORT or unix:PATH is needed".to_owned());
+        }
+        false => format!("tcp://{text}"),
+    };
+    let endpoint: Endpoint = uri.parse().map_err(|error: EndpointError| error.to_string())?;
+    match endpoint {
+        Endpoint { ref address, .. } if address.is_datagram() => {
+            Err("HTTP needs a stream: HOST:PORT or unix:PATH".to_owned())
+        }
+        Endpoint { mode: None, rate: None, ref options, .. } if options.is_empty() => Ok(endpoint),
+        _ => Err("perm is the only option there is".to_owned()),
+    }
+}
 
 /// The endpoint at work. It ends when this is dropped.
 pub(crate) struct Admin {
@@ -116,23 +135,24 @@ async fn serve(mut listener: Listener, answers: Arc<Answers>, stop: Drain) {
     let mut connections = JoinSet::new();
     let mut slots: VecDeque<AbortHandle> = VecDeque::new();
     let mut spares = Spares::default();
+    spares.fill();
     loop {
-        spares.fill();
         let accepted = tokio::select! {
             biased;
             () = stop.started() => return,
             // A panic was logged, an abort is ours.
-            Some(_) = connections.join_next() => continue,
+            Some(_) = connections.join_next() => {
+                spares.fill();
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
+                spares.fill();
                 slots.retain(|slot| !slot.is_finished());
-                if slots.len() >= CONNECTIONS
-                    && let Some(oldest) = slots.pop_front()
-                {
-                    oldest.abort();
-                    answers.metrics.admin.evicted.fetch_add(1, Relaxed);
+                if slots.len() >= CONNECTIONS {
+                    make_room(&mut slots, &answers);
                 }
                 slots.push_back(connections.spawn(converse(stream, Arc::clone(&answers))));
             }
@@ -143,26 +163,43 @@ async fn serve(mut listener: Listener, answers: Arc<Answers>, stop: Drain) {
                     return stop.started().await;
                 }
                 // The next try takes it.
-                _ if spares.give_up_one() => {}
-                _ => tokio::select! {
-                    () = stop.started() => return,
-                    Some(_) = connections.join_next() => {}
-                    () = sleep(PAUSE) => {}
-                },
+                AcceptFault::Exhausted if spares.give_up_one() => {}
+                _ => {
+                    make_room(&mut slots, &answers);
+                    tokio::select! {
+                        () = stop.started() => return,
+                        Some(_) = connections.join_next() => {}
+                        () = sleep(PAUSE) => {}
+                    }
+                }
             },
         }
     }
 }
 
+/// Ends the oldest connection.
+fn make_room(slots: &mut VecDeque<AbortHandle>, answers: &Answers) {
+    if let Some(oldest) = slots.pop_front() {
+        oldest.abort();
+        answers.metrics.admin.evicted.fetch_add(1, Relaxed);
+    }
+}
+
 /// One connection: one request, its answer, the end; all before the deadline.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: Arc<Answers>) {
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    answers: Arc<Answers>,
+) {
     let deadline = Instant::now() + DEADLINE;
     if timeout_at(deadline, exchange(stream, &answers)).await.is_err() {
         answers.metrics.admin.late.fetch_add(1, Relaxed);
     }
 }
 
-async fn exchange(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, answers: &Arc<Answers>) {
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    answers: &Arc<Answers>,
+) {
     let answer = service_fn(|request| {
         let answers = Arc::clone(answers);
         Box::pin(async move { answers.answer(&request).await })

@@ -10,11 +10,11 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
-use echo_core::{Endpoint, EndpointError, Limits, PortRanges};
+use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::{Failure, USAGE};
 use crate::logging::Format;
-use crate::{open_files, units};
+use crate::{admin, open_files, units};
 
 /// What is asked for when nothing else is.
 pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127.0.0.1:7777"];
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     listen_source: &'static str,
 
     /// Where to answer /metrics, /healthz and /readyz: HOST:PORT or unix:PATH [default: nowhere]
-    #[arg(long, value_name = "ADDR", env = "ECHO_SERVER_ADMIN", value_parser = admin)]
+    #[arg(long, value_name = "ADDR", env = "ECHO_SERVER_ADMIN", value_parser = admin::endpoint)]
     pub(crate) admin: Option<Endpoint>,
 
     /// How long open connections have to end after the first SIGTERM or SIGINT
@@ -268,25 +268,6 @@ fn endpoint(uri: &str) -> Result<Endpoint, Failure> {
     }
 }
 
-/// `HOST:PORT`, `unix:PATH` or the like URI.
-fn admin(text: &str) -> Result<Endpoint, String> {
-    let uri = match text.contains("://") || text.starts_with("unix:") {
-        true => text.to_owned(),
-        false if text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) => {
-            return Err("no port: HOST:PORT or unix:PATH is needed".to_owned());
-        }
-        false => format!("tcp://{text}"),
-    };
-    let endpoint: Endpoint = uri.parse().map_err(|error: EndpointError| error.to_string())?;
-    match endpoint {
-        Endpoint { ref address, .. } if address.is_datagram() => {
-            Err("HTTP needs a stream: HOST:PORT or unix:PATH".to_owned())
-        }
-        Endpoint { mode: None, rate: None, ref options, .. } if options.is_empty() => Ok(endpoint),
-        _ => Err("perm is the only option there is".to_owned()),
-    }
-}
-
 fn greeting(text: &str) -> Result<String, String> {
     match text.len() {
         ..=MAX_GREETING => Ok(text.to_owned()),
@@ -375,19 +356,6 @@ mod tests {
             assert_eq!(failure.code, USAGE);
             assert!(failure.message.contains(told), "{line}: {}", failure.message);
             assert_eq!(failure.line().lines().count(), 1);
-        }
-    }
-
-    #[test]
-    fn the_admin_endpoint_is_an_address_or_a_path() {
-        for (given, uri) in [
-            ("127.0.0.1:9090", "tcp://127.0.0.1:9090"),
-            ("[::1]:9090", "tcp://[::1]:9090"),
-            ("localhost:9090", "tcp://localhost:9090"),
-            ("unix:/run/admin.sock?perm=0600", "unix:/run/admin.sock?perm=0600"),
-        ] {
-            let arguments = parse(&format!("--admin {given}")).unwrap();
-            assert_eq!(arguments.admin.unwrap().to_string(), uri);
         }
     }
 

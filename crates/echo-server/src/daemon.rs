@@ -103,11 +103,12 @@ async fn live(
         bound = bind::bind(endpoints, workers(arguments.workers)) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
+    // From here on connections are taken; those that come at once wait for microseconds.
+    readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
     let greeting = arguments.greeting.as_deref().unwrap_or_default();
     let mut serving = Serving::start(bound, &service, greeting);
-    readiness.ready();
 
     tokio::select! {
         signal = signals.stop() => {

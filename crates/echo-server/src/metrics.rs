@@ -152,7 +152,8 @@ fn expose_traffic(out: &mut Exposition, stats: &Snapshot) {
 }
 
 fn distribution(times: &mut exposition::Family<'_>, transport: &str, time: &ServiceTime) {
-    let at_most = time.at_most().map(|(bound, count): (Duration, u64)| (bound.as_secs_f64(), count));
+    let at_most =
+        time.at_most().map(|(bound, count): (Duration, u64)| (bound.as_secs_f64(), count));
     let all = (time.count(), time.sum.as_secs_f64());
     times.distribution(&[("transport", transport)], at_most, all);
 }

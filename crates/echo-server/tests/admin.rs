@@ -1,7 +1,7 @@
 //! The admin endpoint beside a real service: what it says, to whom, and how long.
 
 #![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
-#![allow(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
 
@@ -21,11 +21,12 @@ const ADMIN: &str = "--admin=127.0.0.1:0";
 
 /// Feeds `text` to a program and gives what it says where it is not content.
 fn complaints(mut program: Command, text: &str) -> Option<String> {
-    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = child.spawn().expect("it was there before");
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().expect("it was there before");
     child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    let said =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
     (!output.status.success() || !said[1].is_empty()).then(|| said.concat())
 }
 
@@ -90,7 +91,9 @@ fn the_metrics_are_true() {
     assert_eq!(metrics.get("echo_received_bytes_total"), sent, "{}", metrics.0);
     let measured = metrics.get("echo_service_seconds_count{transport=\"stream\"}");
     assert!((1..=30).contains(&measured), "{measured} of about 103 turns");
-    assert!(metrics.get("process_open_fds") > 8 && metrics.get("process_resident_memory_bytes") > 0);
+    assert!(
+        metrics.get("process_open_fds") > 8 && metrics.get("process_resident_memory_bytes") > 0
+    );
     drop(open);
     assert_eq!(server.stop(), Some(0));
 }
@@ -193,7 +196,10 @@ fn it_answers_whatever_is_full() {
     println!("at most {worst:?} for an answer at the limits");
     let metrics = admin.metrics();
     assert_eq!(metrics.get("echo_limit_reached_total{limit=\"connections\"}"), 1);
-    assert!(metrics.get("echo_limit_reached_total{limit=\"admin_connections\"}") >= 30, "{metrics:?}");
+    assert!(
+        metrics.get("echo_limit_reached_total{limit=\"admin_connections\"}") >= 30,
+        "{metrics:?}"
+    );
     assert!(worst < PATIENCE / 2, "{worst:?}");
     drop((open, waiting, slow));
     assert_eq!(server.stop(), Some(0));
@@ -204,7 +210,8 @@ fn a_unix_path_is_made_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
     let mut server = Server::start(&[TCP, &format!("--admin=unix:{}?perm=0600", path.display())]);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(Admin::Unix(path.clone()).get("/healthz").body, "ok\n");
     server.wait_for_stderr("admin: /metrics on unix:");
@@ -240,10 +247,15 @@ fn garbage_is_refused() {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // A refusal may come before the end.
-        let _ = stream.write_all(&garbage).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
+        let _ =
+            stream.write_all(&garbage).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", answer.escape_ascii());
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            answer.escape_ascii()
+        );
     }
     assert_eq!(admin.get("/healthz").body, "ok\n");
     assert_eq!(server.stop(), Some(0));

@@ -12,7 +12,7 @@ use super::screen::{Screen, probe_mut};
 use super::{DatagramEcho, DatagramSocket};
 use crate::seldom::Seldom;
 use crate::service::Core;
-use crate::stats::{Tally, Unanswered, is_due};
+use crate::stats::{Tally, Turns, Unanswered};
 use crate::{LocalAddr, Mode};
 
 /// Bytes that a UDP datagram never reaches: its length has 16 bits.
@@ -28,6 +28,7 @@ pub(super) struct Answering {
     errors: u32,
     /// The kernel's counter when it was last told.
     kernel_drops: u32,
+    turns: Turns,
 }
 
 impl Answering {
@@ -43,6 +44,7 @@ impl Answering {
             sending: Sending { from_arrival: every_address, segmented: udp, batched: true },
             errors: 0,
             kernel_drops: 0,
+            turns: Turns::new(),
         }
     }
 
@@ -78,7 +80,7 @@ impl Answering {
         }
         self.send(socket, batch, which, &mut tally);
         self.core.stats.datagrams.add(&tally);
-        if is_due() && tally.answered > 0 {
+        if self.turns.is_due() && tally.answered > 0 {
             self.core.stats.datagram_service_time.observe(received.elapsed());
         }
         self.count_kernel_drops(batch);

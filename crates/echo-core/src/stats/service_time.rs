@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// One turn of so many is measured, on each worker: the clock is asked once more for it, which is a
+/// One turn of so many is measured, on each worker (or datagram socket): the clock is asked once more for it, which is a
 /// twentieth of a short message's instructions. A prime, so that no number of busy connections that
 /// take turns in order keeps step with it.
 const EVERY: u32 = 61;
@@ -34,16 +34,34 @@ const BOUNDS: [u64; 19] = [
 ];
 
 thread_local! {
-    /// Turns of this worker until the next one that is measured.
-    static LEFT: Cell<u32> = const { Cell::new(0) };
+    /// This worker's turns of connections.
+    static TURNS: Turns = const { Turns::new() };
 }
 
-/// Whether the turn that has just ended is one to measure.
+/// Whether the connection's turn that has just ended is one to measure.
 #[inline(always)]
 pub(crate) fn is_due() -> bool {
-    let left = LEFT.get();
-    LEFT.set(if left == 0 { EVERY - 1 } else { left - 1 });
-    left == 0
+    TURNS.with(Turns::is_due)
+}
+
+/// Picks turns to measure, the first one first.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    left: Cell<u32>,
+}
+
+impl Turns {
+    pub(crate) const fn new() -> Self {
+        Self { left: Cell::new(0) }
+    }
+
+    /// Whether the turn that has just ended is one to measure.
+    #[inline(always)]
+    pub(crate) fn is_due(&self) -> bool {
+        let left = self.left.get();
+        self.left.set(if left == 0 { EVERY - 1 } else { left - 1 });
+        left == 0
+    }
 }
 
 /// How long answers took in this process, of one turn in 61: from the return of the read that brought
@@ -119,7 +137,8 @@ mod tests {
 
     #[test]
     fn one_turn_of_many_is_due() {
-        let due = || (0..EVERY * 10).filter(|_| is_due()).count();
-        assert_eq!(std::thread::spawn(due).join().unwrap(), 10);
+        let turns = Turns::new();
+        assert_eq!((0..EVERY * 10).filter(|_| turns.is_due()).count(), 10);
+        assert!(Turns::new().is_due());
     }
 }

@@ -61,6 +61,18 @@ fn status(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or("none")
 }
 
+#[test]
+fn an_address_or_a_path() {
+    for (given, uri) in [
+        ("127.0.0.1:9090", "tcp://127.0.0.1:9090"),
+        ("[::1]:9090", "tcp://[::1]:9090"),
+        ("localhost:9090", "tcp://localhost:9090"),
+        ("unix:/run/admin.sock?perm=0600", "unix:/run/admin.sock?perm=0600"),
+    ] {
+        assert_eq!(endpoint(given).map(|it| it.to_string()).as_deref(), Ok(uri));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn there_are_three_pages() {
     let admin = Running::start(Handle::current());
@@ -76,13 +88,16 @@ async fn there_are_three_pages() {
     ] {
         let answer = admin.get(path).await;
         assert!(status(&answer) == code && answer.contains(word), "{path}: {answer}");
-        for header in ["cache-control: no-store", "connection: close", "content-length: ", "date: "] {
+        for header in ["cache-control: no-store", "connection: close", "content-length: ", "date: "]
+        {
             assert!(answer.contains(header), "{path}: no {header} in {answer}");
         }
     }
     admin.answers.metrics.readiness.ending("SIGTERM".to_owned());
     let answer = admin.get("/readyz").await;
-    assert!(status(&answer) == "503" && answer.ends_with("draining: SIGTERM; 0 connections are open\n"));
+    assert!(
+        status(&answer) == "503" && answer.ends_with("draining: SIGTERM; 0 connections are open\n")
+    );
     assert_eq!(status(&admin.get("/healthz").await), "200");
     assert!(admin.get("/metrics").await.contains("\necho_ready 0\n"));
     admin.stop().await;
@@ -136,7 +151,10 @@ async fn what_is_no_request_is_refused() {
         ("GET /healthz HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n".into(), "400"),
         ("G\u{1b}T / HTTP/1.1\r\nHost: a\r\n\r\n".into(), "400"),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n".into(), "400"),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".into(), "400"),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".into(),
+            "400",
+        ),
         ("\u{16}\u{3}\u{1}\0\u{5}hello".into(), "400"),
         ("hello\n".into(), "400"),
         ("POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".into(), "405"),
@@ -170,7 +188,9 @@ async fn what_is_no_request_is_refused() {
 async fn nobody_takes_longer_than_the_deadline() {
     let admin = Running::start(Handle::current());
     let pace = Duration::from_millis(200);
-    for trickle in [&b""[..], b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"] {
+    for trickle in
+        [&b""[..], b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"]
+    {
         let began = Instant::now();
         let mut stream = admin.connect().await;
         for piece in trickle.chunks(1) {
@@ -181,7 +201,11 @@ async fn nobody_takes_longer_than_the_deadline() {
         }
         let answered = !rest(stream).await.is_empty();
         assert!(began.elapsed() <= DEADLINE + pace, "{:?}", began.elapsed());
-        assert!(!answered || trickle.len() < 25, "{} bytes took more than the deadline", trickle.len());
+        assert!(
+            !answered || trickle.len() < 25,
+            "{} bytes took more than the deadline",
+            trickle.len()
+        );
     }
     // An answer, and then it does not close.
     let mut stream = admin.connect().await;

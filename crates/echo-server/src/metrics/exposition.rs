@@ -102,7 +102,8 @@ impl Exposition {
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str, suffix: &'static str) -> Family<'_> {
-        let unit = ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
+        let unit =
+            ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(&format!("_{unit}")));
         // The older form names the samples, the newer one the family.
         let (described, unit) = match self.format {
             Format::OpenMetrics => (name.to_owned(), unit),

@@ -51,7 +51,8 @@ impl Process {
         let mut text = [0; 128];
         let read = self.memory.read_at(&mut text, 0).ok()?;
         let text = str::from_utf8(&text[..read]).ok()?;
-        let mut bytes = text.split(' ').map(|pages| Some(pages.parse::<u64>().ok()? * page_size() as u64));
+        let mut bytes =
+            text.split(' ').map(|pages| Some(pages.parse::<u64>().ok()? * page_size() as u64));
         Some((bytes.next()??, bytes.next()??))
     }
 }

@@ -81,11 +81,12 @@ impl Metrics {
     /// The value of a sample, whose labels are written as they are in the text; the sum of all samples
     /// that begin so, where `sample` ends before its labels do.
     pub(crate) fn get(&self, sample: &str) -> u64 {
-        let values = self.0.lines().filter_map(|line| line.strip_prefix(sample)).filter_map(|rest| {
-            let next = rest.chars().next()?;
-            let value = rest.rsplit(' ').next()?;
-            [' ', '{', ',', '"'].contains(&next).then(|| value.parse::<f64>().ok())?
-        });
+        let values =
+            self.0.lines().filter_map(|line| line.strip_prefix(sample)).filter_map(|rest| {
+                let next = rest.chars().next()?;
+                let value = rest.rsplit(' ').next()?;
+                [' ', '{', ',', '"'].contains(&next).then(|| value.parse::<f64>().ok())?
+            });
         let values: Vec<_> = values.collect();
         assert!(!values.is_empty(), "no {sample} in:\n{}", self.0);
         values.iter().sum::<f64>() as u64

@@ -99,6 +99,7 @@ impl Connection {
             return Err(error);
         }
         PIPE.set(Some(pipe));
+        self.note_served(moved);
         Ok(Some(moved))
     }
 

@@ -19,6 +19,7 @@ use crate::buffer::Buffer;
 use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
 use crate::service::Scope;
+use crate::stats::{State, is_due};
 use crate::stream::{Peer, Stream};
 use crate::waiting::{CONTROL_COST, Writing};
 
@@ -63,6 +64,8 @@ pub struct Connection {
     pub(crate) stream: Stream,
     peer: Peer,
     pub(crate) scope: Arc<Scope>,
+    /// What it is counted under.
+    state: State,
     /// Read and not yet processed: empty between turns but for control frames and whole-frame
     /// handlers.
     pub(crate) input: Buffer,
@@ -121,6 +124,7 @@ impl Connection {
             stream,
             peer,
             scope,
+            state: State::Undecided,
             input: Buffer::default(),
             output: Buffer::default(),
             head: [0; HEADER_LEN - 1],
@@ -226,9 +230,14 @@ impl Connection {
         }
         self.output.release();
         let now = Instant::now();
-        if let (Writing::Blocked { since, .. }, Some(began)) = (self.writing, self.began) {
+        match (self.writing, self.began) {
             // While we could not write we did not read: that time was not the frame's.
-            self.began = Some(began + (now - since));
+            (Writing::Blocked { since, .. }, Some(began)) => {
+                self.began = Some(began + (now - since));
+            }
+            (Writing::Blocked { .. }, None) => {}
+            _ if is_due() => self.scope.core.stats.service_time.observe(now - self.read_at),
+            _ => {}
         }
         self.writing = Writing::Flushed { at: now };
         Poll::Ready(Ok(()))
@@ -253,6 +262,26 @@ impl Connection {
                 }
                 Poll::Pending => Poll::Pending,
             };
+        }
+    }
+
+    /// So many bytes of answers to a read were written: measures, now and then, what that took.
+    #[inline(always)]
+    pub(crate) fn note_served(&self, bytes: usize) {
+        if is_due() && bytes > 0 && self.output.is_empty() {
+            self.scope.core.stats.service_time.observe(self.read_at.elapsed());
+        }
+    }
+
+    /// Counts the connection under another state from here on.
+    pub(crate) fn enter(&mut self, state: State) {
+        self.scope.listener.moved(std::mem::replace(&mut self.state, state), state);
+    }
+
+    /// A handler that receives whole frames has said what the connection is about.
+    pub(crate) fn enter_framed(&mut self) {
+        if self.state == State::Undecided {
+            self.enter(State::Framed);
         }
     }
 
@@ -317,6 +346,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.scope.listener.left(self.state);
         if let Some(slot) = self.slot {
             self.scope.unregister(slot);
         }

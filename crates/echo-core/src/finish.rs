@@ -13,11 +13,12 @@ use crate::Error;
 use crate::connection::{Connection, Under, with_scratch};
 use crate::deadline::{Wait, deadline};
 use crate::frame::Reason;
-use crate::stats::Ending;
+use crate::stats::{Ending, State};
 
 impl Connection {
     /// Ends the connection after its handler. What cannot end in order is reset when dropped.
     pub(crate) async fn finish(&mut self, result: Result<(), Error>) -> Ending {
+        self.enter(State::Closing);
         if let Err(error) = &result {
             self.note(error);
             self.scope.log(self.peer(), error);

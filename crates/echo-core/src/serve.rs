@@ -96,7 +96,7 @@ pub async fn serve<H: Handler>(
     handler: Arc<H>,
 ) -> Result<Report, ServeError> {
     let mut connections = Connections {
-        scope: Arc::new(Scope::new(&service)),
+        scope: Arc::new(Scope::new(&service, listener.local_addr())),
         handler,
         tasks: JoinSet::new(),
         report: Report::default(),
@@ -269,7 +269,7 @@ struct Connections<H> {
 impl<H: Handler> Connections<H> {
     fn spawn(&mut self, stream: Stream, peer: Peer, permit: Permit) {
         self.report.accepted += 1;
-        self.scope.core.stats.accepted.fetch_add(1, Relaxed);
+        self.scope.listener.accepted();
         let connection = Box::new(Connection::new(stream, peer, Arc::clone(&self.scope), permit));
         self.tasks.spawn(run(connection, Arc::clone(&self.handler)));
     }
@@ -284,7 +284,7 @@ impl<H: Handler> Connections<H> {
             }
             Ending::Panicked
         });
-        self.scope.core.stats.ended(ending);
+        self.scope.listener.ended(ending);
         if self.draining {
             self.report.drained.add(ending);
         }
@@ -296,6 +296,7 @@ impl<H: Handler> Connections<H> {
             self.reap(ended);
         }
         tracing::debug!(open = self.tasks.len(), "draining");
+        self.scope.core.stats.drains.fetch_add(1, Relaxed);
         self.draining = true;
         self.scope.start_drain();
     }

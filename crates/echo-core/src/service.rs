@@ -10,9 +10,9 @@ use crate::datagram::PortSet;
 use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
 use crate::seldom::Seldom;
-use crate::stats::{Snapshot, Stats};
+use crate::stats::{ListenerSnapshot, ListenerStats, Snapshot, Stats};
 use crate::stream::Peer;
-use crate::{Drain, Error, Limits};
+use crate::{Drain, Error, Limits, LocalAddr};
 
 /// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
 /// clone.
@@ -57,6 +57,11 @@ impl Service {
     pub fn stats(&self) -> Snapshot {
         self.core.stats.snapshot(self.core.gate.open())
     }
+
+    /// The counters of each listener's connections, of those too that have ended.
+    pub fn listeners(&self) -> Vec<ListenerSnapshot> {
+        self.core.stats.listeners.snapshot()
+    }
 }
 
 impl Default for Service {
@@ -94,6 +99,7 @@ impl Core {
 pub(crate) struct Scope {
     pub(crate) core: Arc<Core>,
     pub(crate) drain: Drain,
+    pub(crate) listener: Arc<ListenerStats>,
     draining: AtomicBool,
     faults: Mutex<Seldom>,
     wakers: Mutex<Wakers>,
@@ -106,10 +112,11 @@ struct Wakers {
 }
 
 impl Scope {
-    pub(crate) fn new(service: &Service) -> Self {
+    pub(crate) fn new(service: &Service, address: &LocalAddr) -> Self {
         Self {
             core: Arc::clone(&service.core),
             drain: service.drain.clone(),
+            listener: service.core.stats.listeners.at(address),
             draining: AtomicBool::new(false),
             faults: Mutex::default(),
             wakers: Mutex::default(),

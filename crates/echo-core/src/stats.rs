@@ -1,9 +1,11 @@
 //! Live counters, exact at any moment and all but free: what is counted per turn goes to the
 //! worker's own cache line.
 
-use std::cell::Cell;
 mod datagrams;
+mod listeners;
+mod service_time;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::Error;
@@ -11,6 +13,10 @@ use crate::listener::AcceptFault;
 
 pub use datagrams::Datagrams;
 pub(crate) use datagrams::{DatagramStats, Tally, Unanswered};
+pub use listeners::{ListenerSnapshot, Open};
+pub(crate) use listeners::{ListenerStats, Listeners, State};
+pub use service_time::ServiceTime;
+pub(crate) use service_time::{Histogram, Turns, is_due};
 
 /// How a connection ended. Every connection ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +104,10 @@ pub struct Snapshot {
     pub accept_connection: u64,
     /// Failed accepts for want of descriptors or memory.
     pub accept_exhausted: u64,
+    /// Failed accepts of a listener that is broken.
+    pub accept_listener: u64,
+    /// Drains that have begun, each of one listener.
+    pub drains: u64,
     /// Frames over the limit.
     pub too_long: u64,
     /// Frames of a kind that has no place there.
@@ -114,6 +124,10 @@ pub struct Snapshot {
     pub write_timeouts: u64,
     /// What became of datagrams.
     pub datagrams: Datagrams,
+    /// How long answers took on connections.
+    pub service_time: ServiceTime,
+    /// How long batches of datagrams took.
+    pub datagram_service_time: ServiceTime,
 }
 
 /// Bytes and frames, counted by many workers at once. A line of its own for each: 128 bytes, since
@@ -133,12 +147,13 @@ const SHARDS: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     traffic: [Traffic; SHARDS],
-    pub(crate) accepted: AtomicU64,
     pub(crate) gate_full: AtomicU64,
     pub(crate) source_refused: AtomicU64,
     pub(crate) reset_in_queue: AtomicU64,
     accept_connection: AtomicU64,
     accept_exhausted: AtomicU64,
+    accept_listener: AtomicU64,
+    pub(crate) drains: AtomicU64,
     too_long: AtomicU64,
     unexpected_kind: AtomicU64,
     malformed: AtomicU64,
@@ -147,7 +162,9 @@ pub(crate) struct Stats {
     frame_timeouts: AtomicU64,
     write_timeouts: AtomicU64,
     pub(crate) datagrams: DatagramStats,
-    ended: [AtomicU64; 5],
+    pub(crate) listeners: Listeners,
+    pub(crate) service_time: Histogram,
+    pub(crate) datagram_service_time: Histogram,
 }
 
 thread_local! {
@@ -184,16 +201,12 @@ impl Stats {
         self.shard().frames.fetch_add(frames, Relaxed);
     }
 
-    pub(crate) fn ended(&self, ending: Ending) {
-        self.ended[ending as usize].fetch_add(1, Relaxed);
-    }
-
     pub(crate) fn accept_failed(&self, fault: AcceptFault) {
         match fault {
             AcceptFault::Connection => self.accept_connection.fetch_add(1, Relaxed),
             AcceptFault::Exhausted => self.accept_exhausted.fetch_add(1, Relaxed),
             // Ends `serve`, whose error says so.
-            AcceptFault::Listener => 0,
+            AcceptFault::Listener => self.accept_listener.fetch_add(1, Relaxed),
         };
     }
 
@@ -217,17 +230,11 @@ impl Stats {
         let sum = |field: fn(&Traffic) -> &AtomicU64| {
             self.traffic.iter().map(|shard| field(shard).load(Relaxed)).sum()
         };
-        let ended = |ending: Ending| self.ended[ending as usize].load(Relaxed);
+        let listeners = self.listeners.snapshot();
         Snapshot {
             active,
-            accepted: self.accepted.load(Relaxed),
-            ended: Ended {
-                completed: ended(Ending::Completed),
-                quiet: ended(Ending::Quiet),
-                forced: ended(Ending::Forced),
-                failed: ended(Ending::Failed),
-                panicked: ended(Ending::Panicked),
-            },
+            accepted: listeners.iter().map(|listener| listener.accepted).sum(),
+            ended: listeners.iter().fold(Ended::default(), |all, it| all.plus(it.ended)),
             frames: sum(|shard| &shard.frames),
             bytes_in: sum(|shard| &shard.bytes_in),
             bytes_out: sum(|shard| &shard.bytes_out),
@@ -236,6 +243,8 @@ impl Stats {
             reset_in_queue: self.reset_in_queue.load(Relaxed),
             accept_connection: self.accept_connection.load(Relaxed),
             accept_exhausted: self.accept_exhausted.load(Relaxed),
+            accept_listener: self.accept_listener.load(Relaxed),
+            drains: self.drains.load(Relaxed),
             too_long: self.too_long.load(Relaxed),
             unexpected_kind: self.unexpected_kind.load(Relaxed),
             malformed: self.malformed.load(Relaxed),
@@ -244,6 +253,8 @@ impl Stats {
             frame_timeouts: self.frame_timeouts.load(Relaxed),
             write_timeouts: self.write_timeouts.load(Relaxed),
             datagrams: self.datagrams.snapshot(),
+            service_time: self.service_time.snapshot(),
+            datagram_service_time: self.datagram_service_time.snapshot(),
         }
     }
 }

@@ -9,13 +9,16 @@ use std::time::Duration;
 use echo_core::{Drain, Limits, Service};
 use tokio::runtime::{self, Runtime};
 
+use crate::admin::Admin;
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
-use crate::exit::{Failure, SIGNALLED, SOFTWARE};
+use crate::exit::{Failure, SIGNALLED};
 use crate::logging::{self, Level};
+use crate::metrics::Metrics;
 use crate::open_files;
+use crate::readiness::Readiness;
 use crate::reload;
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
@@ -31,13 +34,8 @@ pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
     let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
     let level = logging::start(config.settings.log, &config.settings.log_level, &stderr);
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended =
-        catch_unwind(AssertUnwindSafe(|| start(argv, config, &level))).unwrap_or_else(|_| {
-            Err(Failure::new(
-                SOFTWARE,
-                "stopped by a defect of its own: please report the line above",
-            ))
-        });
+    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &level, &stderr)))
+        .unwrap_or_else(|_| Err(Failure::defect()));
     let (last_line, code) = match &ended {
         Ok(end) => (end.summary(), end.code()),
         Err(failure) => (failure.line(), failure.code),
@@ -50,11 +48,22 @@ pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn start(argv: &[OsString], config: Config, level: &Level) -> Result<End, Failure> {
+fn start(
+    argv: &[OsString],
+    config: Config,
+    level: &Level,
+    stderr: &Stderr,
+) -> Result<End, Failure> {
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    let end = runtime.block_on(live(argv, config, limits, level));
+    let service = Service::new(limits.clone(), Drain::new());
+    let readiness = Readiness::starting();
+    let metrics = Metrics::new(service.clone(), readiness.clone(), stderr.clone());
+    let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
+    let serving = Serving::new(service.clone());
+    let daemon = Daemon { argv, config, service, serving, level, readiness };
+    let end = runtime.block_on(daemon.live(&limits, metrics));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -71,29 +80,6 @@ fn runtime(workers: NonZeroUsize) -> io::Result<Runtime> {
     builder.thread_name("worker").enable_all().build()
 }
 
-async fn live(
-    argv: &[OsString],
-    config: Config,
-    limits: Limits,
-    level: &Level,
-) -> Result<End, Failure> {
-    // Before anybody can know that the server is there.
-    let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
-    let control = Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
-    let bound = tokio::select! {
-        bound = bind::bind(&config.listen, config.settings.workers()) => bound?,
-        _ = signals.stop() => return Ok(End::default()),
-    };
-    bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
-    bind::announce_protection(&bound, &limits);
-    let service = Service::new(limits, Drain::new());
-    let mut serving = Serving::new(service.clone());
-    serving.add(bound, &config.settings.greeting);
-    let mut daemon = Daemon { argv, config, service, serving, level };
-    daemon.serve(&mut signals, control).await;
-    Ok(daemon.drain(&mut signals).await)
-}
-
 /// What there is while it serves.
 struct Daemon<'a> {
     argv: &'a [OsString],
@@ -102,9 +88,36 @@ struct Daemon<'a> {
     service: Service,
     serving: Serving,
     level: &'a Level,
+    readiness: Readiness,
 }
 
 impl Daemon<'_> {
+    async fn live(mut self, limits: &Limits, metrics: Metrics) -> Result<End, Failure> {
+        // Before anybody can know that the server is there.
+        let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
+        let settings = &self.config.settings;
+        // It answers to the very end, which is where it is dropped.
+        let _admin = match &settings.admin {
+            Some(endpoint) => {
+                Some(Admin::start(endpoint.clone(), metrics, runtime::Handle::current())?)
+            }
+            None => None,
+        };
+        let control = control::path(settings.control.as_deref());
+        let control = Control::listen(control.as_deref())?;
+        let bound = tokio::select! {
+            bound = bind::bind(&self.config.listen, settings.workers()) => bound?,
+            _ = signals.stop() => return Ok(End::default()),
+        };
+        // From here on connections are taken; those that come at once wait for microseconds.
+        self.readiness.ready();
+        bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
+        bind::announce_protection(&bound, limits);
+        self.serving.add(bound, &settings.greeting);
+        self.serve(&mut signals, control).await;
+        Ok(self.drain(&mut signals).await)
+    }
+
     /// Serves, and reloads its settings when asked, until it is to stop or a listener has failed.
     async fn serve(&mut self, signals: &mut Signals, mut control: Control) {
         loop {
@@ -115,7 +128,9 @@ impl Daemon<'_> {
                 },
                 reload = control.next() => asked = Some(reload),
                 // What is left is drained.
-                () = self.serving.failed() => return,
+                () = self.serving.failed() => {
+                    return self.readiness.ending("a listener failed".to_owned());
+                }
             }
             // A stop need not wait for names that do not resolve.
             let reloaded = tokio::select! {
@@ -137,6 +152,7 @@ impl Daemon<'_> {
     }
 
     fn say_stop(&self, stop: Stop) {
+        self.readiness.ending(stop.to_string());
         let settings = &self.config.settings;
         tracing::info!(
             connections = self.service.stats().active,

@@ -59,6 +59,11 @@ impl Failure {
         }
     }
 
+    /// What cannot happen did: a line of the log says what.
+    pub(crate) fn defect() -> Self {
+        Self::new(SOFTWARE, "stopped by a defect of its own: please report the line above")
+    }
+
     /// The line on stderr.
     pub(crate) fn line(&self) -> String {
         format!("echo-server: {self}\n")

@@ -1,6 +1,7 @@
 //! The echo daemon: TCP, UDP and Unix sockets in, the same bytes out, and a stop that loses nothing.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod args;
 mod bind;
 mod check;
@@ -12,7 +13,9 @@ mod exit;
 mod generate;
 mod healthcheck;
 mod logging;
+mod metrics;
 mod open_files;
+mod readiness;
 mod reload;
 mod serving;
 mod settings;

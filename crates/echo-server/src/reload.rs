@@ -12,7 +12,7 @@ use crate::open_files;
 use crate::serving::Serving;
 
 /// Settings of the process, which has them from its start to its end.
-const AT_START: [&str; 3] = ["workers", "log", "control"];
+const AT_START: [&str; 4] = ["admin", "workers", "log", "control"];
 
 /// A change of which nothing can fail any more.
 pub(crate) struct Change {

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use echo_core::{Limits, PortRanges};
+use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::Failure;
 use crate::logging::{self, Format};
-use crate::{open_files, units};
+use crate::{admin, open_files, units};
 
 /// What is asked for when nothing else is.
 pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127.0.0.1:7777"];
@@ -25,6 +25,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "URI")]
     #[arg(default_values = DEFAULT_LISTEN)]
     pub(crate) listen: Vec<String>,
+
+    /// Where to answer /metrics, /healthz and /readyz: HOST:PORT or unix:PATH [default: nowhere]
+    #[arg(long, value_name = "ADDR", value_parser = admin::endpoint)]
+    pub(crate) admin: Option<Endpoint>,
 
     /// How long open connections have to end after the first SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION", default_value = "30s")]

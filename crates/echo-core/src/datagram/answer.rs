@@ -13,7 +13,7 @@ use super::{DatagramEcho, DatagramSocket};
 use crate::LocalAddr;
 use crate::seldom::Seldom;
 use crate::service::Core;
-use crate::stats::{Tally, Unanswered};
+use crate::stats::{Tally, Turns, Unanswered};
 
 /// Datagrams that are asked for when one at a time comes: the second one is asked for in vain, but tells
 /// that the queue is empty; more are there for when there are more.
@@ -34,6 +34,7 @@ pub(super) struct Answering {
     errors: u32,
     /// The kernel's counter when it was last told.
     kernel_drops: u32,
+    turns: Turns,
 }
 
 impl Answering {
@@ -50,6 +51,7 @@ impl Answering {
             expected: FEW,
             errors: 0,
             kernel_drops: 0,
+            turns: Turns::new(),
         }
     }
 
@@ -92,6 +94,9 @@ impl Answering {
         }
         self.send(socket, batch, which, &mut tally);
         self.core.stats.datagrams.add(&tally);
+        if self.turns.is_due() && tally.answered > 0 {
+            self.core.stats.datagram_service_time.observe(received.elapsed());
+        }
         self.count_kernel_drops(batch);
         if !socket.has_batches() && !self.echo.said_one_by_one.swap(true, Relaxed) {
             tracing::warn!("this kernel receives and sends no batches: datagrams go one by one");

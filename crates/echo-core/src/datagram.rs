@@ -15,7 +15,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::num::NonZeroU32;
 use std::pin::pin;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -47,8 +47,9 @@ const ERRORS_IN_A_ROW: u32 = 8;
 /// How datagrams are answered: shared by all sockets of one listener.
 #[derive(Debug)]
 pub struct DatagramEcho {
-    mode: Mode,
-    rate: Option<NonZeroU32>,
+    raw: AtomicBool,
+    /// 0 where there is none.
+    rate: AtomicU32,
     buckets: Buckets,
     /// Log lines are the listener's, however many sockets it has.
     receive_trouble: Mutex<Seldom>,
@@ -61,8 +62,8 @@ impl DatagramEcho {
     /// itself is dropped.
     pub fn new(mode: Mode) -> Self {
         Self {
-            mode,
-            rate: None,
+            raw: AtomicBool::new(mode == Mode::Raw),
+            rate: AtomicU32::new(0),
             buckets: Buckets::default(),
             receive_trouble: Mutex::default(),
             send_trouble: Mutex::default(),
@@ -73,9 +74,27 @@ impl DatagramEcho {
     /// Lets each source send so many datagrams a second, and as many at once, instead of
     /// [`udp_rate`](crate::Limits::udp_rate). Without a rate of their own, Unix peers have none.
     #[must_use]
-    pub fn rate(mut self, rate: Option<NonZeroU32>) -> Self {
-        self.rate = rate;
+    pub fn rate(self, rate: Option<NonZeroU32>) -> Self {
+        self.set_rate(rate);
         self
+    }
+
+    /// Sets another mode, for datagrams to come.
+    pub fn set_mode(&self, mode: Mode) {
+        self.raw.store(mode == Mode::Raw, Relaxed);
+    }
+
+    /// Sets another [`rate`](Self::rate), for datagrams to come.
+    pub fn set_rate(&self, rate: Option<NonZeroU32>) {
+        self.rate.store(rate.map_or(0, NonZeroU32::get), Relaxed);
+    }
+
+    fn is_raw(&self) -> bool {
+        self.raw.load(Relaxed)
+    }
+
+    fn own_rate(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.rate.load(Relaxed))
     }
 }
 

@@ -11,6 +11,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
@@ -27,7 +28,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bind;
-use crate::exit::{Failure, UNAVAILABLE};
+use crate::exit::Failure;
 use crate::metrics::Metrics;
 use answer::Answers;
 
@@ -116,11 +117,14 @@ impl Drop for Admin {
     }
 }
 
+/// Why it cannot be had.
+pub(crate) fn failure(endpoint: &Endpoint, error: &io::Error) -> Failure {
+    bind::failure(&format!("--admin {endpoint}"), &endpoint.address, error)
+}
+
 async fn bind(endpoint: &Endpoint) -> Result<Listener, Failure> {
-    let bound = Listener::bind(endpoint, &SocketOptions::default()).await.map_err(|error| {
-        let reason = bind::reason(&endpoint.address, &error);
-        Failure::new(UNAVAILABLE, format!("cannot serve --admin on {endpoint}: {reason}"))
-    })?;
+    let bound = Listener::bind(endpoint, &SocketOptions::default()).await;
+    let bound = bound.map_err(|error| failure(endpoint, &error))?;
     // A name with several addresses: the first.
     let listener = bound.into_iter().next().ok_or_else(Failure::defect)?;
     match listener.local_addr() {

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::thread;
 
 use echo_core::{
@@ -12,41 +12,39 @@ use echo_core::{
 
 use crate::exit::{self, Failure, UNAVAILABLE};
 
-/// One `--listen` with its sockets.
+/// One `--listen` with its sockets: several where a name has several addresses, and for UDP one for
+/// every two workers.
 pub(crate) struct Bound {
     /// The URI with its numeric host and real port.
     pub(crate) uri: String,
-    pub(crate) mode: Mode,
-    /// The rate of a datagram source, if the URI has one.
-    pub(crate) rate: Option<NonZeroU32>,
-    pub(crate) sockets: Sockets,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) datagrams: Vec<DatagramSocket>,
 }
 
-/// Several where a name has several addresses, and for UDP one for every two workers.
-pub(crate) enum Sockets {
-    Listeners(Vec<Listener>),
-    Datagrams(Vec<DatagramSocket>),
-}
-
-impl Sockets {
-    async fn bind(endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
+impl Bound {
+    async fn bind(uri: &str, endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
+        let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
         if endpoint.address.is_datagram() {
             // A socket keeps one worker busy. So a flood leaves half of them to the streams; on two
             // cores a second socket gained nothing, and made the latency of a few peers uneven.
             let sockets = NonZeroUsize::new(workers.get() / 2).unwrap_or(NonZeroUsize::MIN);
             let options = DatagramOptions { sockets, ..DatagramOptions::default() };
-            DatagramSocket::bind(endpoint, &options).await.map(Self::Datagrams)
+            datagrams = DatagramSocket::bind(endpoint, &options).await?;
         } else {
-            Listener::bind(endpoint, &SocketOptions::default()).await.map(Self::Listeners)
+            listeners = Listener::bind(endpoint, &SocketOptions::default()).await?;
         }
+        let endpoint = endpoint.clone();
+        let mut bound = Self { uri: String::new(), endpoint, listeners, datagrams };
+        let address = bound.addresses().next().unwrap_or(&LocalAddr::Memory);
+        bound.uri = Endpoint::with_bound(uri, address);
+        Ok(bound)
     }
 
-    /// The addresses that they are bound to.
-    pub(crate) fn addresses(&self) -> Vec<&LocalAddr> {
-        match self {
-            Self::Listeners(listeners) => listeners.iter().map(Listener::local_addr).collect(),
-            Self::Datagrams(sockets) => sockets.iter().map(DatagramSocket::local_addr).collect(),
-        }
+    /// The addresses that its sockets are bound to.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &LocalAddr> {
+        let datagrams = self.datagrams.iter().map(DatagramSocket::local_addr);
+        self.listeners.iter().map(Listener::local_addr).chain(datagrams)
     }
 }
 
@@ -57,14 +55,8 @@ pub(crate) async fn bind(
 ) -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
     for (uri, endpoint) in endpoints {
-        let sockets = Sockets::bind(endpoint, workers).await.map_err(|error| {
-            let reason = reason(&endpoint.address, &error);
-            Failure::new(UNAVAILABLE, format!("cannot listen on {uri}: {reason}"))
-        })?;
-        let address = sockets.addresses().first().copied().unwrap_or(&LocalAddr::Memory).clone();
-        let uri = Endpoint::with_bound(uri, &address);
-        let (mode, rate) = (endpoint.mode.unwrap_or_default(), endpoint.rate);
-        bound.push(Bound { uri, mode, rate, sockets });
+        let sockets = Bound::bind(uri, endpoint, workers).await;
+        bound.push(sockets.map_err(|error| failure(uri, &endpoint.address, &error))?);
     }
     Ok(bound)
 }
@@ -79,22 +71,24 @@ pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
         let _ = io::stdout().write_all(lines.as_bytes());
     })?;
     if let Some(first) = bound.first()
-        && let Some(address) = first.sockets.addresses().first()
+        && let Some(address) = first.addresses().next()
     {
-        let datagrams = matches!(first.sockets, Sockets::Datagrams(_));
-        tracing::info!("try: {}", try_it(address, first.mode, datagrams));
+        let (mode, datagrams) =
+            (first.endpoint.mode.unwrap_or_default(), first.listeners.is_empty());
+        tracing::info!("try: {}", try_it(address, mode, datagrams));
     }
     Ok(())
 }
 
 /// Says in the log how UDP sockets that others than this host can reach are protected.
 pub(crate) fn announce_protection(bound: &[Bound], limits: &Limits) {
-    for Bound { uri, rate, sockets, .. } in bound {
-        let open = |address: &&LocalAddr| match address {
+    for it in bound {
+        let open = |address: &LocalAddr| match address {
             LocalAddr::Udp(address) => !address.ip().is_loopback(),
             _ => false,
         };
-        if sockets.addresses().iter().any(open) {
+        if it.addresses().any(open) {
+            let (uri, rate) = (&it.uri, it.endpoint.rate);
             let rate = rate.unwrap_or(limits.udp_rate);
             let ports = match limits.udp_refuse_ports.to_string() {
                 none if none.is_empty() => String::new(),
@@ -109,8 +103,14 @@ pub(crate) fn announce_protection(bound: &[Bound], limits: &Limits) {
     }
 }
 
+/// Why an endpoint cannot be listened on.
+pub(crate) fn failure(uri: &str, address: &Address, error: &io::Error) -> Failure {
+    let reason = reason(address, error);
+    Failure::new(UNAVAILABLE, format!("cannot listen on {uri}: {reason}"))
+}
+
 /// Why an address cannot be used, and what to do about it.
-pub(crate) fn reason(address: &Address, error: &io::Error) -> String {
+fn reason(address: &Address, error: &io::Error) -> String {
     let known = match (address, error.kind()) {
         (Address::Tcp { port, .. }, ErrorKind::AddrInUse) => {
             return format!("port {port} is in use: ss -ltnp 'sport = :{port}' says by whom");

@@ -1,43 +1,40 @@
 //! The server's life, from its first signal handler to its last line.
 
+use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use echo_core::{
-    DatagramEcho, Datagrams, Drain, Echo, Ended, Endpoint, Limits, Report, ServeError, Service,
-    serve, serve_datagrams,
-};
+use echo_core::{Drain, Limits, Service};
 use tokio::runtime::{self, Runtime};
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::Admin;
-use crate::args::Arguments;
-use crate::bind::{self, Bound, Sockets};
-use crate::exit::{FORCED, Failure, IO, SIGNALLED, SOFTWARE};
+use crate::bind;
+use crate::config::Config;
+use crate::control::{self, Control};
+use crate::end::End;
+use crate::exit::{Failure, SIGNALLED};
+use crate::logging::{self, Level};
 use crate::metrics::Metrics;
+use crate::open_files;
 use crate::readiness::Readiness;
-use crate::signals::{Signals, Stop};
+use crate::reload;
+use crate::serving::Serving;
+use crate::signals::{Signalled, Signals, Stop};
 use crate::stderr::Stderr;
-use crate::{logging, open_files};
 
-/// How long a hard stop waits for tasks to see it.
-const HARD_STOP: Duration = Duration::from_millis(150);
 /// How long the last line may take where nobody reads stderr.
 const LAST_LINE: Duration = Duration::from_secs(1);
 /// The same after a hard stop.
 const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
-pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
+pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
     let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
-    logging::start(arguments.log, &stderr);
+    let level = logging::start(config.settings.log, &config.settings.log_level, &stderr);
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended = catch_unwind(AssertUnwindSafe(|| start(arguments, &stderr)))
+    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &level, &stderr)))
         .unwrap_or_else(|_| Err(Failure::defect()));
     let (last_line, code) = match &ended {
         Ok(end) => (end.summary(), end.code()),
@@ -51,23 +48,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn start(arguments: &Arguments, stderr: &Stderr) -> Result<End, Failure> {
-    let endpoints = arguments.endpoints()?;
-    let limits = arguments.limits(open_files::raise())?;
-    let runtime =
-        runtime(workers(arguments.workers)).map_err(|error| Failure::cannot_start(&error))?;
+fn start(
+    argv: &[OsString],
+    config: Config,
+    level: &Level,
+    stderr: &Stderr,
+) -> Result<End, Failure> {
+    let limits = config.settings.limits(open_files::raise())?;
+    let runtime = runtime(config.settings.workers());
+    let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
     let service = Service::new(limits.clone(), Drain::new());
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
-    let _admin = match &arguments.admin {
+    let _admin = match config.settings.admin.clone() {
         Some(endpoint) => {
             let metrics = Metrics::new(service.clone(), readiness.clone(), stderr.clone())
                 .map_err(|error| Failure::cannot_start(&error))?;
-            Some(Admin::start(endpoint.clone(), metrics, runtime.handle().clone())?)
+            Some(Admin::start(endpoint, metrics, runtime.handle().clone())?)
         }
         None => None,
     };
-    let end = runtime.block_on(live(arguments, &endpoints, limits, service, &readiness));
+    let end = runtime.block_on(live(argv, config, limits, level, (service, readiness)));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -84,241 +85,95 @@ fn runtime(workers: NonZeroUsize) -> io::Result<Runtime> {
     builder.thread_name("worker").enable_all().build()
 }
 
-/// Worker threads, `wanted` or one for each core that this process may use.
-fn workers(wanted: Option<u16>) -> NonZeroUsize {
-    let wanted = wanted.and_then(|wanted| NonZeroUsize::new(wanted.into()));
-    wanted.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
-}
-
 async fn live(
-    arguments: &Arguments,
-    endpoints: &[(String, Endpoint)],
+    argv: &[OsString],
+    config: Config,
     limits: Limits,
-    service: Service,
-    readiness: &Readiness,
+    level: &Level,
+    (service, readiness): (Service, Readiness),
 ) -> Result<End, Failure> {
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
+    let control = Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let bound = tokio::select! {
-        bound = bind::bind(endpoints, workers(arguments.workers)) => bound?,
+        bound = bind::bind(&config.listen, config.settings.workers()) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
     // From here on connections are taken; those that come at once wait for microseconds.
     readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
-    let greeting = arguments.greeting.as_deref().unwrap_or_default();
-    let mut serving = Serving::start(bound, &service, greeting);
-
-    tokio::select! {
-        signal = signals.stop() => {
-            readiness.ending(signal.to_string());
-            tracing::info!(
-                connections = service.stats().active,
-                "{signal}: draining for at most {:?}; a second signal stops hard",
-                arguments.drain_delay + arguments.drain_timeout,
-            );
-        }
-        // What is left is drained.
-        () = serving.one_ended() => readiness.ending("a listener failed".to_owned()),
-    }
-    let hard = tokio::select! {
-        stop = signals.stop() => Some(stop),
-        () = serving.drain(arguments.drain_delay, arguments.drain_timeout) => None,
-    };
-    if let Some(stop) = hard {
-        tracing::warn!("{stop}: stopping hard");
-        serving.cut(stop).await;
-    }
-    Ok(serving.end())
+    let mut serving = Serving::new(service.clone());
+    serving.add(bound, &config.settings.greeting);
+    let mut daemon = Daemon { argv, config, service, readiness, serving, level };
+    daemon.serve(&mut signals, control).await;
+    Ok(daemon.drain(&mut signals).await)
 }
 
-/// The listeners at work, each in a task of its own.
-struct Serving {
+/// What there is while it serves.
+struct Daemon<'a> {
+    argv: &'a [OsString],
+    /// What is in force.
+    config: Config,
     service: Service,
-    tasks: JoinSet<Result<Report, ServeError>>,
-    end: End,
+    readiness: Readiness,
+    serving: Serving,
+    level: &'a Level,
 }
 
-impl Serving {
-    fn start(bound: Vec<Bound>, service: &Service, greeting: &str) -> Self {
-        let mut tasks = JoinSet::new();
-        let mut datagrams = Vec::new();
-        for Bound { mode, rate, sockets, .. } in bound {
-            match sockets {
-                Sockets::Listeners(listeners) => {
-                    // SIGPIPE is ignored: std has seen to it before main.
-                    let echo = Echo::new(mode).greeting(greeting).splice(true);
-                    let echo = Arc::new(echo);
-                    for listener in listeners {
-                        tasks.spawn(serve(listener, service.clone(), Arc::clone(&echo)));
-                    }
-                }
-                Sockets::Datagrams(sockets) => {
-                    let echo = Arc::new(DatagramEcho::new(mode).rate(rate));
-                    for socket in sockets {
-                        datagrams.push(serve_datagrams(socket, service.clone(), Arc::clone(&echo)));
-                    }
-                }
+impl Daemon<'_> {
+    /// Serves, and reloads its settings when asked, until it is to stop or a listener has failed.
+    async fn serve(&mut self, signals: &mut Signals, mut control: Control) {
+        loop {
+            let mut asked = None;
+            tokio::select! {
+                signalled = signals.next() => if let Signalled::Stop(stop) = signalled {
+                    return self.say_stop(stop);
+                },
+                reload = control.next() => asked = Some(reload),
+                // What is left is drained.
+                () = self.serving.failed() => return self.readiness.ending("a listener failed".to_owned()),
             }
-        }
-        // Now that the service knows all its ports, none of which it talks to.
-        datagrams.into_iter().for_each(|serving| drop(tasks.spawn(serving)));
-        Self { service: service.clone(), tasks, end: End::default() }
-    }
-
-    /// Waits until a listener has ended. Cancel safe.
-    async fn one_ended(&mut self) {
-        if let Some(ended) = self.tasks.join_next().await {
-            self.end.add(ended);
-        }
-    }
-
-    /// Drains all listeners after `delay` and waits for their ends. Cancel safe.
-    async fn drain(&mut self, delay: Duration, timeout: Duration) {
-        if self.end.failure.is_none() && !delay.is_zero() {
-            sleep(delay).await;
-        }
-        self.service.drain().start(timeout);
-        while !self.tasks.is_empty() {
-            self.one_ended().await;
-        }
-    }
-
-    /// Ends everything now.
-    async fn cut(&mut self, stop: Stop) {
-        self.end.stopped_hard = Some(stop);
-        self.service.drain().cut();
-        let deadline = Instant::now() + HARD_STOP;
-        let all = self.drain(Duration::ZERO, Duration::ZERO);
-        if timeout_at(deadline, all).await.is_err() {
-            let left = self.service.stats().active as u64;
-            tracing::error!("{left} connections did not see the hard stop in time");
-            self.end.report.drained.forced += left;
-        }
-    }
-
-    /// How it ended, with the books checked.
-    fn end(self) -> End {
-        let stats = self.service.stats();
-        if stats.accepted != stats.ended.total() + stats.active as u64 {
-            tracing::error!(?stats, "the ends of connections do not add up, which is a defect");
-        }
-        let Datagrams { received, answered, .. } = stats.datagrams;
-        if received != answered + stats.datagrams.unanswered() {
-            tracing::error!(?stats, "the ends of datagrams do not add up, which is a defect");
-        }
-        if received > 0 {
-            tracing::info!("datagrams: {}", counted(&stats.datagrams));
-        }
-        self.end
-    }
-}
-
-/// The counters that are not 0, as `name=count`.
-fn counted(datagrams: &Datagrams) -> String {
-    let counters = [
-        ("received", datagrams.received),
-        ("answered", datagrams.answered),
-        ("truncated", datagrams.truncated),
-        ("refused_port", datagrams.refused_port),
-        ("refused_address", datagrams.refused_address),
-        ("over_rate", datagrams.over_rate),
-        ("probe_replies", datagrams.probe_replies),
-        ("unnamed", datagrams.unnamed),
-        ("blocked", datagrams.blocked),
-        ("failed", datagrams.failed),
-        ("receive_errors", datagrams.receive_errors),
-        ("kernel_drops", datagrams.kernel_drops),
-    ];
-    let counted = counters.iter().filter(|(_, count)| *count > 0);
-    counted.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
-}
-
-/// What is said and returned at the end.
-#[derive(Default)]
-struct End {
-    report: Report,
-    failure: Option<u8>,
-    stopped_hard: Option<Stop>,
-}
-
-impl End {
-    fn add(&mut self, ended: Result<Result<Report, ServeError>, JoinError>) {
-        match ended {
-            Ok(Ok(report)) => self.report = self.report.merge(report),
-            Ok(Err(error)) => {
-                // The library has said so at once.
-                self.report = self.report.merge(error.report);
-                self.failure.get_or_insert(IO);
+            // A stop need not wait for names that do not resolve.
+            let reloaded = tokio::select! {
+                change = reload::prepare(self.argv, &self.config, &self.serving) => change,
+                stop = signals.stop() => return self.say_stop(stop),
+            };
+            let reloaded = reloaded.map(|change| {
+                change.make(&mut self.config, &mut self.serving, &self.service, self.level)
+            });
+            match &reloaded {
+                Ok(words) => tracing::info!("{words}"),
+                Err(failure) => tracing::error!("not reloaded, nothing has changed: {failure}"),
             }
-            Err(error) => {
-                tracing::error!("a listener's task ended; everything is drained: {error}");
-                self.failure = Some(SOFTWARE);
+            if let Some(asked) = asked {
+                // Who asked may have gone.
+                let _ = asked.send(reloaded.map_err(|failure| format!("not reloaded: {failure}")));
             }
         }
     }
 
-    fn code(&self) -> u8 {
-        match (self.stopped_hard, self.failure) {
-            (Some(stop), _) => SIGNALLED + stop.number(),
-            (None, Some(failure)) => failure,
-            (None, None) if self.report.drained.forced > 0 => FORCED,
-            (None, None) => 0,
-        }
-    }
-
-    /// The last line on stderr, which other programs read.
-    fn summary(&self) -> String {
-        let Report { drained, took, reset_in_queue, datagrams, .. } = self.report;
-        let Ended { completed, quiet, forced, failed, panicked, .. } = drained;
-        let mut line = format!(
-            "drained in {:.3}s: connections={} completed={completed} quiet={quiet} \
-             forced={forced} failed={failed} panicked={panicked}",
-            took.as_secs_f64(),
-            drained.total(),
+    fn say_stop(&self, stop: Stop) {
+        self.readiness.ending(stop.to_string());
+        let settings = &self.config.settings;
+        tracing::info!(
+            connections = self.service.stats().active,
+            "{stop}: draining for at most {:?}; a second signal stops hard",
+            settings.drain_delay + settings.drain_timeout,
         );
-        if reset_in_queue > 0 {
-            line += &format!(" reset_in_queue={reset_in_queue}");
-        }
-        if datagrams > 0 {
-            line += &format!(" datagrams={datagrams}");
-        }
-        line + "\n"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exit_code_says_the_worst() {
-        let mut end = End::default();
-        assert_eq!(end.code(), 0);
-        end.report.drained.forced = 1;
-        assert_eq!(end.code(), FORCED);
-        end.failure = Some(IO);
-        assert_eq!(end.code(), IO);
-        end.stopped_hard = Some(Stop::Terminate);
-        assert_eq!(end.code(), 143);
-        end.stopped_hard = Some(Stop::Interrupt);
-        assert_eq!(end.code(), 130);
     }
 
-    #[test]
-    fn the_summary_is_one_line_of_fixed_form() {
-        let mut end = End::default();
-        end.report.took = Duration::from_micros(123_400);
-        end.report.drained.completed = 61;
-        end.report.drained.quiet = 2;
-        end.report.drained.forced = 1;
-        let line = "drained in 0.123s: connections=64 completed=61 quiet=2 forced=1 failed=0 \
-                    panicked=0";
-        assert_eq!(end.summary(), format!("{line}\n"));
-        end.report.reset_in_queue = 5;
-        assert_eq!(end.summary(), format!("{line} reset_in_queue=5\n"));
-        end.report.datagrams = 7;
-        assert_eq!(end.summary(), format!("{line} reset_in_queue=5 datagrams=7\n"));
+    /// Ends everything that is open, gently at first.
+    async fn drain(mut self, signals: &mut Signals) -> End {
+        let settings = &self.config.settings;
+        let hard = tokio::select! {
+            stop = signals.stop() => Some(stop),
+            () = self.serving.drain(settings.drain_delay, settings.drain_timeout) => None,
+        };
+        if let Some(stop) = hard {
+            tracing::warn!("{stop}: stopping hard");
+            self.serving.cut(stop).await;
+        }
+        self.serving.end()
     }
 }

@@ -1,11 +1,14 @@
 //! How the process ends: the codes of sysexits.h where one fits.
 
+use std::fmt::{self, Write};
 use std::io;
 
 use rustix::io::Errno;
 
 /// The server that was asked does not answer.
 pub(crate) const UNHEALTHY: u8 = 1;
+/// The running server could not do what `ctl` asked for.
+pub(crate) const REFUSED: u8 = 1;
 /// Some connections were forced to end at the drain's deadline.
 pub(crate) const FORCED: u8 = 3;
 /// The command line is wrong.
@@ -63,10 +66,17 @@ impl Failure {
 
     /// The line on stderr.
     pub(crate) fn line(&self) -> String {
-        // Whatever is quoted in it, it stays one line and harmless on a terminal.
-        let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { c.into() };
-        let message: String = self.message.chars().map::<String, _>(escape).collect();
-        format!("echo-server: {message}\n")
+        format!("echo-server: {self}\n")
+    }
+}
+
+/// The message. Whatever is quoted in it, it stays one line and harmless on a terminal.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message.chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
     }
 }
 

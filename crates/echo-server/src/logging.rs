@@ -5,8 +5,9 @@ use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::stderr::Stderr;
 
@@ -21,36 +22,59 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Logs to `stderr` from here on. `RUST_LOG` says how much, `info` by default.
-pub(crate) fn start(format: Format, stderr: &Stderr) {
-    let (filter, complaint) = filter(env::var_os(EnvFilter::DEFAULT_ENV));
-    let target = stderr.clone();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(move || target.clone());
-    match format {
-        Format::Json => builder.json().flatten_event(true).init(),
-        Format::Auto | Format::Text => builder.with_ansi(colours()).init(),
+/// The variable that Rust programs take for their log level.
+pub(crate) const VARIABLE: &str = EnvFilter::DEFAULT_ENV;
+
+/// How much is logged, which can change.
+#[derive(Clone)]
+pub(crate) struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Logs so much from here on.
+    pub(crate) fn set(&self, level: &str) {
+        // Fails without a subscriber, which there is until the process ends.
+        let _ = self.0.reload(filter(level));
     }
-    if let Some(complaint) = complaint {
-        tracing::warn!("RUST_LOG is ignored: {complaint}");
-    }
-    panic::set_hook(Box::new(log_panic));
 }
 
-/// The filter of `RUST_LOG`, or the default one and what is wrong with the variable.
-fn filter(variable: Option<std::ffi::OsString>) -> (EnvFilter, Option<String>) {
-    let default = || EnvFilter::default().add_directive(LevelFilter::INFO.into());
-    let Some(variable) = variable.filter(|it| !it.is_empty()) else { return (default(), None) };
-    let Some(directives) = variable.to_str() else {
-        return (default(), Some("it is not UTF-8".into()));
+/// Logs to `stderr` from here on, so much as `level` says.
+pub(crate) fn start(format: Format, level: &str, stderr: &Stderr) -> Level {
+    let target = stderr.clone();
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = fmt::layer().with_target(false).with_writer(move || target.clone());
+    let lines = match format {
+        Format::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
+        Format::Auto | Format::Text => lines.with_ansi(colours()).boxed(),
     };
-    match EnvFilter::builder().parse(directives) {
-        Ok(filter) => (filter, None),
-        Err(error) => (default(), Some(error.to_string())),
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    if let Some(Err(complaint)) = from_environment() {
+        tracing::warn!("{VARIABLE} is ignored: {complaint}");
     }
+    panic::set_hook(Box::new(log_panic));
+    Level(handle)
+}
+
+/// The filter of a level that was read as one before.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(level)
+}
+
+/// Reads a level, or directives that give parts of the program levels of their own.
+pub(crate) fn level(text: &str) -> Result<String, String> {
+    // The parser takes a word that is no level for the name of a part, as it would a misspelt level.
+    let is_level =
+        |it: &str| it.contains(['=', '[']) || (!it.is_empty() && it.parse::<LevelFilter>().is_ok());
+    if let Some(other) = text.split(',').find(|it| !is_level(it)) {
+        return Err(format!("{other:?} is no level: error, warn, info, debug, trace or off"));
+    }
+    let filter = EnvFilter::builder().parse(text);
+    filter.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The level that [`VARIABLE`] gives, or what is wrong with it.
+pub(crate) fn from_environment() -> Option<Result<String, String>> {
+    let value = env::var_os(VARIABLE).filter(|it| !it.is_empty())?;
+    Some(value.to_str().map_or_else(|| Err("it is not UTF-8".into()), level))
 }
 
 fn colours() -> bool {
@@ -71,15 +95,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_cannot_be_read_is_reported() {
-        for (variable, shown, complains) in [
-            (None, "info", false),
-            (Some(""), "info", false),
-            (Some("echo_core=debug,warn"), "echo_core=debug,warn", false),
-            (Some("no=such=level"), "info", true),
-        ] {
-            let (filter, complaint) = filter(variable.map(Into::into));
-            assert_eq!((filter.to_string().as_str(), complaint.is_some()), (shown, complains));
+    fn a_level_that_cannot_be_read_is_refused() {
+        for right in ["info", "echo_core=debug,warn"] {
+            assert_eq!(level(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", "inf", "no=such=level", "info,"] {
+            assert!(level(wrong).is_err(), "{wrong}");
         }
     }
 }

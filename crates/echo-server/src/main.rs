@@ -4,7 +4,11 @@
 mod admin;
 mod args;
 mod bind;
+mod check;
+mod config;
+mod control;
 mod daemon;
+mod end;
 mod exit;
 mod generate;
 mod healthcheck;
@@ -12,46 +16,64 @@ mod logging;
 mod metrics;
 mod open_files;
 mod readiness;
+mod reload;
+mod serving;
+mod settings;
 mod signals;
 mod stderr;
 mod units;
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Arguments, Task};
+use args::{Arguments, Question, Task};
+use config::Config;
+use exit::Failure;
+use settings::DEFAULT_LISTEN;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse_from(env::args_os()) {
-        Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => return fail(&args::usage(&error)),
-        Err(help) => return printed(help.print()),
-    };
-    match &arguments.task {
-        None => match daemon::run(&arguments) {
-            Ok(code) => ExitCode::from(code),
-            Err(failure) => fail(&failure),
-        },
-        Some(Task::Healthcheck { target, timeout }) => {
-            let target = target.as_ref().or_else(|| arguments.listen.first());
-            match healthcheck::run(target.map_or(args::DEFAULT_LISTEN[0], String::as_str), *timeout)
-            {
-                Ok(healthy) => {
-                    let _ = writeln!(io::stdout(), "{healthy}");
-                    ExitCode::SUCCESS
-                }
-                Err(failure) => fail(&failure),
-            }
-        }
-        Some(Task::Completions { shell }) => print(generate::completions(*shell).as_bytes()),
-        Some(Task::Man { command }) => match generate::man(command.as_deref()) {
-            Some(page) => print(&page),
-            None => {
-                fail(&exit::Failure::new(exit::USAGE, "no such command; see echo-server --help"))
-            }
-        },
+    let argv: Vec<_> = env::args_os().collect();
+    match Arguments::parse(&argv, &[]) {
+        Ok((arguments, _)) => run(&argv, arguments).unwrap_or_else(|failure| fail(&failure)),
+        Err(error) if error.use_stderr() => fail(&args::usage(&error)),
+        Err(help) => printed(help.print()),
     }
+}
+
+fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
+    Ok(match arguments.task {
+        None if arguments.print_config => {
+            let config = Config::read(argv)?;
+            let limits = config.settings.limits(open_files::raise())?;
+            print(config.show(&limits, config.settings.workers()).as_bytes())
+        }
+        None => ExitCode::from(daemon::run(argv, Config::read(argv)?)?),
+        Some(Task::Check) => print_line(&check::run(&Config::read(argv)?)?),
+        Some(Task::Ctl { question: Question::Reload }) => {
+            // Not from the file, which may be wrong: the server will say so.
+            let path = control::path(arguments.settings.control.as_deref());
+            print_line(&control::ask_for_reload(path.as_deref())?)
+        }
+        Some(Task::Healthcheck { target: Some(target), timeout }) => {
+            print_line(&healthcheck::run(&target, timeout)?)
+        }
+        Some(Task::Healthcheck { target: None, timeout }) => {
+            let config = Config::read(argv)?;
+            let first = config.settings.listen.first().map_or(DEFAULT_LISTEN[0], String::as_str);
+            print_line(&healthcheck::run(first, timeout)?)
+        }
+        Some(Task::Completions { shell }) => print(generate::completions(shell).as_bytes()),
+        Some(Task::Man { command }) => {
+            let no_such = || Failure::new(exit::USAGE, "no such command; see echo-server --help");
+            print(&generate::man(command.as_deref()).ok_or_else(no_such)?)
+        }
+    })
+}
+
+fn print_line(line: &str) -> ExitCode {
+    print(format!("{line}\n").as_bytes())
 }
 
 fn print(text: &[u8]) -> ExitCode {
@@ -64,13 +86,13 @@ fn printed(written: io::Result<()>) -> ExitCode {
         // To a reader that may have gone, as `head` does.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let reason = exit::reason(&error);
-            fail(&exit::Failure::new(exit::IO, format!("cannot write to stdout: {reason}")))
+            fail(&Failure::new(exit::IO, format!("cannot write to stdout: {reason}")))
         }
         _ => ExitCode::SUCCESS,
     }
 }
 
-fn fail(failure: &exit::Failure) -> ExitCode {
+fn fail(failure: &Failure) -> ExitCode {
     // Stderr may be closed; the code tells as well.
     let _ = io::stderr().write_all(failure.line().as_bytes());
     ExitCode::from(failure.code)

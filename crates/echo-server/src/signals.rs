@@ -1,4 +1,4 @@
-//! The signals that stop the server.
+//! The signals that stop the server, and the one that makes it read its settings anew.
 
 use std::fmt;
 use std::io;
@@ -10,6 +10,13 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signalled {
+    Stop(Stop),
+    Reload,
 }
 
 /// A signal that asks for the end.
@@ -28,16 +35,22 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal that asks for the end. Cancel safe.
+    /// Waits for the next signal. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Signalled {
+        tokio::select! {
+            biased; // Who wants the end wants no reload before it.
+            _ = self.terminate.recv() => Signalled::Stop(Stop::Terminate),
+            _ = self.interrupt.recv() => Signalled::Stop(Stop::Interrupt),
+            _ = self.hang_up.recv() => Signalled::Reload,
+        }
+    }
+
+    /// Waits for the next signal that asks for the end, and leaves others to be told later. Cancel
+    /// safe.
     pub(crate) async fn stop(&mut self) -> Stop {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Stop::Terminate,
-                _ = self.interrupt.recv() => return Stop::Interrupt,
-                _ = self.hang_up.recv() => {
-                    tracing::info!("SIGHUP is ignored: there is no configuration file to reload");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.interrupt.recv() => Stop::Interrupt,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::process::Command;
 use std::{fs, thread};
 
+use support::ending::{assert_refused, ends, with_args};
 use support::{PATIENCE, Server, Signal, command, command_under, command_with_open_files, skip};
 
 #[test]
@@ -35,6 +36,12 @@ fn help_has_every_option() {
         "--greeting",
         "--workers",
         "--log",
+        "--log-level",
+        "--config",
+        "--print-config",
+        "check",
+        "--control",
+        "ctl",
         "--version",
         "healthcheck",
         "Exit codes",
@@ -330,37 +337,6 @@ fn the_delay_before_a_drain_serves_on_and_a_second_signal_ends_it() {
         assert_eq!(server.wait(PATIENCE).code(), Some(code));
         server.summary();
     }
-}
-
-#[test]
-fn sighup_changes_nothing() {
-    let mut server = Server::start(&["--listen", "tcp://127.0.0.1:0"]);
-    server.signal(Signal::HUP);
-    server.wait_for_stderr("SIGHUP is ignored");
-    assert_echoes(TcpStream::connect(server.address()).unwrap());
-    assert_eq!(server.stop(), Some(0));
-}
-
-/// Runs a command that ends by itself: its exit code, stdout and stderr.
-fn ends(command: Command) -> (Option<i32>, String, String) {
-    let mut server = Server::spawn(command);
-    let code = server.wait(PATIENCE).code();
-    (code, server.stdout(), server.stderr())
-}
-
-fn with_args(args: &[&str]) -> Command {
-    let mut command = command();
-    command.args(args);
-    command
-}
-
-/// Checks that a command ends with `code` and one line that contains `told`.
-fn assert_refused(command: Command, code: i32, told: &str) {
-    let shown = format!("{command:?}");
-    let (ended, stdout, stderr) = ends(command);
-    assert_eq!((ended, stdout.as_str()), (Some(code), ""), "{shown}: {stderr}");
-    assert!(stderr.starts_with("echo-server: ") && stderr.contains(told), "{shown}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{shown}: {stderr}");
 }
 
 fn assert_echoes(mut stream: impl Read + Write) {

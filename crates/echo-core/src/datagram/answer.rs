@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::screen::{Screen, probe_mut};
 use super::{DatagramEcho, DatagramSocket};
+use crate::LocalAddr;
 use crate::seldom::Seldom;
 use crate::service::Core;
 use crate::stats::{Tally, Turns, Unanswered};
-use crate::{LocalAddr, Mode};
 
 /// Bytes that a UDP datagram never reaches: its length has 16 bits.
 const LONGEST_UDP: usize = 1 << 16;
@@ -73,9 +73,10 @@ impl Answering {
         let received = Instant::now();
         let mut tally = Tally::default();
         let mut which = [0; MAX_BATCH];
-        let count = self.screen(batch, received, &mut which, &mut tally);
+        let probes = !self.echo.is_raw();
+        let count = self.screen(batch, received, probes, &mut which, &mut tally);
         let which = &which[..count];
-        if self.echo.mode != Mode::Raw {
+        if probes {
             self.stamp(batch, which, received);
         }
         self.send(socket, batch, which, &mut tally);
@@ -95,6 +96,7 @@ impl Answering {
         &self,
         batch: &Batch,
         now: Instant,
+        probes: bool,
         which: &mut [u8; MAX_BATCH],
         tally: &mut Tally,
     ) -> usize {
@@ -102,10 +104,10 @@ impl Answering {
         let screen = Screen {
             refused: core.limits.udp_refuse_ports(),
             own: &core.own_ports,
-            probes: self.echo.mode != Mode::Raw,
+            probes,
             buckets: &self.echo.buckets,
         };
-        let rate = self.echo.rate.or_else(|| self.udp.then(|| core.limits.udp_rate()));
+        let rate = self.echo.own_rate().or_else(|| self.udp.then(|| core.limits.udp_rate()));
         let mut limited = rate.map(|rate| (self.echo.buckets.lock(), rate.into()));
         let now = core.stamp(now);
         let (mut count, mut bytes) = (0, 0);

@@ -9,6 +9,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+pub(crate) mod ending;
 pub(crate) mod http;
 pub(crate) mod injection;
 pub(crate) mod process;
@@ -138,6 +139,11 @@ impl Server {
     /// Waits until a line on stderr contains `needle`, and gives that line.
     pub(crate) fn wait_for_stderr(&self, needle: &str) -> String {
         self.stderr.as_ref().expect("stderr is collected").wait_for(needle)
+    }
+
+    /// Waits until so many lines on stderr contain `needle`.
+    pub(crate) fn wait_for_stderr_times(&self, needle: &str, count: usize) {
+        self.stderr.as_ref().expect("stderr is collected").wait_for_times(needle, count);
     }
 
     /// The numbers of the summary line, which is the last on stderr: `summary()["forced"]`. The
@@ -278,6 +284,12 @@ impl Output {
             }
             lines = changed.wait_timeout(lines, left).expect("no holder panics").0;
         }
+    }
+
+    fn wait_for_times(&self, needle: &str, count: usize) {
+        let found = |got: &Lines| got.lines.iter().filter(|line| line.contains(needle)).count();
+        let waited = self.wait_until(|got| (found(got) >= count).then_some(()));
+        waited.unwrap_or_else(|text| panic!("no {count} times {needle:?} in: {text}"));
     }
 
     fn wait_for(&self, needle: &str) -> String {

@@ -1,0 +1,90 @@
+//! `check`: whether a server with these settings could start on this host, found out without
+//! starting one, and so beside one that runs.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use echo_core::{Address, Endpoint, UnixName};
+use rustix::fs::{Access, access};
+use tokio::runtime;
+
+use crate::admin;
+use crate::bind;
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::open_files;
+
+/// Ports that not everybody may have, so that only trying tells.
+const PRIVILEGED: RangeInclusive<u16> = 1..=1023;
+
+/// Says what would be served, or the first reason why not.
+pub(crate) fn run(config: &Config) -> Result<String, Failure> {
+    let limits = config.settings.limits(open_files::raise())?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
+    for (uri, endpoint) in &config.listen {
+        let checked = runtime.block_on(endpoint_can_be_used(endpoint));
+        checked.map_err(|error| bind::failure(uri, &endpoint.address, &error))?;
+    }
+    if let Some(endpoint) = &config.settings.admin {
+        let checked = runtime.block_on(endpoint_can_be_used(endpoint));
+        checked.map_err(|error| admin::failure(endpoint, &error))?;
+    }
+    // A name that still resolves holds nobody up.
+    runtime.shutdown_background();
+    let (listeners, connections) = (config.listen.len(), limits.max_connections);
+    Ok(format!("the settings are right: {listeners} to listen on, {connections} connections"))
+}
+
+async fn endpoint_can_be_used(endpoint: &Endpoint) -> io::Result<()> {
+    match &endpoint.address {
+        Address::Unix(UnixName::Path(path)) | Address::Unixgram(UnixName::Path(path)) => {
+            path_can_be_bound(path)
+        }
+        Address::Tcp { .. } | Address::Udp { .. } => {
+            let mut absent = None;
+            for address in endpoint.resolve().await? {
+                match is_of_this_host(address) {
+                    // Of several addresses those that this host does not have are left out.
+                    Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                        absent = Some(error);
+                    }
+                    result => return result,
+                }
+            }
+            absent.map_or(Ok(()), Err)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_of_this_host(mut address: SocketAddr) -> io::Result<()> {
+    if PRIVILEGED.contains(&address.port()) {
+        match UdpSocket::bind(address) {
+            // By a server that runs, for example.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            result => result.map(drop)?,
+        }
+    }
+    // Else any port but the one that a server may want right now.
+    address.set_port(0);
+    UdpSocket::bind(address).map(drop)
+}
+
+fn path_can_be_bound(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+    match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            "a file that is not a socket is there: remove it, or choose another path",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,76 @@
+//! Settings read anew while the server runs: all of them take effect, or none.
+
+use std::ffi::OsString;
+
+use echo_core::{Endpoint, Limits, Service};
+
+use crate::bind::{self, Bound};
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::logging::Level;
+use crate::open_files;
+use crate::serving::Serving;
+
+/// Settings of the process, which has them from its start to its end.
+const AT_START: [&str; 4] = ["workers", "log", "admin", "control"];
+
+/// A change of which nothing can fail any more.
+pub(crate) struct Change {
+    config: Config,
+    limits: Limits,
+    added: Vec<Bound>,
+}
+
+/// Reads everything anew, and binds what is new to listen on. Nothing has changed until the change is
+/// [made](Change::make).
+///
+/// # Cancel safety
+/// Dropped, it leaves nothing behind.
+pub(crate) async fn prepare(
+    argv: &[OsString],
+    running: &Config,
+    serving: &Serving,
+) -> Result<Change, Failure> {
+    let config = Config::read(argv)?;
+    config.refuse_changes(running, &AT_START)?;
+    let limits = config.settings.limits(open_files::raise())?;
+    let mut kept: Vec<_> = serving.endpoints().collect();
+    let mut new = Vec::new();
+    for (index, (uri, endpoint)) in config.listen.iter().enumerate() {
+        match kept.iter().position(|it| it.address == endpoint.address) {
+            Some(found) if kept.remove(found).perm == endpoint.perm => {}
+            Some(_) => {
+                return Err(config.blame_listen(index, "perm cannot change while it listens"));
+            }
+            None => new.push((uri.clone(), endpoint.clone())),
+        }
+    }
+    let added = bind::bind(&new, config.settings.workers()).await?;
+    Ok(Change { config, limits, added })
+}
+
+impl Change {
+    /// Makes the change, and says in words which it was.
+    pub(crate) fn make(
+        self,
+        running: &mut Config,
+        serving: &mut Serving,
+        service: &Service,
+        level: &Level,
+    ) -> String {
+        let Self { config, limits, added } = self;
+        let settings = &config.settings;
+        level.set(&settings.log_level);
+        service.set_limits(&limits);
+        let wanted: Vec<Endpoint> = config.listen.iter().map(|it| it.1.clone()).collect();
+        let removed = serving.keep(&wanted, &settings.greeting, settings.drain_timeout);
+        let (all, new) = (wanted.len(), added.len());
+        for Bound { uri, .. } in &added {
+            tracing::info!("listening {uri}");
+        }
+        bind::announce_protection(&added, &limits);
+        serving.add(added, &settings.greeting);
+        *running = config;
+        format!("reloaded: {all} to listen on, {new} of them new, {removed} drained")
+    }
+}

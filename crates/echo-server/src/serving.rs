@@ -1,0 +1,202 @@
+//! The listeners at work: added, changed, drained.
+
+use std::future::Future;
+use std::mem;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use echo_core::{
+    Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Report, ServeError,
+    Service, serve, serve_datagrams,
+};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::bind::Bound;
+use crate::end::End;
+use crate::signals::Stop;
+
+/// How long a hard stop waits for tasks to see it.
+const HARD_STOP: Duration = Duration::from_millis(150);
+
+/// All listeners, each of their sockets in a task of its own.
+pub(crate) struct Serving {
+    service: Service,
+    listening: Vec<Listening>,
+    tasks: JoinSet<Result<Report, ServeError>>,
+    end: End,
+}
+
+/// One `--listen`.
+struct Listening {
+    /// As it was announced.
+    uri: String,
+    endpoint: Endpoint,
+    drain: Drain,
+    streams: Arc<Streams>,
+    /// Where it has datagram sockets: their table of rates is large.
+    datagrams: Option<Arc<DatagramEcho>>,
+}
+
+impl Serving {
+    /// Serves nothing yet.
+    pub(crate) fn new(service: Service) -> Self {
+        Self { service, listening: Vec::new(), tasks: JoinSet::new(), end: End::default() }
+    }
+
+    /// Where it listens.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listening.iter().map(|it| &it.endpoint)
+    }
+
+    /// Starts to serve what was bound.
+    pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str) {
+        let mut futures = Vec::new();
+        for Bound { uri, endpoint, listeners, datagrams: sockets } in bound {
+            let service = self.service.child();
+            let streams = Arc::new(Streams(RwLock::new(echo(&endpoint, greeting))));
+            for listener in listeners {
+                self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
+            }
+            let datagrams = (!sockets.is_empty()).then(|| {
+                let echo = DatagramEcho::new(endpoint.mode.unwrap_or_default());
+                Arc::new(echo.rate(endpoint.rate))
+            });
+            for (socket, echo) in sockets.into_iter().zip(datagrams.iter().cycle()) {
+                futures.push(serve_datagrams(socket, service.clone(), Arc::clone(echo)));
+            }
+            let drain = service.drain().clone();
+            self.listening.push(Listening { uri, endpoint, drain, streams, datagrams });
+        }
+        // Now that the service knows all its ports, none of which it talks to.
+        futures.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
+    }
+
+    /// Gives what listens on one of the `wanted` addresses the mode, rate and greeting to speak from
+    /// now on, and drains the others. Returns how many those were.
+    pub(crate) fn keep(
+        &mut self,
+        wanted: &[Endpoint],
+        greeting: &str,
+        patience: Duration,
+    ) -> usize {
+        let mut wanted: Vec<_> = wanted.iter().collect();
+        let before = self.listening.len();
+        for mut listening in mem::take(&mut self.listening) {
+            let found = wanted.iter().position(|it| it.address == listening.endpoint.address);
+            match found {
+                Some(index) => {
+                    listening.change(wanted.remove(index), greeting);
+                    self.listening.push(listening);
+                }
+                None => {
+                    tracing::info!("{} is no longer listened on: it is drained", listening.uri);
+                    listening.drain.start(patience);
+                }
+            }
+        }
+        before - self.listening.len()
+    }
+
+    /// Waits until a listener has failed. Those that were drained end by themselves. Cancel safe.
+    pub(crate) async fn failed(&mut self) {
+        loop {
+            match self.tasks.join_next().await {
+                // The connections that were open when all is drained do not count this one's.
+                Some(Ok(Ok(report))) => {
+                    tracing::info!(ended = ?report.drained, "a listener is gone");
+                }
+                Some(failure) => return self.end.add(failure),
+                // Not while there is a listener, of which there is always one.
+                None => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// Drains all listeners after `delay` and waits for their ends. Cancel safe.
+    pub(crate) async fn drain(&mut self, delay: Duration, timeout: Duration) {
+        if self.end.failure.is_none() && !delay.is_zero() {
+            sleep(delay).await;
+        }
+        self.service.drain().start(timeout);
+        while let Some(ended) = self.tasks.join_next().await {
+            self.end.add(ended);
+        }
+    }
+
+    /// Ends everything now.
+    pub(crate) async fn cut(&mut self, stop: Stop) {
+        self.end.stopped_hard = Some(stop);
+        self.service.drain().cut();
+        let deadline = Instant::now() + HARD_STOP;
+        let all = self.drain(Duration::ZERO, Duration::ZERO);
+        if timeout_at(deadline, all).await.is_err() {
+            let left = self.service.stats().active as u64;
+            tracing::error!("{left} connections did not see the hard stop in time");
+            self.end.report.drained.forced += left;
+        }
+    }
+
+    /// How it ended, with the books checked.
+    pub(crate) fn end(self) -> End {
+        let stats = self.service.stats();
+        if stats.accepted != stats.ended.total() + stats.active as u64 {
+            tracing::error!(?stats, "the ends of connections do not add up, which is a defect");
+        }
+        let Datagrams { received, answered, .. } = stats.datagrams;
+        if received != answered + stats.datagrams.unanswered() {
+            tracing::error!(?stats, "the ends of datagrams do not add up, which is a defect");
+        }
+        if received > 0 {
+            tracing::info!("datagrams: {}", counted(&stats.datagrams));
+        }
+        self.end
+    }
+}
+
+impl Listening {
+    fn change(&mut self, wanted: &Endpoint, greeting: &str) {
+        let mode = wanted.mode.unwrap_or_default();
+        *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo(wanted, greeting);
+        if let Some(datagrams) = &self.datagrams {
+            datagrams.set_mode(mode);
+            datagrams.set_rate(wanted.rate);
+        }
+        self.endpoint = wanted.clone();
+    }
+}
+
+fn echo(endpoint: &Endpoint, greeting: &str) -> Arc<Echo> {
+    // SIGPIPE is ignored: std has seen to it before main.
+    let echo = Echo::new(endpoint.mode.unwrap_or_default()).greeting(greeting).splice(true);
+    Arc::new(echo)
+}
+
+/// The echo of a listener's connections. Swapped, it is that of connections to come.
+struct Streams(RwLock<Arc<Echo>>);
+
+impl Handler for Streams {
+    fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
+        let echo = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        async move { echo.run(connection).await }
+    }
+}
+/// The counters that are not 0, as `name=count`.
+fn counted(datagrams: &Datagrams) -> String {
+    let counters = [
+        ("received", datagrams.received),
+        ("answered", datagrams.answered),
+        ("truncated", datagrams.truncated),
+        ("refused_port", datagrams.refused_port),
+        ("refused_address", datagrams.refused_address),
+        ("over_rate", datagrams.over_rate),
+        ("probe_replies", datagrams.probe_replies),
+        ("unnamed", datagrams.unnamed),
+        ("blocked", datagrams.blocked),
+        ("failed", datagrams.failed),
+        ("receive_errors", datagrams.receive_errors),
+        ("kernel_drops", datagrams.kernel_drops),
+    ];
+    let counted = counters.iter().filter(|(_, count)| *count > 0);
+    counted.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
+}

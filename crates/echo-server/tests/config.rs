@@ -1,0 +1,181 @@
+//! Settings in layers: the file, what it may not say, `check`, and `--print-config`.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use support::ending::{Settings, assert_refused, ends, with_args};
+use support::{Server, command, command_with_open_files};
+
+#[test]
+fn a_file_sets_what_nothing_else_does() {
+    let file = Settings::new(
+        "# Two listeners\nlisten = [\"tcp://127.0.0.1:0?mode=raw\", \"tcp://127.0.0.1:0\"]\n\
+         greeting = \"of the file\"\nlinger = \"1s\"\n",
+    );
+    let greeting_of = |server: &Server| {
+        let mut greeting = [0; 12];
+        TcpStream::connect(server.address()).unwrap().read_exact(&mut greeting).unwrap();
+        String::from_utf8(greeting.to_vec()).unwrap()
+    };
+    let mut alone = command();
+    alone.args(["--config", file.path()]);
+    let mut server = Server::start_command(alone, 2);
+    assert_eq!(greeting_of(&server), "of the file\n");
+    assert_eq!(server.stop(), Some(0));
+
+    let mut under_a_variable = command();
+    under_a_variable
+        .env("ECHO_SERVER_CONFIG", file.path())
+        .env("ECHO_SERVER_GREETING", "variable...");
+    assert_eq!(
+        greeting_of(&Server::start_command(under_a_variable, 2)),
+        "variable...\n".trim_end().to_owned() + "\n"
+    );
+
+    let mut under_an_option = command();
+    under_an_option.env("ECHO_SERVER_GREETING", "variable...");
+    under_an_option.args(["--config", file.path(), "--greeting", "an option.."]);
+    under_an_option.args(["--listen", "tcp://127.0.0.1:0?mode=raw"]);
+    assert_eq!(greeting_of(&Server::start_command(under_an_option, 1)), "an option..\n");
+}
+
+/// In the folder that systemd names, if it is there; one that was asked for must be.
+#[test]
+fn the_usual_file_may_be_missing() {
+    let file = Settings::new("listen = [\"tcp://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\n");
+    let folder = Path::new(file.path()).parent().unwrap();
+    let mut usual = command();
+    usual.env("CONFIGURATION_DIRECTORY", folder);
+    drop(Server::start_command(usual, 2));
+
+    fs::remove_file(file.path()).unwrap();
+    let mut missing = command();
+    missing.env("CONFIGURATION_DIRECTORY", folder).args(["--listen", "tcp://127.0.0.1:0"]);
+    drop(Server::start_command(missing, 1));
+
+    let mut wanted = command();
+    wanted.args(["--config", file.path()]);
+    assert_refused(wanted, 78, "No such file or directory");
+}
+
+#[test]
+fn what_is_wrong_in_the_file_is_78_with_its_line() {
+    for (text, told) in [
+        (
+            "\nmax_connections = 5",
+            ":2: unknown key \"max_connections\"; the nearest known one is \"max-connections\"",
+        ),
+        ("linger = \"0s\"", ":1: invalid value '0s' for '--linger <DURATION>': must be above 0"),
+        (
+            "listen = [\"tcp://127.0.0.1:0\",\n \"ftp://127.0.0.1\"]",
+            ":2: cannot listen on ftp://127.0.0.1: unknown scheme",
+        ),
+        (
+            "listen = [\"tcp://127.0.0.1:7\",\n\"tcp://127.0.0.1:7?mode=raw\"]",
+            ":2: cannot listen on tcp://127.0.0.1:7?mode=raw: tcp://127.0.0.1:7 is the same address",
+        ),
+        ("drain-timeout = \"30\"", ":1: invalid value '30'"),
+        ("greeting = \"\u{1b}[2J", "echo-server.toml:1: "),
+        ("max-connections = 99999999", "--max-connections 99999999 does not fit"),
+    ] {
+        let file = Settings::new(text);
+        let (mut serve, mut check, mut print) = (command(), command(), command());
+        serve.args(["--config", file.path()]);
+        check.args(["check", "--config", file.path()]);
+        print.args(["--print-config", "--config", file.path()]);
+        for command in [serve, check, print] {
+            assert_refused(command, 78, told);
+        }
+    }
+    for path in ["/", "/dev/zero", "/proc/self/mem"] {
+        let mut command = command();
+        command.args(["--config", path]);
+        assert_refused(command, 78, &format!("cannot read {path}: "));
+    }
+}
+
+#[test]
+fn check_tells_what_would_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "not a socket").unwrap();
+    let path = |name: &str| format!("unix:{}", folder.path().join(name).display());
+    for (args, code, told) in [
+        (["--listen", "ftp://x"], 64, "unknown scheme"),
+        (["--listen", "tcp://no-such-host.invalid:7777"], 69, "does not resolve"),
+        (["--listen", "tcp://192.0.2.1:7777"], 69, "no such address"),
+        (["--listen", "udp://192.0.2.1:7777"], 69, "no such address"),
+        (["--listen", &path("file")], 69, "not a socket"),
+        (["--listen", &path("no/such/folder")], 69, "no such directory"),
+        (["--admin", "192.0.2.1:9777"], 69, "no such address"),
+        (["--admin", "127.0.0.1"], 64, "no port"),
+        (["--linger", "0"], 64, "no \"unlimited\""),
+        (["--max-connections", "99999999"], 78, "does not fit"),
+    ] {
+        let mut before = command();
+        before.args(args).arg("check");
+        assert_refused(before, code, told);
+        let mut behind = command();
+        behind.arg("check").args(args);
+        assert_refused(behind, code, told);
+    }
+    let mut few = command_with_open_files(128);
+    few.args(["check", "--max-connections", "65"]);
+    assert_refused(few, 78, "at most 64");
+}
+
+/// Beside a server that runs with the same settings.
+#[test]
+fn check_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let unix = format!("unix:{}", path.display());
+    let server = Server::start(&["--listen", "tcp://127.0.0.1:0", "--listen", &unix]);
+    let (code, stdout, stderr) =
+        ends(with_args(&["check", "--listen", &server.uris()[0], "--listen", &unix]));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("right: 2 to listen on"), "{stdout}");
+    drop(server);
+
+    fs::remove_file(&path).unwrap();
+    assert_eq!(ends(with_args(&["check", "--listen", &unix])).0, Some(0));
+    assert!(!path.exists());
+    drop(UnixListener::bind(&path).unwrap());
+    assert_eq!(ends(with_args(&["check", "--listen", &unix])).0, Some(0));
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("tcp://{}", taken.local_addr().unwrap());
+    assert_eq!(ends(with_args(&["check", "--listen", &uri])).0, Some(0));
+}
+
+#[test]
+fn print_config_says_where_each_setting_came_from() {
+    let file = Settings::new("\nmax-frame = 4096\nlinger = \"1s\"\nidle-timeout = \"1h\"\n");
+    let mut command = command_with_open_files(256);
+    command.args(["--config", file.path(), "--print-config", "--linger", "2s"]);
+    command.env("ECHO_SERVER_IDLE_TIMEOUT", "2h").env("RUST_LOG", "warn");
+    let (code, stdout, stderr) = ends(command);
+    assert_eq!(code, Some(0), "{stderr}");
+    let path = file.path();
+    for line in [
+        "listen = [\"tcp://127.0.0.1:7777\", \"udp://127.0.0.1:7777\"]  # default",
+        &format!("max-frame = 4096  # {path}:2"),
+        "linger = \"2s\"  # option",
+        "idle-timeout = \"2h\"  # ECHO_SERVER_IDLE_TIMEOUT",
+        "log-level = \"warn\"  # RUST_LOG",
+        "write-timeout = \"10s\"  # default",
+        "max-connections = 192  # default",
+    ] {
+        assert!(stdout.lines().any(|it| it == line), "{line} is not in: {stdout}");
+    }
+    let printed = Settings::new(&stdout);
+    let mut again = support::command();
+    again.args(["--config", printed.path(), "check"]);
+    assert_eq!(ends(again).0, Some(0));
+}

@@ -28,7 +28,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bind;
-use crate::exit::{Failure, UNAVAILABLE};
+use crate::exit::Failure;
 use crate::metrics::Metrics;
 use answer::Answers;
 
@@ -117,10 +117,9 @@ impl Drop for Admin {
     }
 }
 
-/// Why it cannot answer there.
+/// Why it cannot be had.
 pub(crate) fn failure(endpoint: &Endpoint, error: &io::Error) -> Failure {
-    let reason = bind::reason(&endpoint.address, error);
-    Failure::new(UNAVAILABLE, format!("cannot serve --admin on {endpoint}: {reason}"))
+    bind::failure(&format!("--admin {endpoint}"), &endpoint.address, error)
 }
 
 async fn bind(endpoint: &Endpoint) -> Result<Listener, Failure> {

@@ -231,11 +231,6 @@ mod tests {
             ("--udp-rate many", "--udp-rate"),
             ("--udp-refuse-ports 9-1", "0-1023,5353"),
             ("--max-datagram 17MiB", "16 MiB"),
-            ("--admin 127.0.0.1", "no port"),
-            ("--admin udp://127.0.0.1:1", "needs a stream"),
-            ("--admin unix:/a?mode=raw", "only option"),
-            ("--admin unix:/a?colour=red", "only option"),
-            ("--admin tcp://:x", "--admin"),
             ("--listne tcp://127.0.0.1:0", "'--listen'"),
             ("stray", "'stray'"),
         ] {

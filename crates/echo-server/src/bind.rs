@@ -110,7 +110,7 @@ pub(crate) fn failure(uri: &str, address: &Address, error: &io::Error) -> Failur
 }
 
 /// Why an address cannot be used, and what to do about it.
-pub(crate) fn reason(address: &Address, error: &io::Error) -> String {
+fn reason(address: &Address, error: &io::Error) -> String {
     let known = match (address, error.kind()) {
         (Address::Tcp { port, .. }, ErrorKind::AddrInUse) => {
             return format!("port {port} is in use: ss -ltnp 'sport = :{port}' says by whom");

@@ -62,7 +62,7 @@ fn start(
     let metrics = Metrics::new(service.clone(), readiness.clone(), stderr.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
     let serving = Serving::new(service.clone());
-    let daemon = Daemon { argv, config, service, serving, level, readiness };
+    let daemon = Daemon { argv, config, service, readiness, serving, level };
     let end = runtime.block_on(daemon.live(&limits, metrics));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
@@ -86,9 +86,9 @@ struct Daemon<'a> {
     /// What is in force.
     config: Config,
     service: Service,
+    readiness: Readiness,
     serving: Serving,
     level: &'a Level,
-    readiness: Readiness,
 }
 
 impl Daemon<'_> {

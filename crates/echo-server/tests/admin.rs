@@ -229,7 +229,7 @@ fn an_admin_address_that_cannot_be_had_is_told() {
         assert_eq!(server.wait(PATIENCE).code(), Some(69));
         let said = server.stderr();
         let line = said.lines().last().unwrap_or_default();
-        assert!(line.starts_with("echo-server: cannot serve --admin on tcp://"), "{said}");
+        assert!(line.starts_with("echo-server: cannot listen on --admin tcp://"), "{said}");
         assert_eq!(server.stdout(), "", "it listens nowhere");
     }
 }

@@ -24,7 +24,6 @@ impl Config {
                 "max-per-source" => {
                     format!("# {name} = {}, loopback exempt", limits.max_per_source)
                 }
-                "admin" => "\"127.0.0.1:9777\"".to_owned(),
                 "workers" => format!("{name} = {workers}"),
                 _ => format!("# {name} is not set"),
             };

@@ -5,8 +5,10 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::mpsc::channel;
+use std::thread;
 
 use echo_core::Mode;
 use support::server::Server;
@@ -121,7 +123,40 @@ fn an_idle_pipe_waits_for_its_producer() {
     again.send(()).unwrap();
     let (ended, stdout) = client.end();
     assert_eq!((ended.code, &stdout[..]), (Some(0), &b"line\nmore\n"[..]), "{}", ended.stderr);
+    // Though nothing went out again.
+    assert!(ended.stderr.ends_with("echo-client: connected again\n"), "{}", ended.stderr);
     server.stop();
+}
+
+/// The first connection is none that is made again; what one that is had to repeat is counted.
+#[test]
+fn each_connection_after_the_first_is_told() {
+    for (quiet, count) in [(false, 1), (false, 2), (true, 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            let (mut first, _) = listener.accept().unwrap();
+            greet(&mut first, 4);
+            for _ in 0..count {
+                read_frame(&mut first, 4);
+            }
+            drop(first);
+            framed_echo(listener.accept().unwrap().0, 4);
+        });
+        let target = format!("unix:{}", path.display());
+        let input = &b"abcdefgh"[..4 * count];
+        let quietly = if quiet { &["-q"][..] } else { &[] };
+        let ended = pipe(&[quietly, &["--retry", "2m", &target]].concat(), input);
+        assert_eq!((ended.code, &ended.stdout[..]), (Some(0), input), "{}", ended.stderr);
+        let again = match count {
+            _ if quiet => "",
+            1 => "echo-client: connected again: 1 frame sent again\n",
+            _ => "echo-client: connected again: 2 frames sent again\n",
+        };
+        assert!(ended.stderr.ends_with(again), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), if quiet { 0 } else { 2 }, "{}", ended.stderr);
+    }
 }
 
 /// Nobody comes back.

@@ -177,10 +177,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: if std::env::var_os("LONG").is_some() { 10_000_000 } else { 50_000 },
-            ..ProptestConfig::default()
-        })]
+        #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("LONG").is_some() { 10_000_000 } else { 20_000 }))]
 
         /// Whatever bytes there are: what is shown is safe, and reads back as the same bytes.
         #[test]

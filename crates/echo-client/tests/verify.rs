@@ -131,7 +131,8 @@ fn progress_leaves_a_clean_screen() {
         .stderr(stderr)
         .spawn()
         .unwrap();
-    let mut screen = vt100::Parser::new(NonZeroU16::new(6).unwrap(), NonZeroU16::new(80).unwrap(), 0);
+    let mut screen =
+        vt100::Parser::new(NonZeroU16::new(6).unwrap(), NonZeroU16::new(80).unwrap(), 0);
     let mut until = |seen: &dyn Fn(&str) -> bool| {
         let mut buffer = [0; 1024];
         while !seen(&screen.screen().contents()) {

@@ -306,10 +306,7 @@ fn place(wire: &[u8], at: Index) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: if std::env::var_os("LONG").is_some() { 10_000_000 } else { 50_000 },
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("LONG").is_some() { 10_000_000 } else { 20_000 }))]
 
     /// Fault 29: whatever a server sends, in whatever pieces, ends in a judgement: no panic, no reply
     /// that is not the request's, none out of order, no memory beyond what came.

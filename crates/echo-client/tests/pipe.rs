@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::process::{ChildStdin, ChildStdout};
+use std::process::{ChildStdin, ChildStdout, Command};
 use std::thread;
 
 use support::*;
@@ -194,50 +194,24 @@ fn answers_come_as_lines_go() {
     }
 }
 
-/// However long it runs: once its window is full, it needs no more memory.
+/// What has no stdin at all has lost it: an empty copy would hide that. `/dev/null` is one.
 #[test]
-fn memory_is_flat() {
-    /// Echoes 7 MiB behind what it reads, so that the window of 8 MiB is always nearly full.
-    fn lag(mut stream: std::net::TcpStream) {
-        let (mut behind, mut buffer) = (std::collections::VecDeque::new(), vec![0; 100_000]);
-        while let Ok(len @ 1..) = stream.read(&mut buffer) {
-            behind.extend(&buffer[..len]);
-            let due: Vec<u8> = behind.drain(..behind.len().saturating_sub(7 << 20)).collect();
-            stream.write_all(&due).unwrap();
-        }
-        stream.write_all(behind.make_contiguous()).unwrap();
-    }
-    let mebibytes = if long() { 1 << 10 } else { 64 };
-    let framed = |mut stream| {
-        greet(&mut stream, 1 << 20);
-        lag(stream);
-    };
-    for target in [format!("raw://{}", serve(lag)), serve(framed)] {
-        let feed = move |mut stdin: ChildStdin| {
-            let chunk = noise(1 << 20);
-            for _ in 0..mebibytes {
-                stdin.write_all(&chunk).unwrap();
-            }
-            None
-        };
-        let (came, progress) = std::sync::mpsc::channel();
-        let consume = move |mut stdout: ChildStdout| {
-            let mut piece = vec![0; 1 << 20];
-            for number in 0..mebibytes {
-                stdout.read_exact(&mut piece).unwrap();
-                if number == mebibytes / 2 || number + 9 == mebibytes {
-                    came.send(()).unwrap();
-                }
-            }
-            stdout.read(&mut piece).unwrap()
-        };
-        let client = Client::start(&["-q", &target], feed, consume);
-        let peaks = [(); 2].map(|()| {
-            progress.recv_timeout(LIMIT).unwrap();
-            client.peak_kib()
-        });
-        client.end().0.copied(b"");
-        // The window twice, what the allocator keeps of smaller blocks, and the program.
-        assert!(peaks[1] < peaks[0] + (2 << 10) && peaks[1] < 40 << 10, "{peaks:?} KiB");
+fn names_a_stdin_that_is_closed() {
+    for (command, stdin, code) in [
+        ("", "<&-", 1),
+        ("--verify", "<&-", 1),
+        ("send --stdin-lines", "<&-", 1),
+        ("", "</dev/null", 0),
+        ("send --stdin-lines", "</dev/null", 0),
+    ] {
+        let target = serve(|stream| framed_echo(stream, 1 << 20));
+        let line = format!("\"$0\" {command} {target} {stdin}");
+        let client = env!("CARGO_BIN_EXE_echo-client");
+        let ended = Command::new("sh").args(["-c", &line, client]).output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{line}: {ended:?}");
+        let told = "echo-client: stdin is closed: redirect it; </dev/null sends nothing\n";
+        let told = if code == 0 { "" } else { told };
+        assert_eq!(String::from_utf8(ended.stderr).unwrap(), told, "{line}");
+        assert!(ended.stdout.is_empty());
     }
 }

@@ -124,7 +124,8 @@ pub(crate) fn complaint(error: &clap::Error) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let told: Vec<_> = lines.filter(|line| !line.is_empty() && !line.contains("--help")).collect();
-    told.join("; ")
+    // What clap puts on a line of its own, and belongs to the one before.
+    told.join("; ").replace(":; ", ": ").replace("; [", " [")
 }
 
 /// Options may stand behind a command too. Only `check`, which is about them, has them in its help.
@@ -222,13 +223,18 @@ mod tests {
         for (line, told) in [
             ("--max-frame 16MiB", "16 MiB - 1"),
             ("--idle-timeout 0", "no \"unlimited\""),
-            ("--linger 5", "needs one of the units"),
-            ("--max-connections 0", "--max-connections"),
-            ("--workers 0", "1..=1024"),
-            ("--log xml", "possible values"),
+            ("--linger 5", "write a number and its unit"),
+            ("--idle-timeout soon", "write a number and its unit: 30s"),
+            ("--max-frame big", "write a number, with a unit or not: 64KiB"),
+            ("--max-connections 0", "a whole number from 1 to 18446744073709551615"),
+            ("--max-per-source x", "a whole number from 1 to 18446744073709551615"),
+            ("--workers 0", "a whole number from 1 to 1024"),
+            ("--workers x", "a whole number from 1 to 1024"),
+            ("--log xml", "<FORMAT>' [possible values"),
+            ("completions", "were not provided: <SHELL>;"),
             ("--log-level inf", "no level"),
-            ("--udp-rate 0", "--udp-rate"),
-            ("--udp-rate many", "--udp-rate"),
+            ("--udp-rate 0", "a whole number from 1 to 4294967295"),
+            ("--udp-rate many", "a whole number from 1 to 4294967295"),
             ("--udp-refuse-ports 9-1", "0-1023,5353"),
             ("--max-datagram 17MiB", "16 MiB"),
             ("--listne tcp://127.0.0.1:0", "'--listen'"),

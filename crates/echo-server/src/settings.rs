@@ -42,10 +42,12 @@ pub(crate) struct Settings {
 
     /// Connections open at once [default: 10000, fewer where RLIMIT_NOFILE - 64 is below]
     #[arg(long, value_name = "COUNT")]
+    #[arg(value_parser = units::count::<NonZeroUsize>)]
     max_connections: Option<NonZeroUsize>,
 
     /// Connections open at once from one IPv4 address or IPv6 /64 [default: 1000, loopback exempt]
     #[arg(long, value_name = "COUNT")]
+    #[arg(value_parser = units::count::<NonZeroUsize>)]
     max_per_source: Option<NonZeroUsize>,
 
     /// The longest payload of a frame, up to 16 MiB - 1
@@ -75,6 +77,7 @@ pub(crate) struct Settings {
 
     /// Datagrams a second from one IPv4 address or IPv6 /64, and as many at once
     #[arg(long, value_name = "COUNT", default_value = "10000")]
+    #[arg(value_parser = units::count::<NonZeroU32>)]
     udp_rate: NonZeroU32,
 
     /// Source ports of UDP that are not answered: ports and ranges, joined by commas
@@ -99,7 +102,7 @@ pub(crate) struct Settings {
 
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(value_parser = workers)]
     pub(super) workers: Option<u16>,
 
     /// A socket for `ctl` [default: $RUNTIME_DIRECTORY/control.sock, if that is set]
@@ -146,6 +149,11 @@ impl Settings {
             linger: self.linger,
         })
     }
+}
+
+fn workers(text: &str) -> Result<u16, String> {
+    let count = text.parse().ok().filter(|count| (1..=1024).contains(count));
+    count.ok_or_else(|| "write a whole number from 1 to 1024".to_owned())
 }
 
 fn greeting(text: &str) -> Result<String, String> {

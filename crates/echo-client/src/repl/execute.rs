@@ -13,9 +13,10 @@ use super::{RETRY, expand_home};
 use crate::args::Connecting;
 use crate::colours::Colours;
 use crate::escape::escape;
+use crate::failure::unsent;
 use crate::link::{Answer, Happened, Link};
 use crate::message;
-use crate::show::{bytes, preview, time};
+use crate::show::{self, bytes, preview, time};
 use crate::tally::Tally;
 
 /// `:repeat` shows each reply up to so many, and else how far it is.
@@ -67,10 +68,10 @@ impl Execution {
 
     pub(super) fn prompt(&self) -> String {
         let state = if self.link.is_connected() { "" } else { " (not connected)" };
-        format!("{}{state}> ", self.link.target)
+        format!("{}{state}> ", show::target(&self.link.target))
     }
 
-    /// Runs a command to its end. Dropped before, it is abandoned: [`finish`](Self::finish) then
+    /// Runs a command to its end. Dropped before, it is abandoned, and [`abandon`](Self::abandon)
     /// tidies up.
     pub(super) async fn run(&mut self, command: Command, output: &Output) {
         let outcome = match command {
@@ -100,21 +101,21 @@ impl Execution {
         }
     }
 
-    /// Ends a command that has run or was abandoned.
-    pub(super) fn finish(&mut self, abandoned: bool, output: &Output) {
-        if abandoned {
-            // Behind the ^C that the terminal has shown.
-            output.print("");
-            self.link.give_up();
+    /// Ends a command: says what became of its messages, if it sent several.
+    pub(super) fn finish(&mut self, output: &Output) {
+        for line in self.log.run.take().iter().flat_map(|run| run.lines(self.link.unanswered())) {
+            output.print(&line);
         }
-        if let Some(run) = self.log.run.take() {
-            for line in run.lines(self.link.unanswered()) {
-                output.print(&line);
-            }
-        } else if abandoned && self.link.unanswered() > 0 {
+    }
+
+    /// Ends a command that was interrupted.
+    pub(super) fn abandon(&mut self, output: &Output) {
+        self.link.give_up();
+        if self.log.run.is_none() && self.link.unanswered() > 0 {
             let words = "no reply yet; it is shown when it comes";
             output.print(&output.colours.notice(words));
         }
+        self.finish(output);
     }
 
     async fn send(&mut self, message: Message, output: &Output) -> Result<(), String> {
@@ -200,7 +201,10 @@ impl Execution {
                 self.log.all = Tally::new();
                 Ok(())
             }
-            Err(error) => Err(format!("{}; staying with {}", words(&error), self.link.target)),
+            Err(error) => {
+                let place = show::target(&self.link.target);
+                Err(format!("{}; staying with {place}", words(&error)))
+            }
         }
     }
 
@@ -288,7 +292,10 @@ impl Log {
 
 /// An error, safe for a terminal whoever wrote it.
 fn words(error: &Error) -> String {
-    escape(&error.to_string())
+    match error {
+        Error::Unsent(why) => unsent(why, None),
+        error => escape(&error.to_string()),
+    }
 }
 
 fn help(output: &Output) {
@@ -302,7 +309,8 @@ fn help(output: &Output) {
         "Anything else is sent as it is typed, without the newline: \\xNN is a byte, \\u{N} a",
         "character, \\n \\r \\t \\0 \\\\ are as usual, \\: begins a message with a colon. A space at",
         "the beginning keeps a line out of the history, and is not sent. MESSAGE may be :hex",
-        "or :file too. Commands may be shortened. Ctrl-C abandons a line or a command.",
+        "or :file too. Commands may be shortened. Ctrl-C abandons a line or a command, Ctrl-D",
+        "leaves, at the beginning of a line or while a command runs.",
     ] {
         output.print(line);
     }

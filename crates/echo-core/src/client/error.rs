@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::frame::{ErrorCode, Goaway, Reason};
 
-/// Why a [`Client`](super::Client) ended, or lost its connection.
+/// Why a [`Client`](super::Client) or a [`DatagramClient`](super::DatagramClient) ended, lost its
+/// connection, or has no reply.
 ///
 /// Its text begins with what happened, in words that programs may match on: `refused:`,
-/// `unreachable:`, `unresolved:`, `timed out:`, `closed early:`, `different at byte N:`. What a peer
+/// `unreachable:`, `unresolved:`, `timed out:`, `closed early:`, `different at byte N:`, `lost:`. What a peer
 /// wrote comes in it as escapes where it could harm a terminal or a log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +48,9 @@ pub enum Error {
         /// What is wrong there.
         what: String,
     },
+    /// No reply came to a datagram within [`Options::timeout`](super::Options::timeout).
+    #[error("lost: {0}")]
+    Lost(String),
     /// The server will not serve this.
     #[error("refused: {0}")]
     Rejected(String),

@@ -2,12 +2,14 @@
 
 mod send;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use echo_core::client::{Family, Options};
 use echo_core::{Address, Endpoint, EndpointError};
@@ -25,8 +27,7 @@ pub(crate) use send::Sending;
 /// terminal, where defects are shown as they come, only if it never connected); 64 for a wrong
 /// command line; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
-#[command(name = "echo-client", version, args_conflicts_with_subcommands = true)]
-#[command(disable_help_subcommand = true)]
+#[command(name = "echo-client", version, disable_help_subcommand = true)]
 pub(crate) struct Args {
     /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
     /// any RFC 862 server. ?mode=raw does without the first exchange on tcp: and unix: too
@@ -41,18 +42,19 @@ pub(crate) struct Args {
     pub(crate) verify: bool,
 
     /// With --verify, say it as a JSON object
-    #[arg(long, requires = "verify")]
+    #[arg(long)]
     pub(crate) json: bool,
 
     #[command(subcommand)]
     pub(crate) task: Option<Task>,
 }
 
-/// How to connect, which is the same for all that does.
-#[derive(Clone, Debug, clap::Args)]
+/// How to connect, which is the same for all that does. What is not given is left open, so that it may
+/// stand before a command and behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Connecting {
     /// Connect to IPv4 addresses only
-    #[arg(short = '4', conflicts_with = "ipv6")]
+    #[arg(short = '4')]
     pub(crate) ipv4: bool,
 
     /// Connect to IPv6 addresses only
@@ -60,16 +62,16 @@ pub(crate) struct Connecting {
     pub(crate) ipv6: bool,
 
     /// Connect from this address of this host
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = ip)]
     pub(crate) source: Option<IpAddr>,
 
-    /// How long one attempt to connect may take, over all addresses of the name
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = timeout)]
-    pub(crate) connect_timeout: Duration,
+    /// How long one attempt to connect may take, over all addresses of the name [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    pub(crate) connect_timeout: Option<Duration>,
 
-    /// How long the server may be silent while an answer is due
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = timeout)]
-    pub(crate) timeout: Duration,
+    /// How long the server may be silent while an answer is due [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    pub(crate) timeout: Option<Duration>,
 
     /// How long to keep trying to connect, at the start and after a loss [default: 30s on a
     /// terminal, else 0, which is one try]
@@ -107,31 +109,91 @@ fn shells() -> impl TypedValueParser<Value = Shell> {
 impl Args {
     /// Reads the command line. The error may be a wish for help or the version.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        let args = Self::try_parse()?;
-        let fits = match &args.task {
-            Some(Task::Send(sending)) => sending.check(),
-            _ => args.connecting.fits(&args.target),
-        };
+        let matches = Self::command().try_get_matches()?;
+        let mut args = Self::from_arg_matches(&matches)?;
         let wrong = |what| Self::command().error(ErrorKind::ValueValidation, what);
-        fits.map(|()| args).map_err(wrong)
+        args.settle(&matches).map_err(wrong)?;
+        Ok(args)
+    }
+
+    /// Brings together what stands before a command and behind it, and judges whether all of it fits.
+    fn settle(&mut self, matches: &ArgMatches) -> Result<(), String> {
+        let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+        if let Some(command) = matches.subcommand_name() {
+            let stray = [("target", "a target"), ("verify", "--verify"), ("json", "--json")];
+            if let Some((_, what)) = stray.into_iter().find(|(id, _)| given(id)) {
+                return Err(format!("{what} cannot stand before {command}"));
+            }
+        }
+        match &mut self.task {
+            Some(Task::Send(sending)) => {
+                sending.connecting.add(&self.connecting);
+                sending.connecting.fits(&sending.target)?;
+                sending.texts().map(drop)
+            }
+            Some(Task::Completions { .. } | Task::Man { .. }) => {
+                match self.connecting == Connecting::default() {
+                    true => Ok(()),
+                    false => Err("options of connections are for what connects".to_owned()),
+                }
+            }
+            None if self.json && !self.verify => Err("--json goes with --verify".to_owned()),
+            None => self.connecting.fits(&self.target),
+        }
     }
 }
 
 impl Connecting {
+    /// Takes over what is given elsewhere, unless it is given here too.
+    fn add(&mut self, other: &Self) {
+        self.ipv4 |= other.ipv4;
+        self.ipv6 |= other.ipv6;
+        self.source = self.source.or(other.source);
+        self.connect_timeout = self.connect_timeout.or(other.connect_timeout);
+        self.timeout = self.timeout.or(other.timeout);
+        self.retry = self.retry.or(other.retry);
+        self.quiet |= other.quiet;
+    }
+
     /// What is wrong with this for that target.
     pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), String> {
-        let tcp_only = self.ipv4 || self.ipv6 || self.source.is_some();
-        if tcp_only && !matches!(target.address, Address::Tcp { .. }) {
-            return Err("-4, -6 and --source are for TCP targets".to_owned());
+        let wanted = match (self.ipv4, self.ipv6) {
+            (true, true) => return Err("-4 and -6 exclude each other: keep one".to_owned()),
+            (true, false) => Some("IPv4"),
+            (false, true) => Some("IPv6"),
+            (false, false) => None,
+        };
+        let source = self.source.map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" });
+        let host = match &target.address {
+            Address::Tcp { host, .. } => host,
+            _ if wanted.or(source).is_some() => {
+                return Err("-4, -6 and --source are for TCP targets: leave them out".to_owned());
+            }
+            _ => return Ok(()),
+        };
+        if let (Some(wanted), Some(source)) = (wanted, source)
+            && wanted != source
+        {
+            return Err(format!("--source is an {source} address, not {wanted} as asked for"));
         }
-        if self.source.is_some_and(|ip| self.ipv4 && ip.is_ipv6() || self.ipv6 && ip.is_ipv4()) {
-            return Err("--source is not of the family that -4 or -6 asks for".to_owned());
+        // A name may have addresses of both families. No name holds a colon.
+        let has = match host.parse::<Ipv4Addr>() {
+            Ok(_) => "IPv4",
+            Err(_) if host.contains(':') => "IPv6",
+            Err(_) => return Ok(()),
+        };
+        match wanted.or(source).filter(|wanted| *wanted != has) {
+            None => Ok(()),
+            Some(wanted) => {
+                let who = if self.source.is_some() { "--source" } else { "-4 or -6" };
+                Err(format!("{host} is an {has} address, and {who} asks for {wanted}"))
+            }
         }
-        Ok(())
     }
 
     /// The same for the library; `retry` is what counts where the user says nothing.
     pub(crate) fn options(&self, retry: Duration) -> Options {
+        let default = Options::default();
         Options {
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Family::V4,
@@ -139,10 +201,10 @@ impl Connecting {
                 _ => Family::Any,
             },
             source: self.source,
-            connect_timeout: self.connect_timeout,
-            timeout: self.timeout,
+            connect_timeout: self.connect_timeout.unwrap_or(default.connect_timeout),
+            timeout: self.timeout.unwrap_or(default.timeout),
             retry: self.retry.unwrap_or(retry),
-            ..Options::default()
+            ..default
         }
     }
 }
@@ -170,10 +232,23 @@ pub(crate) fn target(text: &str) -> Result<Endpoint, String> {
     if endpoint.perm.is_some() {
         return Err("perm is for servers: leave it out".to_owned());
     }
+    if matches!(endpoint.address, Address::Tcp { port: 0, .. }) {
+        return Err("nobody listens on port 0: write a number from 1 to 65535".to_owned());
+    }
     match endpoint.options.first() {
         Some((name, _)) => Err(format!("unknown option {name}: only mode is known")),
         None => Ok(endpoint),
     }
+}
+
+/// Reads an address of this host.
+fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "write an IPv4 or IPv6 address: 192.0.2.1 or 2001:db8::1".to_owned())
+}
+
+/// Reads how often something is done.
+fn count(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| format!("write a whole number from 1 to {}", u64::MAX))
 }
 
 /// Reads a duration above 0.

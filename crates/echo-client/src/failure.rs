@@ -2,7 +2,8 @@
 
 use std::io;
 
-use echo_core::client::{self, ClosedEarly};
+use echo_core::MAX_PAYLOAD_LEN;
+use echo_core::client::{self, ClosedEarly, PushError};
 
 /// Why the client ends with exit code 1. Its text begins with what happened: these first words are
 /// stable, other programs match on them.
@@ -11,6 +12,9 @@ pub(crate) enum Failure {
     /// Between here and the server.
     #[error(transparent)]
     Client(#[from] client::Error),
+    /// A message that came from there does not fit this server.
+    #[error("{}", unsent(.0, Some(.1)))]
+    Unsent(PushError, String),
     /// The server ended the stream while stdin was open, though all that was asked is answered.
     #[error("closed early: {}", still_open(.0))]
     StillOpen(Box<ClosedEarly>),
@@ -23,6 +27,30 @@ impl Failure {
     /// A failure of this side's, with what was tried.
     pub(crate) fn local(what: &str, error: &io::Error) -> Self {
         Self::Local(format!("{what}: {}", reason(error)))
+    }
+}
+
+/// Why a message was not sent, where it came from, and what to do.
+pub(crate) fn unsent(error: &PushError, origin: Option<&str>) -> String {
+    let from = origin.map(|origin| format!("{origin}: ")).unwrap_or_default();
+    let less = |max: &u32| match *max {
+        MAX_PAYLOAD_LEN => "send less at a time",
+        _ => "send less at a time, or raise the server's --max-frame",
+    };
+    match error {
+        PushError::TooLong { len, max } => {
+            format!("too long: {from}{len} bytes are over the limit of {max}: {}", less(max))
+        }
+        PushError::ProbeTooLong { len, max } => format!(
+            "too long: {from}{len} bytes and the 32 of a PROBE are over the limit of {max}: {}",
+            less(max)
+        ),
+        PushError::Empty => format!(
+            "empty: {from}a message of no bytes leaves no trace on a raw connection: send some, or \
+             ask a server that speaks frames"
+        ),
+        PushError::NoProbe if origin.is_some() => format!("{error}: leave out --probe"),
+        error => error.to_string(),
     }
 }
 
@@ -49,6 +77,21 @@ pub(crate) fn reason(error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_sent_is_told_with_its_origin() {
+        let line = "line 3".to_owned();
+        let error = Failure::Unsent(PushError::TooLong { len: 9, max: 8 }, line);
+        let told = "too long: line 3: 9 bytes are over the limit of 8: send less at a time, or raise \
+                    the server's --max-frame";
+        assert_eq!(error.to_string(), told);
+        let error = PushError::TooLong { len: 1 << 24, max: MAX_PAYLOAD_LEN };
+        let told = "too long: 16777216 bytes are over the limit of 16777215: send less at a time";
+        assert_eq!(unsent(&error, None), told);
+        let told = "no PROBE: the server does not answer it";
+        assert_eq!(unsent(&PushError::NoProbe, None), told);
+        assert_eq!(unsent(&PushError::NoProbe, Some("x")), format!("{told}: leave out --probe"));
+    }
 
     #[test]
     fn errors_come_without_their_number() {

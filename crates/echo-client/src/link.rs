@@ -9,7 +9,7 @@ use echo_core::{Endpoint, Peer, Reason};
 use tokio::task::yield_now;
 
 use crate::escape::escape;
-use crate::show::size;
+use crate::show::{self, size};
 
 /// A server, and the connection to it while there is one.
 pub(crate) struct Link {
@@ -120,16 +120,11 @@ impl Link {
     ) -> Result<u64, Error> {
         loop {
             let client = self.client();
-            let raw = client.session().is_some_and(|session| session.dialect == Dialect::Raw);
-            if raw && payload.is_empty() && !probe {
-                let what = "an empty message leaves no trace on a raw connection".to_owned();
-                return Err(Error::Rejected(what));
-            }
             let pushed = if probe { client.push_probe(payload) } else { client.push(payload) };
             match pushed {
                 Ok(asked) => return Ok(asked),
                 Err(PushError::NotConnected | PushError::Full) => {}
-                Err(error) => return Err(Error::Rejected(error.to_string())),
+                Err(error) => return Err(error.into()),
             }
             match self.next().await {
                 Happened::Over(error) => return Err(error),
@@ -188,7 +183,7 @@ impl Link {
                     self.told = Told::Nothing;
                     let place = match session.peer {
                         Peer::Tcp(addr) => addr.to_string(),
-                        _ => self.target.to_string(),
+                        _ => show::target(&self.target),
                     };
                     let words = connected(&place, session, again, resent);
                     return Happened::Connected { words, plain: !again && !session.fell_back };

@@ -8,6 +8,11 @@ use echo_core::MAX_PAYLOAD_LEN;
 
 use crate::failure::reason;
 
+/// That what comes from there is longer than any message.
+pub(crate) fn too_long(origin: &str) -> String {
+    format!("too long: {origin}: a message holds at most {MAX_PAYLOAD_LEN} bytes: send it in parts")
+}
+
 /// Reads a file that is one message. It may be a pipe: the reading blocks nobody else, and is
 /// abandoned with this future.
 pub(crate) async fn read(path: PathBuf) -> Result<Vec<u8>, String> {
@@ -20,7 +25,7 @@ pub(crate) async fn read(path: PathBuf) -> Result<Vec<u8>, String> {
     });
     let error = match read.await {
         Ok(Ok(bytes)) if bytes.len() > MAX_PAYLOAD_LEN as usize => {
-            return Err(format!("{place} is longer than any message: {MAX_PAYLOAD_LEN} bytes"));
+            return Err(too_long(&place));
         }
         Ok(Ok(bytes)) => return Ok(bytes),
         Ok(Err(error)) => error,

@@ -35,7 +35,7 @@ pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
     let options =
         Options { window: WINDOW, parts: true, ..args.connecting.options(Duration::ZERO) };
     let progress = Progress::new(args.connecting.quiet, !args.verify);
-    let voice = Voice { progress, retry: options.retry, told: false };
+    let voice = Voice { progress, retry: options.retry, told: false, connected: false };
     let mut pipe = Pipe::new(Client::new(&args.target, options), voice);
     while pipe.client.session().is_none() {
         if let Some(event) = pipe.client.next().await? {
@@ -178,8 +178,7 @@ impl Pipe {
             if self.client.room() < len {
                 break;
             }
-            let pushed = self.client.push(&self.pending[..len]);
-            pushed.map_err(|error| Error::Rejected(error.to_string()))?;
+            self.client.push(&self.pending[..len]).map_err(Error::from)?;
             self.pending.advance(len);
         }
         Ok(())
@@ -223,6 +222,8 @@ struct Voice {
     retry: Duration,
     /// That the server cannot be reached has been told.
     told: bool,
+    /// There has been a connection.
+    connected: bool,
 }
 
 impl Voice {
@@ -245,10 +246,14 @@ impl Voice {
                     let text = "the server echoes HELLO itself (RFC 862): going on raw";
                     self.progress.say(text);
                 }
-                if *resent > 0 {
-                    self.progress.say(&format!("connected again: {resent} frames sent again"));
+                if self.connected {
+                    self.progress.say(&match resent {
+                        0 => "connected again".to_owned(),
+                        1 => "connected again: 1 frame sent again".to_owned(),
+                        _ => format!("connected again: {resent} frames sent again"),
+                    });
                 }
-                self.told = false;
+                (self.told, self.connected) = (false, true);
             }
             Event::Lost(why) => self.progress.say(&format!("{why}; connecting again")),
             Event::Retrying { why, .. } if !self.told => {

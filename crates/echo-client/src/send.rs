@@ -70,7 +70,10 @@ impl Sender<'_> {
                 () = output.closed() => return Ok(()),
             };
             let Some(message) = message else { break };
-            let asked = self.link.push(&message, self.args.probe, tell).await?;
+            let asked = match self.link.push(&message, self.args.probe, tell).await {
+                Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
+                asked => asked?,
+            };
             let answer = self.link.answer(asked, tell).await?;
             if output.send(self.line(seq, &answer)).await.is_err() {
                 return Ok(());

@@ -132,6 +132,7 @@ fn the_first_defect_is_told_and_retried_by_nobody() {
         wire
     });
     let ended = pipe(&["--retry", "1h", &wrong], b"abcdefghijkl");
-    ended.failed("different at byte 5: sent 0x66, received 0x67\n");
+    let told = "different at byte 5: sent 0x66, received 0x67: \"fgh\" came back as \"ggh\", behind \"e\"\n";
+    ended.failed(told);
     assert_eq!(ended.stdout, b"abcde");
 }

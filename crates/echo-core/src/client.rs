@@ -206,7 +206,11 @@ impl Client {
     ///
     /// The message was not taken.
     pub fn push(&mut self, payload: &[u8]) -> Result<u64, PushError> {
+        let raw = self.session().is_some_and(|session| session.dialect == Dialect::Raw);
         self.admit(payload.len())?;
+        if raw && payload.is_empty() {
+            return Err(PushError::Empty);
+        }
         Ok(self.driver.requests.push(Kind::ECHO, &[], payload))
     }
 
@@ -217,7 +221,10 @@ impl Client {
     ///
     /// The message was not taken, or the server does not answer PROBE.
     pub fn push_probe(&mut self, body: &[u8]) -> Result<u64, PushError> {
-        self.admit(body.len() + PROBE_MIN_LEN as usize)?;
+        self.admit(body.len() + PROBE_MIN_LEN as usize).map_err(|error| match error {
+            PushError::TooLong { max, .. } => PushError::ProbeTooLong { len: body.len(), max },
+            error => error,
+        })?;
         if !self.session().is_some_and(|session| session.features.contains(Features::PROBE)) {
             return Err(PushError::NoProbe);
         }
@@ -288,8 +295,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As of [`next`](Self::next); [`Error::Rejected`] if the message was not taken or the server
-    /// refused it, after which the client goes on.
+    /// As of [`next`](Self::next); [`Error::Unsent`] if the message was not taken, and
+    /// [`Error::Rejected`] if the server refused it, after which the client goes on.
     pub async fn echo(&mut self, payload: &[u8]) -> Result<Reply<'_>, Error> {
         let pushed = self.push(payload);
         self.exchange(pushed).await
@@ -306,7 +313,7 @@ impl Client {
     }
 
     async fn exchange(&mut self, pushed: Result<u64, PushError>) -> Result<Reply<'_>, Error> {
-        let asked = pushed.map_err(|error| Error::Rejected(error.to_string()))?;
+        let asked = pushed?;
         loop {
             let answered = match self.next().await? {
                 None => return Err(Error::Over),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::ArgGroup;
 use echo_core::Endpoint;
 
-use super::{Connecting, duration, target};
+use super::{Connecting, count, duration, target};
 use crate::escape::hex;
 
 /// Send messages and print their replies, one a line, in the order sent.
@@ -36,22 +36,23 @@ pub(crate) struct Sending {
     pub(crate) file: Vec<PathBuf>,
 
     /// Send each line of stdin as a message, without its newline
-    #[arg(long, conflicts_with = "count")]
+    #[arg(long)]
     pub(crate) stdin_lines: bool,
 
     /// TEXT and lines are hexadecimal digits, two for each byte; so are the replies, of files too
     #[arg(long)]
     pub(crate) hex: bool,
 
-    /// Send everything so many times
-    #[arg(long, value_name = "N", default_value = "1")]
+    /// Send everything so many times; of stdin, each line as soon as it comes
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
     pub(crate) count: NonZeroU64,
 
     /// How long to wait between one message and the next, at least
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration)]
     pub(crate) interval: Duration,
 
-    /// Send each message behind the 32 bytes of a PROBE, so that the server's own time is known
+    /// Send each message behind the 32 bytes of a PROBE, so that the server's own time is known. The
+    /// longest message is so much shorter then
     #[arg(long)]
     pub(crate) probe: bool,
 
@@ -68,11 +69,6 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Whether its parts fit each other.
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.connecting.fits(&self.target)?;
-        self.texts().map(drop)
-    }
 
     /// The messages that stand on the command line.
     pub(crate) fn texts(&self) -> Result<Vec<Bytes>, String> {
@@ -81,6 +77,9 @@ impl Sending {
             (true, Some(digits)) => hex(digits).map(Bytes::from),
             (true, None) => Err("not hexadecimal".to_owned()),
         };
-        self.text.iter().map(read).collect()
+        let place = |(index, text)| {
+            read(text).map_err(|words| format!("message {}: {words}", index + 1))
+        };
+        self.text.iter().enumerate().map(place).collect()
     }
 }

@@ -41,7 +41,7 @@ async fn start(handler: impl Handler, depth: usize) -> Ends {
     let client = Client::connect(connector, options).await.unwrap();
     tasks.spawn(async move {
         let progress = Progress::new(true, true);
-        let voice = Voice { progress, retry: Duration::ZERO, told: false };
+        let voice = Voice { progress, retry: Duration::ZERO, told: false, connected: false };
         let mut pipe = Pipe::new(client, voice);
         Some(pipe.run(&mut input, &output).await.map_err(|failure| failure.to_string()))
     });

@@ -13,9 +13,10 @@ use super::{RETRY, expand_home};
 use crate::args::Connecting;
 use crate::colours::Colours;
 use crate::escape::escape;
+use crate::failure::unsent;
 use crate::link::{Answer, Happened, Link};
 use crate::message;
-use crate::show::{bytes, preview, time};
+use crate::show::{self, bytes, preview, time};
 use crate::tally::Tally;
 
 /// `:repeat` shows each reply up to so many, and else how far it is.
@@ -67,7 +68,7 @@ impl Execution {
 
     pub(super) fn prompt(&self) -> String {
         let state = if self.link.is_connected() { "" } else { " (not connected)" };
-        format!("{}{state}> ", self.link.target)
+        format!("{}{state}> ", show::target(&self.link.target))
     }
 
     /// Runs a command to its end. Dropped before, it is abandoned: [`finish`](Self::finish) then
@@ -200,7 +201,10 @@ impl Execution {
                 self.log.all = Tally::new();
                 Ok(())
             }
-            Err(error) => Err(format!("{}; staying with {}", words(&error), self.link.target)),
+            Err(error) => {
+                let place = show::target(&self.link.target);
+                Err(format!("{}; staying with {place}", words(&error)))
+            }
         }
     }
 
@@ -288,7 +292,10 @@ impl Log {
 
 /// An error, safe for a terminal whoever wrote it.
 fn words(error: &Error) -> String {
-    escape(&error.to_string())
+    match error {
+        Error::Unsent(why) => unsent(why, None),
+        error => escape(&error.to_string()),
+    }
 }
 
 fn help(output: &Output) {

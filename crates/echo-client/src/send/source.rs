@@ -17,7 +17,7 @@ const LINE_MAX: usize = 3 * MAX_PAYLOAD_LEN as usize;
 /// The messages, one after the other.
 pub(super) enum Source {
     Given { items: Vec<Item>, at: usize, rounds_left: u64 },
-    Lines(Lines),
+    Lines { lines: Lines, count: u64, last: Bytes, times_left: u64 },
 }
 
 /// A message of the command line's.
@@ -27,11 +27,23 @@ pub(super) enum Item {
 }
 
 impl Source {
+    /// Where the last message came from.
+    pub(super) fn origin(&self) -> String {
+        match self {
+            Self::Lines { lines, .. } => lines.origin(),
+            Self::Given { items, at, .. } => match items.get(at.saturating_sub(1)) {
+                Some(Item::File(path)) => path.display().to_string(),
+                _ => format!("message {at}"),
+            },
+        }
+    }
+
     pub(super) fn new(args: &Sending) -> Result<Self, Failure> {
         if args.stdin_lines {
             let input = stdio::read_stdin();
             let input = input.map_err(|error| Failure::local("cannot start", &error))?;
-            return Ok(Self::Lines(Lines::new(input, args.hex)));
+            let (lines, count) = (Lines::new(input, args.hex), args.count.get());
+            return Ok(Self::Lines { lines, count, last: Bytes::new(), times_left: 0 });
         }
         let texts = args.texts().map_err(Failure::Local)?;
         let files = args.file.iter().cloned().map(Item::File);
@@ -42,7 +54,14 @@ impl Source {
     /// The next message; `None` behind the last one.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         let (items, at, rounds_left) = match self {
-            Self::Lines(lines) => return lines.next().await,
+            Self::Lines { lines, count, last, times_left } => {
+                if *times_left == 0 {
+                    let Some(line) = lines.next().await? else { return Ok(None) };
+                    (*last, *times_left) = (line, *count);
+                }
+                *times_left -= 1;
+                return Ok(Some(last.clone()));
+            }
             Self::Given { items, at, rounds_left } => (items, at, rounds_left),
         };
         if *at == items.len() {
@@ -78,6 +97,10 @@ impl Lines {
         Self { input, hex, rest: BytesMut::new(), searched: 0, number: 0 }
     }
 
+    fn origin(&self) -> String {
+        format!("line {}", self.number)
+    }
+
     /// # Cancel safety
     /// Nothing is lost.
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
@@ -88,8 +111,8 @@ impl Lines {
             }
             self.searched = self.rest.len();
             if self.searched > LINE_MAX {
-                let number = self.number + 1;
-                return Err(Failure::Local(format!("line {number} is longer than any message")));
+                self.number += 1;
+                return Err(Failure::Local(message::too_long(&self.origin())));
             }
             match self.input.recv().await {
                 Some(Ok(chunk)) => self.rest.extend_from_slice(&chunk),
@@ -112,7 +135,7 @@ impl Lines {
         let digits = String::from_utf8_lossy(&line);
         match hex(&digits) {
             Ok(bytes) => Ok(Some(bytes.into())),
-            Err(words) => Err(Failure::Local(format!("line {}: {words}", self.number))),
+            Err(words) => Err(Failure::Local(format!("{}: {words}", self.origin()))),
         }
     }
 }
@@ -168,7 +191,7 @@ mod tests {
         };
         let judged = async move { lines.next().await.unwrap_err().to_string() };
         let (sent, told) = tokio::join!(endless, judged);
-        assert_eq!(told, "line 1 is longer than any message");
+        assert!(told.starts_with("too long: line 1: "), "{told}");
         assert!(sent <= LINE_MAX + (3 << 20), "{sent}");
     }
 }

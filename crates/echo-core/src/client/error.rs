@@ -54,6 +54,9 @@ pub enum Error {
     /// The server will not serve this.
     #[error("refused: {0}")]
     Rejected(String),
+    /// The message was not sent.
+    #[error(transparent)]
+    Unsent(#[from] PushError),
     /// No connection came about for as long as [`Options::retry`](super::Options::retry) allows.
     #[error("{lost}; no other connection within {after:?}: {last}")]
     GaveUp {
@@ -85,7 +88,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Different { .. } | Self::Rejected(_) => Fault::Server,
-            Self::Over => Fault::Caller,
+            Self::Unsent(_) | Self::Over => Fault::Caller,
             Self::GaveUp { lost, .. } => lost.fault(),
             _ => Fault::Path,
         }
@@ -213,15 +216,26 @@ pub enum PushError {
     #[error("the window is full")]
     Full,
     /// The server, or the protocol, passes no payload of that length.
-    #[error("{len} bytes are over the limit of {max}")]
+    #[error("too long: {len} bytes are over the limit of {max}")]
     TooLong {
         /// Bytes of payload.
         len: usize,
         /// The most that is passed.
         max: u32,
     },
+    /// The same of what a PROBE carries behind its first 32 bytes, which count too.
+    #[error("too long: {len} bytes and the 32 of a PROBE are over the limit of {max}")]
+    ProbeTooLong {
+        /// Bytes behind the first 32.
+        len: usize,
+        /// The most that is passed, the 32 among it.
+        max: u32,
+    },
+    /// A message of no bytes, of which nothing would come back on a raw connection.
+    #[error("empty: a message of no bytes leaves no trace on a raw connection")]
+    Empty,
     /// The server does not answer PROBE.
-    #[error("the server does not answer PROBE")]
+    #[error("no PROBE: the server does not answer it")]
     NoProbe,
     /// [`Client::finish`](super::Client::finish) was called, or the client has ended.
     #[error("nothing more can be asked")]

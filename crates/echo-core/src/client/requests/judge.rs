@@ -8,6 +8,9 @@ use crate::client::error::leaving;
 use crate::client::{Dialect, Error};
 use crate::frame::{ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN};
 
+/// How many bytes are shown on each side of the first that is different.
+const SHOWN: u64 = 12;
+
 impl Requests {
     /// Judges what a read brought. What was before a defect stands.
     pub(in crate::client) fn receive(&mut self, mut input: &[u8]) -> Result<(), Error> {
@@ -71,7 +74,7 @@ impl Requests {
                 self.unexpected.extend_from_slice(rest);
                 return Ok(equal + rest.len());
             }
-            return Err(self.other_byte(rest[0]));
+            return Err(self.other_bytes(rest, self.base, self.sent));
         }
         let start = self.start_of(self.first_unanswered());
         let offset = (self.verified - start) as usize;
@@ -99,16 +102,31 @@ impl Requests {
                 return Ok(equal + 1);
             }
         }
-        Err(self.other_byte(rest[0]))
+        let end = self.due.get(self.first_unanswered()).map_or(self.sent, |due| due.end);
+        Err(self.other_bytes(rest, start + HEADER_LEN as u64, end.min(self.sent)))
     }
 
     fn different(&self, what: &str) -> Error {
         Error::Different { at: self.answered_bytes(), what: what.to_owned() }
     }
 
-    fn other_byte(&self, got: u8) -> Error {
-        let sent = self.wire[(self.verified - self.base) as usize];
-        self.different(&format!("sent {sent:#04x}, received {got:#04x}"))
+    /// `got` came where other bytes are due, in a run that was sent from `start` to `end`.
+    fn other_bytes(&self, got: &[u8], start: u64, end: u64) -> Error {
+        let at = self.verified;
+        let due = self.bytes((at, end.min(at + SHOWN)));
+        let got = &got[..due.len().min(got.len())];
+        let before = self.bytes((start.max(at.saturating_sub(SHOWN)), at));
+        let behind = match before.is_empty() {
+            true => String::new(),
+            false => format!(", behind \"{}\"", before.escape_ascii()),
+        };
+        self.different(&format!(
+            "sent {:#04x}, received {:#04x}: \"{}\" came back as \"{}\"{behind}",
+            due[0],
+            got[0],
+            due.escape_ascii(),
+            got.escape_ascii(),
+        ))
     }
 
     /// A header has come that is not the one due.

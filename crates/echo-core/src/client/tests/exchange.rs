@@ -26,9 +26,13 @@ async fn goes_on_raw_where_hello_is_echoed() {
     let mut client = Client::connect(connector, Options::default()).await.unwrap();
     assert!(client.session().unwrap().fell_back);
     assert_eq!(client.push_probe(b""), Err(PushError::NoProbe));
-    for payload in [&b"hello"[..], b"", &[7; 300_000]] {
+    for payload in [&b"hello"[..], &[7; 300_000]] {
         assert_eq!(client.echo(payload).await.unwrap().payload, payload);
     }
+    // Its reply would be one that never came.
+    let error = client.echo(b"").await.unwrap_err();
+    assert!(matches!(error, Error::Unsent(PushError::Empty)), "{error}");
+    assert_eq!(error.fault(), Fault::Caller);
     client.finish();
     assert_eq!(next(&mut client).await, "over");
 }
@@ -54,6 +58,10 @@ async fn nothing_is_taken_before_the_first_exchange() {
     assert_eq!(
         client.push(&vec![0; max + 1]),
         Err(PushError::TooLong { len: max + 1, max: 1 << 20 })
+    );
+    assert_eq!(
+        client.push_probe(&vec![0; max - 31]),
+        Err(PushError::ProbeTooLong { len: max - 31, max: 1 << 20 })
     );
     // More than the window, but alone.
     client.push(&vec![0; max]).unwrap();

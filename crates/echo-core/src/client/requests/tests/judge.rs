@@ -9,7 +9,32 @@ fn a_difference_is_counted_in_the_payload() {
         sent[at] = 0x20;
         let (verified, outcome) = check(&mut requests, &sent);
         assert_eq!(verified, b"abcdef");
-        assert_eq!(outcome, Err("different at byte 6: sent 0x67, received 0x20".to_owned()));
+        let behind = if dialect == Dialect::Raw { "abcdef" } else { "ef" };
+        let shown = if dialect == Dialect::Raw { ("ghi", " hi") } else { ("gh", " h") };
+        let told = format!(
+            "different at byte 6: sent 0x67, received 0x20: \"{}\" came back as \"{}\", behind \
+             \"{behind}\"",
+            shown.0, shown.1
+        );
+        assert_eq!(outcome, Err(told));
+    }
+}
+
+/// However long the message is and whatever is in it, what is shown of it is short and on one line.
+#[test]
+fn a_difference_is_shown_in_its_place() {
+    let payload = b"\x1b[31m long \n before, and long behind it as well";
+    for at in 0..payload.len() {
+        let (mut requests, mut sent) = asked(Dialect::Framed, &[payload]);
+        sent[HEADER_LEN + at] = 0x9B;
+        let told = check(&mut requests, &sent).1.unwrap_err();
+        assert!(told.chars().all(|c| c.is_ascii_graphic() || c == ' '), "{told}");
+        let quoted: Vec<_> = told.split('"').skip(1).step_by(2).collect();
+        let shown = |from: usize, to: usize| payload[from..to].escape_ascii().to_string();
+        assert_eq!(quoted[0], shown(at, payload.len().min(at + 12)), "{told}");
+        assert!(quoted[1].starts_with("\\x9b"), "{told}");
+        let behind = shown(at.saturating_sub(12), at);
+        assert_eq!(quoted.get(2).copied().unwrap_or_default(), behind, "{told}");
     }
 }
 

@@ -84,7 +84,9 @@ mod tests {
 
     #[test]
     fn targets_are_shown_as_they_are_given() {
-        for text in ["raw://host:7", "raw://[::1]:7", "tcp://host:7?mode=framed", "unix:/x?mode=raw"] {
+        for text in
+            ["raw://host:7", "raw://[::1]:7", "tcp://host:7?mode=framed", "unix:/x?mode=raw"]
+        {
             assert_eq!(target(&Endpoint::target(text).unwrap()), text);
         }
         assert_eq!(target(&Endpoint::target("host").unwrap()), "tcp://host:7777");

@@ -69,7 +69,6 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-
     /// The messages that stand on the command line.
     pub(crate) fn texts(&self) -> Result<Vec<Bytes>, String> {
         let read = |text: &OsString| match (self.hex, text.to_str()) {
@@ -77,9 +76,8 @@ impl Sending {
             (true, Some(digits)) => hex(digits).map(Bytes::from),
             (true, None) => Err("not hexadecimal".to_owned()),
         };
-        let place = |(index, text)| {
-            read(text).map_err(|words| format!("message {}: {words}", index + 1))
-        };
+        let place =
+            |(index, text)| read(text).map_err(|words| format!("message {}: {words}", index + 1));
         self.text.iter().enumerate().map(place).collect()
     }
 }

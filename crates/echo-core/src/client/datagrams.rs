@@ -163,7 +163,7 @@ impl DatagramClient {
         let Some(max) = self.max_datagram else { return Err(PushError::NotConnected) };
         let max = max - head as u32;
         if len > max as usize {
-            return Err(PushError::TooLong { len, max });
+            return Err(PushError::DatagramTooLong { len, max });
         }
         if !self.pairing.fits(len + head, self.options.window) {
             return Err(PushError::Full);
@@ -199,18 +199,18 @@ impl DatagramClient {
     ///
     /// # Errors
     ///
-    /// As of [`next`](Self::next); [`Error::Lost`] and [`Error::Rejected`] leave the client going on.
+    /// As of [`next`](Self::next); [`Error::Lost`] and [`Error::Unsent`] leave the client going on.
     pub async fn echo(&mut self, payload: &[u8]) -> Result<Reply<'_>, Error> {
-        let asked = self.push(payload).map_err(|error| Error::Rejected(error.to_string()))?;
+        let asked = self.push(payload)?;
         loop {
             match self.next().await? {
                 None => return Err(Error::Over),
                 Some(DatagramEvent::Reply { reply, .. }) if reply.seq == asked => break,
-                Some(DatagramEvent::Lost { seq, len }) if seq == asked => {
-                    return Err(self.lost(len));
+                Some(DatagramEvent::Lost { seq, len, waited }) if seq == asked => {
+                    return Err(Error::Lost { len, waited });
                 }
                 Some(DatagramEvent::Unsent { seq, why, .. }) if seq == asked => {
-                    return Err(Error::Rejected(why.to_string()));
+                    return Err(why.into());
                 }
                 Some(_) => {}
             }
@@ -219,12 +219,6 @@ impl DatagramClient {
             DatagramEvent::Reply { reply, .. } => Ok(reply),
             _ => Err(Error::Over),
         }
-    }
-
-    /// That a message of so many bytes is lost, in words.
-    pub fn lost(&self, len: usize) -> Error {
-        let s = if len == 1 { "" } else { "s" };
-        Error::Lost(format!("no reply to {len} byte{s} within {:?}", self.options.timeout))
     }
 
     /// Goes on until something has happened; `false` is the end.
@@ -252,15 +246,14 @@ impl DatagramClient {
             if self.pairing.oldest().is_some_and(overdue)
                 && let Some(request) = self.pairing.take_oldest()
             {
-                self.told = Told::Lost(request);
+                self.told = Told::Lost(request, self.options.timeout);
                 return Poll::Ready(Ok(true));
             }
             if self.blocked.is_some_and(overdue)
                 && let Some(request) = self.pairing.take_unsent()
             {
                 let waited = self.options.timeout;
-                let why = format!("{}: the socket took nothing for {waited:?}", self.place);
-                self.told = Told::Unsent(request, Error::TimedOut(why));
+                self.told = Told::Unsent(request, PushError::Blocked { waited });
                 return Poll::Ready(Ok(true));
             }
             if self.finishing && self.pairing.unanswered() == 0 {
@@ -365,14 +358,12 @@ fn is_too_long(error: &io::Error) -> bool {
 }
 
 /// Why a datagram of `len` bytes could not be sent, if that is about this one alone.
-fn why_unsent(error: &io::Error, len: usize) -> Option<Error> {
-    Some(Error::Rejected(match Errno::from_io_error(error) {
-        Some(Errno::MSGSIZE) => {
-            format!("a datagram of {len} bytes is over what this host sends in one")
-        }
-        Some(Errno::NOBUFS | Errno::NOMEM) => "this host has no memory to send it".to_owned(),
-        _ => return None,
-    }))
+fn why_unsent(error: &io::Error, len: usize) -> Option<PushError> {
+    match Errno::from_io_error(error) {
+        Some(Errno::MSGSIZE) => Some(PushError::OverHostLimit { len }),
+        Some(Errno::NOBUFS | Errno::NOMEM) => Some(PushError::NoMemory),
+        _ => None,
+    }
 }
 
 impl fmt::Debug for State {

@@ -49,8 +49,13 @@ pub enum Error {
         what: String,
     },
     /// No reply came to a datagram within [`Options::timeout`](super::Options::timeout).
-    #[error("lost: {0}")]
-    Lost(String),
+    #[error("lost: no reply to {} within {waited:?}", Bytes(*.len as u64))]
+    Lost {
+        /// Bytes of the message.
+        len: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// The server will not serve this.
     #[error("refused: {0}")]
     Rejected(String),
@@ -230,6 +235,29 @@ pub enum PushError {
         len: usize,
         /// The most that is passed, the 32 among it.
         max: u32,
+    },
+    /// No datagram holds a message of that length.
+    #[error("too long: {len} bytes are over the {max} that fit into a datagram")]
+    DatagramTooLong {
+        /// Bytes of the message.
+        len: usize,
+        /// The most that fit.
+        max: u32,
+    },
+    /// This host's socket does not send a datagram of that length.
+    #[error("too long: {len} bytes are more than this host sends in a datagram there")]
+    OverHostLimit {
+        /// Bytes of the datagram.
+        len: usize,
+    },
+    /// This host has no memory to send it.
+    #[error("not sent: this host has no memory for it")]
+    NoMemory,
+    /// The socket has taken no datagram for so long.
+    #[error("timed out: the socket took nothing for {waited:?}")]
+    Blocked {
+        /// How long was waited.
+        waited: Duration,
     },
     /// A message of no bytes, of which nothing would come back on a raw connection.
     #[error("empty: a message of no bytes leaves no trace on a raw connection")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::pairing::{Judged, Request};
-use crate::client::{Error, Reply, Stamps};
+use crate::client::{PushError, Reply, Stamps};
 
 /// What [`DatagramClient::next`] brings. What it lends lives until the next call.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub enum DatagramEvent<'a> {
         seq: u64,
         /// How many bytes the message has.
         len: usize,
+        /// How long was waited.
+        waited: Duration,
     },
     /// The reply to a request that counts as lost.
     Late {
@@ -65,7 +67,7 @@ pub enum DatagramEvent<'a> {
         /// How many bytes the message has.
         len: usize,
         /// Why.
-        why: &'a Error,
+        why: PushError,
     },
 }
 
@@ -82,8 +84,8 @@ pub(super) enum Told {
         overtaken: bool,
         received: Instant,
     },
-    Lost(Request),
-    Unsent(Request, Error),
+    Lost(Request, Duration),
+    Unsent(Request, PushError),
     /// And so many bytes of the buffer.
     Judged(Judged, usize),
 }
@@ -102,9 +104,11 @@ impl Told {
                 let reply = Reply { seq, payload, fresh: payload, sent, received, resent, stamps };
                 DatagramEvent::Reply { reply, overtaken: *overtaken }
             }
-            Self::Lost(request) => DatagramEvent::Lost { seq: request.seq, len: request.len() },
+            Self::Lost(request, waited) => {
+                DatagramEvent::Lost { seq: request.seq, len: request.len(), waited: *waited }
+            }
             Self::Unsent(request, why) => {
-                DatagramEvent::Unsent { seq: request.seq, len: request.len(), why }
+                DatagramEvent::Unsent { seq: request.seq, len: request.len(), why: *why }
             }
             Self::Judged(judged, len) => match judged {
                 Judged::Late { seq, after } => DatagramEvent::Late { seq: *seq, after: *after },

@@ -60,7 +60,7 @@ const LEAST_BUFFER: usize = 1 << 16;
 ///
 /// Of the [`Options`], `family`, `source`, `connect_timeout` (for the name), `timeout` and `window`
 /// count; `timeout` is how long a reply may take before its request is lost. Memory is bounded by
-/// `window`, by the longest datagram, and by 40 KiB for what was answered or lost before.
+/// `window`, by the longest datagram, and by 64 KiB for what was answered or lost before.
 ///
 /// It is no task: what came waits in the socket until somebody awaits [`next`](Self::next), and a
 /// reply that waits there is not lost. Dropped, it closes its socket.
@@ -300,7 +300,7 @@ impl DatagramClient {
 
     /// Receives one datagram. Whether one came.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let State::Open(socket) = &self.state else { return Err(Error::Over) };
+        let State::Open(socket) = &mut self.state else { return Err(Error::Over) };
         // One more, so that what is longer than asked is seen to be.
         let len = LEAST_BUFFER.max(self.pairing.longest() + 1);
         if self.buffer.len() < len {

@@ -47,6 +47,12 @@ pub enum DatagramEvent<'a> {
         /// The request's number; of equal ones, the last.
         seq: u64,
     },
+    /// A reply to a PROBE that is forgotten: a late one, or one more. Plain messages that are forgotten
+    /// come as [`Unexpected`](Self::Unexpected) or [`Different`](Self::Different).
+    Stale {
+        /// The request's number.
+        seq: u64,
+    },
     /// A datagram that is no reply to what was asked. All that is due stays due.
     Different {
         /// The request that it was most likely meant for.
@@ -113,6 +119,7 @@ impl Told {
             Self::Judged(judged, len) => match judged {
                 Judged::Late { seq, after } => DatagramEvent::Late { seq: *seq, after: *after },
                 Judged::Doubled { seq } => DatagramEvent::Doubled { seq: *seq },
+                Judged::Stale { seq } => DatagramEvent::Stale { seq: *seq },
                 Judged::Different { seq, at, what } => {
                     DatagramEvent::Different { seq: *seq, at: *at, what, bytes: &buffer[..*len] }
                 }

@@ -23,8 +23,8 @@ const TOKEN: Range<usize> = MARK + 1..PROBE_HEAD;
 /// Bytes of a PROBE datagram before its body.
 pub(super) const PROBE_HEAD: usize = HEADER_LEN + PROBE_MIN_LEN as usize;
 
-/// How many requests are remembered once they are answered or lost, to tell a second or a late reply
-/// from a wrong one: 40 KiB.
+/// How many requests are remembered once they are answered, and how many that are lost, to tell a
+/// second or a late reply from a wrong one: 32 KiB each.
 const REMEMBERED: usize = 1024;
 
 /// What has been asked, and what of it may still come back.
@@ -35,7 +35,8 @@ pub(super) struct Pairing {
     gone_out: usize,
     /// What [`Request::cost`] makes of all that waits.
     cost: usize,
-    settled: VecDeque<Settled>,
+    answered: VecDeque<Settled>,
+    lost: VecDeque<Settled>,
     next_seq: u64,
     /// One more than the highest number that was answered.
     furthest: u64,
@@ -71,7 +72,6 @@ struct Settled {
     seq: u64,
     digest: u64,
     sent: Instant,
-    answered: bool,
 }
 
 /// What a datagram that came in is.
@@ -83,6 +83,8 @@ pub(super) enum Judged {
     Late { seq: u64, after: Duration },
     /// The same reply once more.
     Doubled { seq: u64 },
+    /// The reply to a PROBE of ours that is forgotten: late, or once more.
+    Stale { seq: u64 },
     /// No reply to anything; of what is due, most like the reply to this request.
     Different { seq: u64, at: u64, what: String },
     /// Nothing is due.
@@ -98,7 +100,8 @@ impl Pairing {
             waiting: VecDeque::new(),
             gone_out: 0,
             cost: 0,
-            settled: VecDeque::new(),
+            answered: VecDeque::new(),
+            lost: VecDeque::new(),
             next_seq: 0,
             furthest: 0,
             token,
@@ -185,23 +188,24 @@ impl Pairing {
         let stamps = stamps(came);
         let mut due = self.waiting.iter().take(self.gone_out);
         if let Some(index) = due.position(|request| echoes(&request.datagram, came, stamps)) {
-            return self.answered(index, came, stamps);
+            return self.reply(index, came, stamps);
         }
         let digest = self.digest(came);
-        let mut settled = self.settled.iter_mut().rev();
-        match settled.find(|settled| settled.digest == digest) {
-            Some(settled) if settled.answered => Judged::Doubled { seq: settled.seq },
-            Some(settled) => {
-                // What comes after that is the same once more.
-                settled.answered = true;
-                let after = now.saturating_duration_since(settled.sent);
-                Judged::Late { seq: settled.seq, after }
-            }
+        if let Some(index) = self.lost.iter().position(|lost| lost.digest == digest)
+            && let Some(lost) = self.lost.remove(index)
+        {
+            let (seq, after) = (lost.seq, now.saturating_duration_since(lost.sent));
+            // What comes after that is the same once more.
+            remember(&mut self.answered, lost);
+            return Judged::Late { seq, after };
+        }
+        match self.answered.iter().rev().find(|answered| answered.digest == digest) {
+            Some(answered) => Judged::Doubled { seq: answered.seq },
             None => self.different(came),
         }
     }
 
-    fn answered(&mut self, index: usize, came: &[u8], stamps: Option<Stamps>) -> Judged {
+    fn reply(&mut self, index: usize, came: &[u8], stamps: Option<Stamps>) -> Judged {
         // Byte for byte the same is not stamped, whatever a caller wrote there.
         let stamps = stamps.filter(|_| self.waiting[index].datagram != came);
         if let Some(Stamps { received, sent }) = stamps
@@ -225,11 +229,9 @@ impl Pairing {
         let request = self.waiting.remove(index)?;
         self.gone_out -= 1;
         self.cost -= request.cost();
-        if self.settled.len() == REMEMBERED {
-            self.settled.pop_front();
-        }
         let digest = self.digest(&request.datagram);
-        self.settled.push_back(Settled { seq: request.seq, digest, sent: request.sent, answered });
+        let settled = Settled { seq: request.seq, digest, sent: request.sent };
+        remember(if answered { &mut self.answered } else { &mut self.lost }, settled);
         Some(request)
     }
 
@@ -238,9 +240,15 @@ impl Pairing {
     /// the first.
     fn different(&self, came: &[u8]) -> Judged {
         let due = || self.waiting.iter().take(self.gone_out);
-        let number = came.get(NUMBER).filter(|_| came.get(TOKEN) == Some(&self.token));
-        let meant = number
-            .and_then(|number| due().find(|it| it.head > 0 && it.datagram[NUMBER] == *number))
+        let ours = came.get(NUMBER).filter(|_| came.get(TOKEN) == Some(&self.token));
+        let number = ours.and_then(|number| Some(u64::from_be_bytes(*number.first_chunk()?)));
+        let numbered = number.and_then(|number| due().find(|it| it.head > 0 && it.seq == number));
+        if let (Some(seq), None, true) = (number, numbered, probe(came).is_some())
+            && seq < self.next_seq
+        {
+            return Judged::Stale { seq };
+        }
+        let meant = numbered
             .or_else(|| due().find(|it| it.datagram.len() == came.len()))
             .or_else(|| due().next());
         let Some(request) = meant else { return Judged::Unexpected };
@@ -265,6 +273,14 @@ impl Pairing {
         let rest = &rest[STAMPS.len()..];
         self.hasher.hash_one((head, rest[0] | MARKED, &rest[1..]))
     }
+}
+
+/// Keeps what has settled, in place of the oldest.
+fn remember(settled: &mut VecDeque<Settled>, last: Settled) {
+    if settled.len() == REMEMBERED {
+        settled.pop_front();
+    }
+    settled.push_back(last);
 }
 
 /// The stamps of a datagram, if it is a PROBE that a server has stamped.

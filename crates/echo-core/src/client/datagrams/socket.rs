@@ -1,16 +1,18 @@
 //! The way to a server of datagrams: one connected socket, so that what any other address sends is
 //! not taken for an answer.
 
-use std::io;
+use std::io::{self, ErrorKind::WouldBlock};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram as StdUnixDatagram};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustix::net::RecvFlags;
 use socket2::{Domain, Type};
-use tokio::io::ReadBuf;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::time::Instant;
 
@@ -25,7 +27,6 @@ const MAX_UDP_V4: u32 = 65_507;
 const MAX_UDP_V6: u32 = 65_527;
 
 /// A socket that is connected: its peer may not be there all the same.
-#[derive(Debug)]
 pub(super) struct Opened {
     pub(super) socket: Socket,
     /// Who is asked, of UDP.
@@ -34,10 +35,22 @@ pub(super) struct Opened {
     pub(super) max_datagram: u32,
 }
 
-#[derive(Debug)]
 pub(super) enum Socket {
-    Udp(UdpSocket),
+    Udp(Arc<UdpSocket>, Alarm),
     Unix(UnixDatagram),
+}
+
+/// Ready when the kernel has an error to tell: what ICMP said. A read is not woken by it.
+type Alarm = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn alarm(socket: &Arc<UdpSocket>) -> Alarm {
+    let socket = Arc::clone(socket);
+    Box::pin(async move {
+        // An error of the reactor's own is one that a read tells as well.
+        let _ = socket.ready(Interest::ERROR).await;
+        // The readiness is used up.
+        let _ = socket.try_io(Interest::ERROR, || io::Result::<()>::Err(WouldBlock.into()));
+    })
 }
 
 /// Opens a socket to the first address of the name, in the resolver's order, that this host has a way
@@ -49,9 +62,10 @@ pub(super) async fn open(endpoint: Endpoint, options: Options) -> Result<Opened,
             let mut failed = None;
             for addr in addresses(&endpoint, &options, deadline).await? {
                 let max_datagram = if addr.is_ipv4() { MAX_UDP_V4 } else { MAX_UDP_V6 };
-                match udp(addr, options.source) {
+                match udp(addr, options.source).map(Arc::new) {
                     Ok(socket) => {
-                        let socket = Socket::Udp(socket);
+                        let alarm = alarm(&socket);
+                        let socket = Socket::Udp(socket, alarm);
                         return Ok(Opened { socket, peer: Some(addr), max_datagram });
                     }
                     Err(error) => _ = failed.get_or_insert((addr, error)),
@@ -109,29 +123,40 @@ impl Socket {
         datagram: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Udp(socket) => socket.poll_send(cx, datagram),
+            Self::Udp(socket, _) => socket.poll_send(cx, datagram),
             Self::Unix(socket) => socket.poll_send(cx, datagram),
         }
     }
 
-    /// Receives one datagram, cut to the buffer.
+    /// Receives one datagram, cut to the buffer, or an error that is about an earlier one.
     pub(super) fn poll_receive(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(into);
-        let received = match self {
-            Self::Udp(socket) => socket.poll_recv(cx, &mut buffer),
-            Self::Unix(socket) => socket.poll_recv(cx, &mut buffer),
-        };
-        received.map_ok(|()| buffer.filled().len())
+        loop {
+            let mut buffer = ReadBuf::new(into);
+            let received = match self {
+                Self::Udp(socket, _) => socket.poll_recv(cx, &mut buffer),
+                Self::Unix(socket) => socket.poll_recv(cx, &mut buffer),
+            };
+            if received.is_ready() {
+                return received.map_ok(|()| buffer.filled().len());
+            }
+            let Self::Udp(socket, alarmed) = self else { return Poll::Pending };
+            ready!(alarmed.as_mut().poll(cx));
+            *alarmed = alarm(socket);
+            match self.receive_queued(into) {
+                Err(error) if error.kind() == WouldBlock => {}
+                received => return Poll::Ready(received),
+            }
+        }
     }
 
     /// Receives one that has come, whether the reactor has heard of it or not.
     pub(super) fn receive_queued(&self, into: &mut [u8]) -> io::Result<usize> {
         let fd = match self {
-            Self::Udp(socket) => socket.as_fd(),
+            Self::Udp(socket, _) => socket.as_fd(),
             Self::Unix(socket) => socket.as_fd(),
         };
         let (len, _) = rustix::net::recv(fd, into, RecvFlags::DONTWAIT)?;

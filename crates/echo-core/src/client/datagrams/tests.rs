@@ -40,6 +40,7 @@ async fn told(client: &mut DatagramClient) -> String {
             DatagramEvent::Lost { seq, .. } => format!("lost {seq}"),
             DatagramEvent::Late { seq, .. } => format!("late {seq}"),
             DatagramEvent::Doubled { seq } => format!("doubled {seq}"),
+            DatagramEvent::Stale { seq } => format!("stale {seq}"),
             DatagramEvent::Different { seq, at, bytes, .. } => {
                 format!("different {seq} at {at}: {}", bytes.escape_ascii())
             }
@@ -199,6 +200,18 @@ async fn a_closed_port_is_told() {
     assert!(!client.is_open());
     assert_eq!(client.push(b"more"), Err(PushError::Finished));
     assert!(matches!(client.next().await, Err(Error::Over)));
+}
+
+/// The error wakes who waits for a reply.
+#[tokio::test]
+async fn a_port_that_was_never_open_is_told_at_once() {
+    let (server, endpoint) = Server::bind().await;
+    drop(server);
+    let mut client = DatagramClient::connect(&endpoint, Options::default()).await.unwrap();
+    let began = Instant::now();
+    let error = client.echo(b"hello").await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(began.elapsed() < client.options.timeout, "it is not the timeout that told");
 }
 
 /// What had come before the error is brought before it.

@@ -19,6 +19,7 @@ fn judged(pairing: &mut Pairing, came: &[u8]) -> String {
         Judged::Reply { request, .. } => format!("overtaken {}", request.seq),
         Judged::Late { seq, .. } => format!("late {seq}"),
         Judged::Doubled { seq } => format!("doubled {seq}"),
+        Judged::Stale { seq } => format!("stale {seq}"),
         Judged::Different { seq, at, what } => format!("different {seq} at {at}: {what}"),
         Judged::Unexpected => "unexpected".to_owned(),
     }
@@ -127,9 +128,22 @@ fn memory_is_bounded() {
         pairing.sent(Instant::now());
         assert!(pairing.take_oldest().is_some());
     }
-    assert_eq!((pairing.settled.len(), pairing.waiting.len()), (REMEMBERED, 0));
+    assert_eq!((pairing.lost.len(), pairing.waiting.len()), (REMEMBERED, 0));
     assert_eq!(pairing.room(1 << 20), (1 << 20) - ENTRY);
     assert_eq!(judged(&mut pairing, &0u64.to_be_bytes()), "unexpected");
+    // A number is known for ever.
+    let mut probes = Vec::new();
+    for _ in 0..=REMEMBERED {
+        pairing.push_probe(b"");
+        probes.push(pairing.unsent().unwrap().datagram.clone());
+        pairing.sent(Instant::now());
+        let came = probes.last().unwrap();
+        assert!(judged(&mut pairing, came).starts_with("reply"));
+    }
+    assert_eq!(pairing.answered.len(), REMEMBERED);
+    let seq = 10 * REMEMBERED;
+    assert_eq!(judged(&mut pairing, &probes[0]), format!("stale {seq}"));
+    assert_eq!(judged(&mut pairing, &probes[1]), format!("doubled {}", seq + 1));
 }
 
 proptest! {

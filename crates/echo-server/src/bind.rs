@@ -12,6 +12,10 @@ use echo_core::{
 
 use crate::exit::{self, Failure, UNAVAILABLE};
 
+/// Of the 64 descriptors that are not left to connections 32 may be pipes of the workers, and a dozen are
+/// the runtime's and stdio: two addresses with so many sockets fit into the rest.
+const MAX_UDP_SOCKETS: usize = 8;
+
 /// One `--listen` with its sockets.
 pub(crate) struct Bound {
     /// The URI with its numeric host and real port.
@@ -22,7 +26,7 @@ pub(crate) struct Bound {
     pub(crate) sockets: Sockets,
 }
 
-/// Several where a name has several addresses, and for UDP one for every two workers.
+/// Several where a name has several addresses, and for UDP one for every two workers, up to 8.
 pub(crate) enum Sockets {
     Listeners(Vec<Listener>),
     Datagrams(Vec<DatagramSocket>),
@@ -31,9 +35,7 @@ pub(crate) enum Sockets {
 impl Sockets {
     async fn bind(endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
         if endpoint.address.is_datagram() {
-            // A socket keeps one worker busy. So a flood leaves half of them to the streams; on two
-            // cores a second socket gained nothing, and made the latency of a few peers uneven.
-            let sockets = NonZeroUsize::new(workers.get() / 2).unwrap_or(NonZeroUsize::MIN);
+            let sockets = udp_sockets(workers);
             let options = DatagramOptions { sockets, ..DatagramOptions::default() };
             DatagramSocket::bind(endpoint, &options).await.map(Self::Datagrams)
         } else {
@@ -48,6 +50,13 @@ impl Sockets {
             Self::Datagrams(sockets) => sockets.iter().map(DatagramSocket::local_addr).collect(),
         }
     }
+}
+
+/// How many sockets a UDP address gets. Each keeps one worker busy, so half as many as there are leave a
+/// flood's other half to the streams; on two cores a second socket gained nothing, and made the latency
+/// of a few peers uneven.
+fn udp_sockets(workers: NonZeroUsize) -> NonZeroUsize {
+    NonZeroUsize::new((workers.get() / 2).min(MAX_UDP_SOCKETS)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Binds everything or nothing.

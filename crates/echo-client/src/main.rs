@@ -45,6 +45,10 @@ fn main() -> ExitCode {
     };
     let ended = match &args.task {
         None if is_conversation(&args) => run(repl::run(&args)),
+        task if reads_stdin(task.as_ref()) && !stdio::stdin_is_open().unwrap_or(false) => {
+            let what = "stdin is closed: redirect it; </dev/null sends nothing";
+            Err(Failure::Local(what.to_owned()))
+        }
         None => run(until_interrupted(pipe::copy(&args))),
         Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
         Some(Task::Completions { shell }) => {
@@ -68,6 +72,14 @@ fn main() -> ExitCode {
 /// Whether somebody types and reads, and wants a conversation of it.
 fn is_conversation(args: &Args) -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && !args.verify
+}
+
+fn reads_stdin(task: Option<&Task>) -> bool {
+    match task {
+        None => true,
+        Some(Task::Send(sending)) => sending.stdin_lines,
+        Some(Task::Completions { .. } | Task::Man { .. }) => false,
+    }
 }
 
 /// Runs to the end.

@@ -2,7 +2,7 @@
 //!
 //! It is in one of two states. While a line is being edited, what happens on the connection is shown
 //! above that line; a notice that finds no room waits, and the connection with it. While a command
-//! runs, no line is asked for, and Ctrl-C ends the command.
+//! runs, no line is asked for; Ctrl-C ends the command then, and Ctrl-D the session.
 
 mod command;
 mod execute;
@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::link::Link;
 use command::Command;
 use execute::Execution;
-use terminal::{Terminal, Typed};
+use terminal::{Input, Terminal, Typed};
 
 /// How long to keep trying to connect unless told otherwise: a restart, and time to notice it.
 const RETRY: Duration = Duration::from_secs(30);
@@ -45,12 +45,15 @@ pub(crate) async fn run(args: &Args) -> Ended {
     let execution = Execution::new(link, args.connecting.clone(), colours);
     let mut repl = Repl { terminal, execution };
     let begun = repl.execution.begin(args.connecting.quiet, &repl.terminal.output);
-    match signals.unless(begun).await {
+    match unless_stopped(&mut signals, &repl.terminal.input, begun).await {
         Ok(begun) => begun?,
-        Err(signal) => {
+        Err(Stop::Signal(signal)) => {
             // Behind the ^C that the terminal has shown.
             repl.terminal.output.print("");
             return Ok(Some(signal));
+        }
+        Err(Stop::Left) => {
+            return Err(Failure::Local("left before there was a connection".to_owned()));
         }
     }
     if !args.connecting.quiet {
@@ -73,9 +76,46 @@ pub(crate) async fn run(args: &Args) -> Ended {
                 continue;
             }
         };
-        match signals.unless(repl.execution.run(command, output)).await {
-            Err(signal) if signal != INTERRUPT => return Ok(Some(signal)),
-            ended => repl.execution.finish(ended.is_err(), output),
+        let run = repl.execution.run(command, output);
+        let ended = unless_stopped(&mut signals, &repl.terminal.input, run).await;
+        match ended {
+            Err(Stop::Signal(signal)) if signal != INTERRUPT => return Ok(Some(signal)),
+            Err(Stop::Signal(_)) => {
+                // Behind the ^C that the terminal has shown.
+                output.print("");
+                repl.execution.abandon(output);
+            }
+            Err(Stop::Left) => {
+                repl.execution.finish(output);
+                return Ok(None);
+            }
+            Ok(()) => repl.execution.finish(output),
+        }
+    }
+}
+
+/// What ended a command before its end.
+enum Stop {
+    Signal(SignalKind),
+    /// Ctrl-D.
+    Left,
+}
+
+/// Works to the end, or to what stops it.
+async fn unless_stopped<T>(
+    signals: &mut Signals,
+    input: &Input,
+    work: impl Future<Output = T>,
+) -> Result<T, Stop> {
+    let (mut work, mut left) = (pin!(work), pin!(input.left()));
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => if signal != CONTINUED {
+                return Err(Stop::Signal(signal));
+            },
+            () = &mut left => return Err(Stop::Left),
+            done = &mut work => return Ok(done),
         }
     }
 }
@@ -162,20 +202,6 @@ impl Signals {
             self.0.iter_mut().find_map(came).map_or(Poll::Pending, Poll::Ready)
         })
         .await
-    }
-
-    /// Works to the end, or to a signal that ends it.
-    async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Result<T, SignalKind> {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                signal = self.next() => if signal != CONTINUED {
-                    return Err(signal);
-                },
-                done = &mut work => return Ok(done),
-            }
-        }
     }
 }
 

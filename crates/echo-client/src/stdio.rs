@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use bytes::Bytes;
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,6 +30,23 @@ pub(crate) type Output = mpsc::Sender<Bytes>;
 
 /// What has become of the output, once every [`Output`] has been dropped or a write has failed.
 pub(crate) type Outcome<T> = oneshot::Receiver<io::Result<T>>;
+
+/// Whether stdin is one, and not missing since the start.
+///
+/// Rust's runtime opens `/dev/null` in the place of a standard descriptor that is closed, for reading and
+/// writing. Who redirects stdin from it opens it for reading only; and where stdout is the same, nobody
+/// wants anything to be read or written.
+pub(crate) fn stdin_is_open() -> io::Result<bool> {
+    Ok(!is_open_null(io::stdin())? || is_open_null(io::stdout())?)
+}
+
+/// Whether this is `/dev/null`, open for reading and writing.
+fn is_open_null(fd: impl AsFd) -> io::Result<bool> {
+    let (stat, flags) = (fstat(&fd)?, fcntl_getfl(&fd)?);
+    let null = (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    Ok(is_device && null && flags & OFlags::RWMODE == OFlags::RDWR)
+}
 
 /// Starts reading stdin.
 pub(crate) fn read_stdin() -> io::Result<Input> {

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use support::{daemon, has};
 
 fn programs() -> [PathBuf; 2] {
-    [env!("CARGO_BIN_EXE_echo-client").into(), daemon::program()]
+    [env!("CARGO_BIN_EXE_echo-client").into(), daemon::program().to_owned()]
 }
 
 fn run(program: impl AsRef<Path>, args: &[&str]) -> Output {

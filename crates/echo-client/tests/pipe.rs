@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::process::{ChildStdin, ChildStdout};
+use std::process::{ChildStdin, ChildStdout, Command};
 use std::thread;
 
 use support::*;
@@ -191,6 +191,28 @@ fn answers_come_as_lines_go() {
         let (ended, rest) = Client::start(&[&target], feed, consume).end();
         ended.copied(&rest);
         assert!(rest.is_empty());
+    }
+}
+
+/// What has no stdin at all has lost it: an empty copy would hide that. `/dev/null` is one.
+#[test]
+fn names_a_stdin_that_is_closed() {
+    for (command, stdin, code) in [
+        ("", "<&-", 1),
+        ("--verify", "<&-", 1),
+        ("send --stdin-lines", "<&-", 1),
+        ("", "</dev/null", 0),
+        ("send --stdin-lines", "</dev/null", 0),
+    ] {
+        let target = serve(|stream| framed_echo(stream, 1 << 20));
+        let line = format!("\"$0\" {command} {target} {stdin}");
+        let client = env!("CARGO_BIN_EXE_echo-client");
+        let ended = Command::new("sh").args(["-c", &line, client]).output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{line}: {ended:?}");
+        let told = "echo-client: stdin is closed: redirect it; </dev/null sends nothing\n";
+        let told = if code == 0 { "" } else { told };
+        assert_eq!(String::from_utf8(ended.stderr).unwrap(), told, "{line}");
+        assert!(ended.stdout.is_empty());
     }
 }
 

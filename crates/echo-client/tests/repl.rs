@@ -42,6 +42,8 @@ fn shows_each_reply_with_its_size_and_time() {
     assert!(pty.contents().contains("  p99 "));
     pty.enter(":help");
     pty.expect(":quit");
+    pty.enter(":hex");
+    pty.expect("write :hex DIGITS");
     pty.enter(":nonsense");
     pty.expect("unknown command :nonsense");
     pty.enter(":quit");

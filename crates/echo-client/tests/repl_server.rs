@@ -119,9 +119,10 @@ fn speaks_with_raw_servers() {
     pty.enter("hello");
     pty.expect("hello  (5 bytes, ");
     pty.enter(":probe");
-    pty.expect("the server does not answer PROBE");
-    pty.enter(":hex");
-    pty.expect("an empty message");
+    pty.expect("no PROBE: the server does not answer it");
+    pty.enter(r#":hex """#);
+    pty.expect("empty: a message of no bytes leaves no trace");
+    pty.wait("it as it was given", |pty| pty.line().starts_with(&format!("raw://{target}> ")));
     // HELLO echoed: said, and raw from then on.
     let target = serve(raw_echo);
     let mut pty = Pty::start(&[&target]);
@@ -172,7 +173,7 @@ fn shows_what_a_server_does_wrong() {
     let mut pty = Pty::start(&["--retry", "0", &target]);
     pty.expect(r"unexpected: \x00\x00\x00\x03boo  (7 bytes)");
     pty.enter("too long");
-    pty.expect("8 bytes are over the limit of 4");
+    pty.expect("too long: 8 bytes are over the limit of 4: send less at a time");
     pty.enter("no");
     pty.expect("refused: the server says: no (error 1, too long)");
     pty.enter("car");

@@ -73,6 +73,86 @@ fn ends_with_the_terminal() {
     }
 }
 
+/// A shell that reads its lines as the kernel edits them: an end of input meant for the client, and
+/// left behind, would end it.
+fn shell() -> Pty {
+    let mut pty = Pty::run("sh", &["-i"]);
+    pty.press("PS1='ready$ '\r");
+    pty.wait("the shell", at_shell);
+    pty
+}
+
+fn at_shell(pty: &Pty) -> bool {
+    pty.line().ends_with("ready$ ")
+}
+
+/// Starts the client there.
+fn start(shell: &mut Pty, term: &str, target: &str) {
+    let client = env!("CARGO_BIN_EXE_echo-client");
+    shell.press(&format!("clear; TERM={term} '{client}' '{target}'; echo left with $?\r"));
+}
+
+/// Presses Ctrl-D, and wants the shell back as it was.
+#[track_caller]
+fn leave(shell: &mut Pty, code: i32) {
+    shell.press(CTRL_D);
+    shell.expect(&format!("left with {code}"));
+    shell.wait("the shell", at_shell);
+    assert!(shell.is_cooked());
+    shell.press("echo still' 'here\r");
+    shell.expect("still here");
+    shell.wait("the shell", at_shell);
+}
+
+/// Ctrl-D leaves while a command runs, too, whatever that waits for.
+#[test]
+fn ctrl_d_leaves_a_command() {
+    let (_folder, daemon) = Daemon::of_its_own();
+    let mut pty = shell();
+    for term in ["xterm-256color", "dumb"] {
+        start(&mut pty, term, &daemon.target);
+        pty.enter_dumb(":watch 5ms tick");
+        pty.wait("a tick", |pty| pty.contents().contains("tick  (4 bytes, "));
+        leave(&mut pty, 0);
+        assert!(pty.contents().contains(" 0 lost"), "{}", pty.contents());
+        start(&mut pty, term, &daemon.target);
+        pty.enter_dumb(":repeat 1000000000 x");
+        pty.wait("the shown command", |pty| pty.contents().contains("0000 x\n"));
+        leave(&mut pty, 0);
+        assert!(pty.contents().contains(" answered, "), "{}", pty.contents());
+    }
+    // While a reply is awaited.
+    let (heard, message) = channel();
+    let silent = serve(move |mut stream| {
+        greet(&mut stream, 1 << 20);
+        read_frame(&mut stream, 1 << 20);
+        heard.send(()).unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    start(&mut pty, "xterm-256color", &silent);
+    pty.enter_dumb("slow");
+    message.recv_timeout(LIMIT).unwrap();
+    leave(&mut pty, 0);
+}
+
+#[test]
+fn ctrl_d_leaves_while_it_connects() {
+    let (folder, daemon) = Daemon::of_its_own();
+    let mut pty = shell();
+    start(&mut pty, "xterm-256color", &daemon.target);
+    pty.enter_dumb(":watch 5ms tick");
+    pty.wait("a tick", |pty| pty.contents().contains("tick  (4 bytes, "));
+    daemon.stop();
+    pty.expect("trying for 30s");
+    leave(&mut pty, 0);
+    // It never connected.
+    start(&mut pty, "xterm-256color", &format!("unix:{}/none", folder.path().display()));
+    pty.expect("trying for 30s");
+    leave(&mut pty, 1);
+    let told = "echo-client: left before there was a connection\n";
+    assert!(pty.contents().contains(told), "{}", pty.contents());
+}
+
 /// SIGTERM in the middle of a line: the shell gets its terminal back as it was.
 #[test]
 fn gives_the_terminal_back() {

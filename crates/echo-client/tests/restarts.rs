@@ -5,20 +5,75 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::mpsc::channel;
+use std::thread;
 
 use echo_core::Mode;
+use support::daemon::Daemon;
 use support::server::Server;
 use support::*;
 
 const PIECE: usize = 1 << 20;
 
+/// A server that can be made to go, and started again where it was.
+trait Restarts: Sized {
+    fn start(endpoint: &str, mode: Mode) -> Self;
+    fn target(&self) -> String;
+    /// Answers what it has read.
+    fn drain(self);
+    /// Ends as one that dies.
+    fn die(self);
+}
+
+impl Restarts for Server {
+    fn start(endpoint: &str, mode: Mode) -> Self {
+        Self::start(endpoint, mode)
+    }
+
+    fn target(&self) -> String {
+        self.target.clone()
+    }
+
+    fn drain(self) {
+        self.stop();
+    }
+
+    fn die(self) {
+        self.crash();
+    }
+}
+
+impl Restarts for Daemon {
+    fn start(endpoint: &str, mode: Mode) -> Self {
+        Self::start(&["--listen", &format!("{endpoint}?mode={mode}")])
+    }
+
+    fn target(&self) -> String {
+        self.target.split('?').next().unwrap().to_owned()
+    }
+
+    fn drain(self) {
+        self.stop();
+    }
+
+    /// SIGKILL, which leaves its socket behind.
+    fn die(self) {
+        drop(self);
+    }
+}
+
 /// Copies so many pieces through a server that restarts when a consumer has had its share of them;
-/// every other time it drains, else it crashes. What the client said on stderr.
-fn copy_over_restarts(endpoint: &str, mode: Mode, pieces: usize, restarts: usize) -> Ended {
-    let first = Server::start(endpoint, mode);
-    let target = first.target.clone();
+/// every other time it drains, else it dies. What the client said on stderr.
+fn copy_over_restarts<S: Restarts>(
+    endpoint: &str,
+    mode: Mode,
+    pieces: usize,
+    restarts: usize,
+) -> Ended {
+    let first = S::start(endpoint, mode);
+    let target = first.target();
     let feed = move |mut stdin: ChildStdin| {
         let mut random = fastrand::Rng::with_seed(7);
         let mut piece = vec![0; PIECE];
@@ -47,15 +102,15 @@ fn copy_over_restarts(endpoint: &str, mode: Mode, pieces: usize, restarts: usize
             progress.recv_timeout(LIMIT).unwrap();
         }
         if restart % 2 == 0 {
-            server.stop();
+            server.drain();
         } else {
-            server.crash();
+            server.die();
         }
-        server = Server::start(&target, mode);
+        server = S::start(&target, mode);
     }
     let (ended, rest) = client.end();
     assert_eq!(rest, 0, "more than was sent");
-    server.stop();
+    server.drain();
     ended
 }
 
@@ -67,11 +122,28 @@ fn a_restart_in_mid_stream_leaves_the_copy_exact() {
     // An address that no other test connects to, so that its port is not given away in between.
     for endpoint in ["tcp://127.0.0.77:0", &path] {
         for mode in [Mode::Auto, Mode::Framed] {
-            let ended = copy_over_restarts(endpoint, mode, pieces, restarts);
-            assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-            let lost = ended.stderr.matches("connecting again").count();
-            assert_eq!(lost, restarts, "{}", ended.stderr);
+            exact(&copy_over_restarts::<Server>(endpoint, mode, pieces, restarts), restarts);
         }
+    }
+}
+
+/// The same with the daemon: a process that ends, by SIGTERM and by SIGKILL, and another one.
+#[test]
+fn a_restart_of_the_daemon_leaves_the_copy_exact() {
+    let (pieces, restarts) = if long() { (420, 20) } else { (72, 5) };
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", folder.path().join("socket").display());
+    for endpoint in ["tcp://127.0.0.77:0", &path] {
+        exact(&copy_over_restarts::<Daemon>(endpoint, Mode::Auto, pieces, restarts), restarts);
+    }
+}
+
+/// Asserts that all was copied, over so many connections and one more.
+#[track_caller]
+fn exact(ended: &Ended, restarts: usize) {
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    for told in ["; connecting again\n", "echo-client: connected again"] {
+        assert_eq!(ended.stderr.matches(told).count(), restarts, "{told}: {}", ended.stderr);
     }
 }
 
@@ -121,7 +193,40 @@ fn an_idle_pipe_waits_for_its_producer() {
     again.send(()).unwrap();
     let (ended, stdout) = client.end();
     assert_eq!((ended.code, &stdout[..]), (Some(0), &b"line\nmore\n"[..]), "{}", ended.stderr);
+    // Though nothing went out again.
+    assert!(ended.stderr.ends_with("echo-client: connected again\n"), "{}", ended.stderr);
     server.stop();
+}
+
+/// The first connection is none that is made again; what one that is had to repeat is counted.
+#[test]
+fn each_connection_after_the_first_is_told() {
+    for (quiet, count) in [(false, 1), (false, 2), (true, 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            let (mut first, _) = listener.accept().unwrap();
+            greet(&mut first, 4);
+            for _ in 0..count {
+                read_frame(&mut first, 4);
+            }
+            drop(first);
+            framed_echo(listener.accept().unwrap().0, 4);
+        });
+        let target = format!("unix:{}", path.display());
+        let input = &b"abcdefgh"[..4 * count];
+        let quietly = if quiet { &["-q"][..] } else { &[] };
+        let ended = pipe(&[quietly, &["--retry", "2m", &target]].concat(), input);
+        assert_eq!((ended.code, &ended.stdout[..]), (Some(0), input), "{}", ended.stderr);
+        let again = match count {
+            _ if quiet => "",
+            1 => "echo-client: connected again: 1 frame sent again\n",
+            _ => "echo-client: connected again: 2 frames sent again\n",
+        };
+        assert!(ended.stderr.ends_with(again), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), if quiet { 0 } else { 2 }, "{}", ended.stderr);
+    }
 }
 
 /// Nobody comes back.

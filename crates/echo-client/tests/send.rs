@@ -70,6 +70,8 @@ fn reads_files_and_lines() {
         |args: &[&str], input: &[u8]| pipe(&[&["send", "--stdin-lines"], args].concat(), input);
     lines(&[&daemon.target], b"one\n\nthree").printed("one\n\nthree\n");
     lines(&[&daemon.target], b"").printed("");
+    lines(&["--count", "2", &daemon.target], b"one\n\nthree")
+        .printed("one\none\n\n\nthree\nthree\n");
     lines(&["--hex", &daemon.target], b"61\n62 63\n").printed("61\n62 63\n");
     let ended = lines(&["--hex", &daemon.target], b"61\n6\n");
     ended.failed("line 2: a byte has two hexadecimal digits\n");
@@ -115,7 +117,8 @@ fn tells_times() {
     };
     assert!(milliseconds(total) > milliseconds(server), "{line}");
     let raw = format!("raw://{}", serve(raw_echo));
-    send(&["--probe", &raw, "one"]).failed("refused: the server does not answer PROBE\n");
+    let told = "no PROBE: the server does not answer it: leave out --probe\n";
+    send(&["--probe", &raw, "one"]).failed(told);
 }
 
 /// The number of `1.234 ms`.
@@ -196,7 +199,7 @@ fn names_the_first_defect() {
         (&b""[..], "closed early: the server ended the stream: 3 bytes unanswered\n"),
         (b"\0\0\0\x03tw", "closed early: the server ended the stream inside a frame: 1 byte"),
         (b"\0\0\0\x03two\0\0\0\x03two", "different at byte 6: the server sent a frame that nobody"),
-        (b"\0\0\0\x03tow", "different at byte 4: sent 0x77, received 0x6f\n"),
+        (b"\0\0\0\x03tow", "different at byte 4: sent 0x77, received 0x6f: \"wo\" came"),
         (
             b"\x82\0\0\x08\0\x01\0no\x1b[m",
             "refused: the server says: no\\u{1b}[m (error 1, too long)",
@@ -207,8 +210,25 @@ fn names_the_first_defect() {
         ended.failed(told);
         assert!(ended.stdout.starts_with(b"one\n"), "{ended:?}");
     }
+    // What the server is not asked: where it came from, and what to do.
+    let less = "send less at a time, or raise the server's --max-frame\n";
     let ended = send(&[&scripted(b""), "one", "too long!"]);
-    ended.failed("refused: 9 bytes are over the limit of 8\n");
+    ended.failed(&format!("too long: message 2: 9 bytes are over the limit of 8: {less}"));
+    assert_eq!(ended.stdout, b"one\n");
+    let ended = pipe(&["send", "--stdin-lines", &scripted(b"")], b"one\ntoo long!\n");
+    ended.failed(&format!("too long: line 2: 9 bytes are over the limit of 8: {less}"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file").display().to_string();
+    fs::write(&path, [7; 9]).unwrap();
+    let ended = send(&[&scripted(b""), "--file", &path]);
+    ended.failed(&format!("too long: {path}: 9 bytes are over the limit of 8: {less}"));
+    let probing = serve(|stream| framed_echo(stream, 40));
+    let ended = send(&["--probe", &probing, "too long!"]);
+    let bytes = "9 bytes and the 32 of a PROBE are over the limit of 40";
+    ended.failed(&format!("too long: message 1: {bytes}: {less}"));
+    let raw = format!("raw://{}", serve(raw_echo));
+    let ended = pipe(&["send", "--stdin-lines", &raw], b"one\n\n");
+    ended.failed("empty: line 2: a message of no bytes leaves no trace on a raw connection: ");
 
     let silent = serve(|mut stream| {
         greet(&mut stream, 8);
@@ -281,24 +301,46 @@ fn is_safe_on_a_terminal() {
 
 #[test]
 fn names_a_wrong_command_line() {
-    for args in [
-        &["127.0.0.1"][..],
-        &[],
-        &["127.0.0.1", "x", "--file", "y"],
-        &["127.0.0.1", "x", "--stdin-lines"],
-        &["127.0.0.1", "--stdin-lines", "--count", "2"],
-        &["127.0.0.1", "--hex", "0"],
-        &["127.0.0.1", "--hex", "xx"],
-        &["127.0.0.1", "--count", "0", "x"],
-        &["127.0.0.1", "--interval", "5", "x"],
-        &["127.0.0.1", "--json", "--timing", "x"],
-        &["-4", "unix:/x", "x"],
-        &["-4", "--source", "::1", "127.0.0.1", "x"],
-        &["127.0.0.1?rate=1", "x"],
+    for (args, told) in [
+        (&["127.0.0.1"][..], "<TEXT|--file <PATH>|--stdin-lines>"),
+        (&[], "<TARGET>"),
+        (&["127.0.0.1", "x", "--file", "y"], "--file"),
+        (&["127.0.0.1", "x", "--stdin-lines"], "--stdin-lines"),
+        (&["127.0.0.1", "--hex", "0"], "message 1: a byte has two hexadecimal digits"),
+        (&["127.0.0.1", "--hex", "00", "xx"], "message 2: 'x' is no hexadecimal digit"),
+        (&["127.0.0.1", "--count", "0", "x"], "a whole number from 1 to 18446744073709551615"),
+        (&["127.0.0.1", "--count", "many", "x"], "a whole number from 1 to 18446744073709551615"),
+        (&["127.0.0.1", "--interval", "5", "x"], "write a whole number with its unit"),
+        (&["127.0.0.1", "--json", "--timing", "x"], "--timing"),
+        (&["-4", "unix:/x", "x"], "are for TCP targets"),
+        (&["-4", "--source", "::1", "127.0.0.1", "x"], "--source is an IPv6 address"),
+        (&["-6", "127.0.0.1", "x"], "127.0.0.1 is an IPv4 address"),
+        (&["127.0.0.1?rate=1", "x"], "rate"),
     ] {
-        let ended = send(args);
-        assert_eq!(ended.code, Some(64), "{args:?}: {}", ended.stderr);
-        assert_eq!(ended.stderr.lines().count(), 1, "{args:?}: {}", ended.stderr);
-        assert!(ended.stderr.starts_with("echo-client: ") && ended.stdout.is_empty());
+        send(args).misused(told);
+    }
+}
+
+/// Options of connections belong to all commands: they may stand before one too.
+#[test]
+fn takes_options_before_the_command() {
+    let before = |args: &[&str]| pipe(args, b"");
+    before(&["-q", "--timeout", "1m", "send", &framed(), "x"]).printed("x\n");
+    before(&["-4", "--source", "127.0.0.2", "send", "-q", &framed(), "x"]).printed("x\n");
+    // What stands behind the command wins.
+    let silent = serve(|mut stream| {
+        greet(&mut stream, 8);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let ended = before(&["--timeout", "1h", "send", "--timeout", "300ms", &silent, "x"]);
+    ended.failed("timed out: nothing came for 300ms");
+    for (args, told) in [
+        (&["-6", "send", "127.0.0.1", "x"][..], "127.0.0.1 is an IPv4 address"),
+        (&["-6", "send", "-4", "localhost", "x"], "-4 and -6 exclude each other"),
+        (&["127.0.0.1", "send", "127.0.0.1", "x"], "a target cannot stand before send"),
+        (&["--verify", "send", "127.0.0.1", "x"], "--verify cannot stand before send"),
+        (&["--json", "send", "127.0.0.1", "x"], "--json cannot stand before send"),
+    ] {
+        before(args).misused(told);
     }
 }

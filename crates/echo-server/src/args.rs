@@ -58,10 +58,12 @@ pub(crate) struct Arguments {
 
     /// Connections open at once [default: 10000, fewer where RLIMIT_NOFILE - 64 is below]
     #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_MAX_CONNECTIONS")]
+    #[arg(value_parser = units::count::<NonZeroUsize>)]
     max_connections: Option<NonZeroUsize>,
 
     /// Connections open at once from one IPv4 address or IPv6 /64 [default: 1000, loopback exempt]
     #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_MAX_PER_SOURCE")]
+    #[arg(value_parser = units::count::<NonZeroUsize>)]
     max_per_source: Option<NonZeroUsize>,
 
     /// The longest payload of a frame, up to 16 MiB - 1
@@ -91,6 +93,7 @@ pub(crate) struct Arguments {
 
     /// Datagrams a second from one IPv4 address or IPv6 /64, and as many at once
     #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_UDP_RATE", default_value = "10000")]
+    #[arg(value_parser = units::count::<NonZeroU32>)]
     udp_rate: NonZeroU32,
 
     /// Source ports of UDP that are not answered: ports and ranges, joined by commas
@@ -114,7 +117,7 @@ pub(crate) struct Arguments {
 
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT", env = "ECHO_SERVER_WORKERS")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(value_parser = workers)]
     pub(crate) workers: Option<u16>,
 
     /// How log lines on stderr look: auto (text), text or json
@@ -211,8 +214,10 @@ pub(crate) fn usage(error: &clap::Error) -> Failure {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let told: Vec<_> = lines.filter(|line| !line.is_empty() && !line.contains("--help")).collect();
+    // What clap puts on a line of its own, and belongs to the one before.
+    let told = told.join("; ").replace(":; ", ": ").replace("; [", " [");
     let source = variable(error).map_or_else(String::new, |name| name + ": ");
-    Failure::new(USAGE, source + &told.join("; ") + "; see echo-server --help")
+    Failure::new(USAGE, source + &told + "; see echo-server --help")
 }
 
 /// The parser; the help text names the environment once, not at every option.
@@ -262,6 +267,11 @@ fn endpoint(uri: &str) -> Result<Endpoint, Failure> {
         )),
         None => Ok(endpoint),
     }
+}
+
+fn workers(text: &str) -> Result<u16, String> {
+    let count = text.parse().ok().filter(|count| (1..=1024).contains(count));
+    count.ok_or_else(|| "write a whole number from 1 to 1024".to_owned())
 }
 
 fn greeting(text: &str) -> Result<String, String> {
@@ -332,12 +342,17 @@ mod tests {
         for (line, told) in [
             ("--max-frame 16MiB", "16 MiB - 1"),
             ("--idle-timeout 0", "no \"unlimited\""),
-            ("--linger 5", "needs one of the units"),
-            ("--max-connections 0", "--max-connections"),
-            ("--workers 0", "1..=1024"),
-            ("--log xml", "possible values"),
-            ("--udp-rate 0", "--udp-rate"),
-            ("--udp-rate many", "--udp-rate"),
+            ("--linger 5", "write a number and its unit"),
+            ("--idle-timeout soon", "write a number and its unit: 30s"),
+            ("--max-frame big", "write a number, with a unit or not: 64KiB"),
+            ("--max-connections 0", "a whole number from 1 to 18446744073709551615"),
+            ("--max-per-source x", "a whole number from 1 to 18446744073709551615"),
+            ("--workers 0", "a whole number from 1 to 1024"),
+            ("--workers x", "a whole number from 1 to 1024"),
+            ("--log xml", "<FORMAT>' [possible values"),
+            ("completions", "were not provided: <SHELL>;"),
+            ("--udp-rate 0", "a whole number from 1 to 4294967295"),
+            ("--udp-rate many", "a whole number from 1 to 4294967295"),
             ("--udp-refuse-ports 9-1", "0-1023,5353"),
             ("--max-datagram 17MiB", "16 MiB"),
             ("--listne tcp://127.0.0.1:0", "'--listen'"),

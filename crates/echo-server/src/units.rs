@@ -1,6 +1,6 @@
 //! Durations and sizes as people write them: `250ms`, `30s`, `64KiB`.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 /// About 30 years, which every timer can hold.
@@ -8,7 +8,8 @@ const MAX_SECONDS: f64 = 1e9;
 
 /// Reads a duration. Zero needs no unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text)?;
+    const HINT: &str = "write a number and its unit: 30s; units are us, ms, s, m, h and d";
+    let (number, unit) = split(text).ok_or(HINT)?;
     let seconds = match unit {
         "us" | "µs" => 1e-6,
         "ms" => 1e-3,
@@ -17,7 +18,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         "d" => 86_400.0,
         "" if number == 0.0 => 0.0,
-        _ => return Err("a duration needs one of the units us, ms, s, m, h, d: 30s".into()),
+        _ => return Err(HINT.into()),
     };
     let seconds = number * seconds;
     if seconds > MAX_SECONDS {
@@ -36,7 +37,9 @@ pub(crate) fn bound(text: &str) -> Result<Duration, String> {
 
 /// Reads a size in bytes, which need no unit.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text)?;
+    const HINT: &str =
+        "write a number, with a unit or not: 64KiB; units are B, kB, MB, GB, KiB, MiB and GiB";
+    let (number, unit) = split(text).ok_or(HINT)?;
     let bytes = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
         "kb" => 1e3,
@@ -45,13 +48,21 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "kib" => 1024.0,
         "mib" => 1024.0 * 1024.0,
         "gib" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err("a size has one of the units B, kB, MB, GB, KiB, MiB, GiB: 64KiB".into()),
+        _ => return Err(HINT.into()),
     };
     let bytes = number * bytes;
     if bytes.fract() != 0.0 {
         return Err("not a whole number of bytes".into());
     }
     Ok(bytes as u64) // Saturates.
+}
+
+/// Reads how many of something there may be, which is not none.
+pub(crate) fn count<T: TryFrom<NonZeroU64>>(text: &str) -> Result<T, String> {
+    // The most that fits, which differs between the counts.
+    let most = u64::MAX >> (64 - 8 * size_of::<T>());
+    let count = text.parse().ok().and_then(|count: NonZeroU64| T::try_from(count).ok());
+    count.ok_or_else(|| format!("write a whole number from 1 to {most}"))
 }
 
 /// Reads the longest payload of a frame.
@@ -78,11 +89,10 @@ pub(crate) fn rate(text: &str) -> Result<NonZeroU32, String> {
 }
 
 /// A decimal number, and what follows it.
-fn split(text: &str) -> Result<(f64, &str), String> {
+fn split(text: &str) -> Option<(f64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
-    let number = number.parse().map_err(|_| "starts with no number".to_owned())?;
-    Ok((number, unit.trim_start()))
+    Some((number.parse().ok()?, unit.trim_start()))
 }
 
 #[cfg(test)]

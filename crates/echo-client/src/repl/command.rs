@@ -133,6 +133,10 @@ fn message(text: &str) -> Result<Message, String> {
     let (word, rest) = split(text);
     let Entry { name, arguments, .. } = *named(word)?;
     match name {
+        ":hex" if rest.is_empty() => {
+            Err(format!("write :hex {arguments}, or :hex \"\" for a message of no bytes"))
+        }
+        ":hex" if rest == "\"\"" => Ok(Message::Hex(Vec::new())),
         ":hex" => Ok(Message::Hex(hex(rest)?)),
         ":file" if rest.is_empty() => Err(format!("write :file {arguments}")),
         ":file" => Ok(Message::File(rest.to_owned())),
@@ -179,7 +183,7 @@ mod tests {
         let file = Message::File("a file".to_owned());
         for (line, command) in [
             (":hex de ad", Command::Send(Message::Hex(vec![0xde, 0xad]))),
-            (":hex", Command::Send(Message::Hex(Vec::new()))),
+            (":hex \"\"", Command::Send(Message::Hex(Vec::new()))),
             (":file a file", Command::Send(Message::File("a file".to_owned()))),
             (":repeat 5", Command::Repeat(five, None)),
             (":repeat 5 a  b", Command::Repeat(five, Some(text(b"a  b")))),
@@ -209,6 +213,8 @@ mod tests {
             (":", ":hex or :file or"),
             (":h", ":h may be :hex or :help"),
             (":hex 0", "two hexadecimal digits"),
+            (":hex", "write :hex DIGITS, or :hex \"\" for"),
+            (":repeat 2 :hex", "write :hex DIGITS"),
             (":file", "write :file PATH"),
             (":repeat", "write :repeat N [MESSAGE]"),
             (":repeat 0", "write :repeat N [MESSAGE]"),

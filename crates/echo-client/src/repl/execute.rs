@@ -71,7 +71,7 @@ impl Execution {
         format!("{}{state}> ", show::target(&self.link.target))
     }
 
-    /// Runs a command to its end. Dropped before, it is abandoned: [`finish`](Self::finish) then
+    /// Runs a command to its end. Dropped before, it is abandoned, and [`abandon`](Self::abandon)
     /// tidies up.
     pub(super) async fn run(&mut self, command: Command, output: &Output) {
         let outcome = match command {
@@ -101,21 +101,21 @@ impl Execution {
         }
     }
 
-    /// Ends a command that has run or was abandoned.
-    pub(super) fn finish(&mut self, abandoned: bool, output: &Output) {
-        if abandoned {
-            // Behind the ^C that the terminal has shown.
-            output.print("");
-            self.link.give_up();
+    /// Ends a command: says what became of its messages, if it sent several.
+    pub(super) fn finish(&mut self, output: &Output) {
+        for line in self.log.run.take().iter().flat_map(|run| run.lines(self.link.unanswered())) {
+            output.print(&line);
         }
-        if let Some(run) = self.log.run.take() {
-            for line in run.lines(self.link.unanswered()) {
-                output.print(&line);
-            }
-        } else if abandoned && self.link.unanswered() > 0 {
+    }
+
+    /// Ends a command that was interrupted.
+    pub(super) fn abandon(&mut self, output: &Output) {
+        self.link.give_up();
+        if self.log.run.is_none() && self.link.unanswered() > 0 {
             let words = "no reply yet; it is shown when it comes";
             output.print(&output.colours.notice(words));
         }
+        self.finish(output);
     }
 
     async fn send(&mut self, message: Message, output: &Output) -> Result<(), String> {
@@ -325,7 +325,8 @@ fn help(output: &Output) {
         "Anything else is sent as it is typed, without the newline: \\xNN is a byte, \\u{N} a",
         "character, \\n \\r \\t \\0 \\\\ are as usual, \\: begins a message with a colon. A space at",
         "the beginning keeps a line out of the history, and is not sent. MESSAGE may be :hex",
-        "or :file too. Commands may be shortened. Ctrl-C abandons a line or a command.",
+        "or :file too. Commands may be shortened. Ctrl-C abandons a line or a command, Ctrl-D",
+        "leaves, at the beginning of a line or while a command runs.",
     ] {
         output.print(line);
     }

@@ -13,17 +13,25 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
 use std::thread;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{ioctl_fionread, read};
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::helper::Line;
 use super::history;
 use crate::colours::Colours;
 use crate::failure::reason;
+
+/// How often it is looked whether Ctrl-D was pressed while a command runs: soon for a person. There is
+/// nobody to wait for it: a read would take what is typed for the next line.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Lines that are kept: years of use.
 const HISTORY_MAX: usize = 10_000;
@@ -121,6 +129,26 @@ impl Input {
     pub(super) async fn typed(&mut self) -> Typed {
         self.typed.recv().await.unwrap_or(Typed::End)
     }
+
+    /// Waits for a Ctrl-D while no line is asked for. The kernel edits lines then: one behind text that
+    /// was typed ahead is no end, as it is none in a line that is being edited.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn left(&self) {
+        while !takes_end() {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Whether the next thing that the terminal has is its end, which is taken then: the shell would find
+/// it otherwise. It can be read, and holds no byte.
+fn takes_end() -> bool {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let ready = poll(&mut fds, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+    ready && ioctl_fionread(&stdin) == Ok(0) && read(&stdin, &mut [0]) == Ok(0)
 }
 
 impl Output {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -59,8 +60,35 @@ impl Drop for Daemon {
     }
 }
 
-pub(crate) fn program() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_echo-client")).with_file_name("echo-server");
-    assert!(program.exists(), "build it first: cargo build -p echo-server");
+/// The server's program, built from what its sources are now: `cargo test -p echo-client` alone does
+/// not build it, and one that lies there may be of yesterday.
+pub(crate) fn program() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build)
+}
+
+fn build() -> PathBuf {
+    // .../debug/echo-client
+    let profile = match Path::new(env!("CARGO_BIN_EXE_echo-client")).parent().unwrap().file_name() {
+        Some(name) if name == "debug" => "dev".as_ref(),
+        name => name.unwrap(),
+    };
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--locked", "--package=echo-server", "--bin=echo-server"])
+        .args(["--message-format=json-render-diagnostics", "--profile"])
+        .arg(profile)
+        .arg("--target-dir")
+        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "echo-server does not build");
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let programs = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    let program = programs.last().unwrap();
+    assert_eq!(program.file_name().unwrap(), "echo-server");
     program
 }

@@ -48,6 +48,15 @@ impl Ended {
         assert!(self.stderr.starts_with(&format!("echo-client: {first}")), "{}", self.stderr);
     }
 
+    /// Asserts that the command line was wrong, and one line that says `told`.
+    #[track_caller]
+    pub(crate) fn misused(&self, told: &str) {
+        assert_eq!(self.code, Some(64), "{}", self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
+        assert!(self.stderr.starts_with("echo-client: ") && self.stdout.is_empty());
+        assert!(self.stderr.contains(told), "{told}: {}", self.stderr);
+    }
+
     /// Asserts exit code 0, nothing on stderr, and the copy.
     #[track_caller]
     pub(crate) fn copied(&self, input: &[u8]) {

@@ -87,7 +87,8 @@ fn a_black_hole_is_given_up_in_time() {
         // Its own limit, and not the kernel's two minutes; a busy machine may take its time.
         assert!((Duration::from_millis(700)..Duration::from_secs(30)).contains(&took), "{took:?}");
     }
-    let ended = pipe(&["send", "--connect-timeout", "300ms", "--retry", "1s", "192.0.2.1", "x"], b"");
+    let ended =
+        pipe(&["send", "--connect-timeout", "300ms", "--retry", "1s", "192.0.2.1", "x"], b"");
     assert_eq!(ended.code, Some(1));
     let last = ended.stderr.lines().last().unwrap();
     assert!(last.starts_with("echo-client: timed out: "), "{}", ended.stderr);

@@ -84,11 +84,11 @@ fn build() -> PathBuf {
         .unwrap();
     assert!(output.status.success(), "echo-server does not build");
     let messages = String::from_utf8(output.stdout).unwrap();
-    let programs = messages.lines().filter_map(|line| {
+    let mut programs = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).unwrap();
         message["executable"].as_str().map(PathBuf::from)
     });
-    let program = programs.last().unwrap();
+    let program = programs.next_back().unwrap();
     assert_eq!(program.file_name().unwrap(), "echo-server");
     program
 }

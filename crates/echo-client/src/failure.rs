@@ -52,6 +52,9 @@ pub(crate) fn unsent(error: &PushError, origin: Option<&str>) -> String {
         PushError::DatagramTooLong { len, max } => {
             format!("too long: {from}{len} bytes are over the {max} that fit into a datagram")
         }
+        PushError::OverHostLimit { len } => {
+            format!("too long: {from}{len} bytes are more than this host sends in a datagram there")
+        }
         PushError::Empty => format!(
             "empty: {from}a message of no bytes leaves no trace on a raw connection: send some, or \
              ask a server that speaks frames"

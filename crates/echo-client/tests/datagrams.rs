@@ -6,8 +6,10 @@ mod support;
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use support::daemon::Daemon;
 use support::datagrams::lossy;
 use support::pty::Pty;
@@ -132,12 +134,21 @@ fn the_pipe_keeps_below_the_rate_of_servers() {
     assert_eq!(line["datagrams"]["lost"], 0);
 }
 
-/// Killed when the test ends.
+/// A server in a group of processes of its own, all of which are killed when the test ends.
 struct Peer(Child);
+
+impl Peer {
+    fn start(program: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let group = Pid::from_raw(self.0.id().cast_signed()).unwrap();
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = self.0.wait();
     }
 }
@@ -151,16 +162,6 @@ fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.79:0").unwrap().local_addr().unwrap().port()
 }
 
-/// With it what we send is an RFC 862 server's to answer.
-fn speaks_with(target: &str) {
-    wait_for(target);
-    pipe(&["send", target, "one", "two"], b"").copied(b"one\ntwo\n");
-    let ended = pipe(&["send", "--probe", "--json", target, "hello"], b"");
-    let line: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
-    assert_eq!((&line["reply"], &line["server_ns"]), (&"hello".into(), &().into()));
-    pipe(&[target], &noise(20_000)).copied(&noise(20_000));
-}
-
 #[test]
 fn copies_through_socat() {
     if !has("copies_through_socat", "socat", "-V") {
@@ -168,17 +169,21 @@ fn copies_through_socat() {
     }
     let port = free_port();
     let listen = format!("UDP-LISTEN:{port},bind=127.0.0.79,fork,reuseaddr");
-    let _socat = Peer(Command::new("socat").args([&listen, "PIPE"]).spawn().unwrap());
+    let _socat = Peer::start("socat", &[&listen, "PIPE"]);
     // The first datagram of each peer waits for a process of its own.
     let target = format!("udp://127.0.0.79:{port}");
     wait_for(&target);
     pipe(&["send", &target, "one", "two"], b"").copied(b"one\ntwo\n");
     pipe(&[&format!("{target}?mode=raw")], &noise(20_000)).copied(&noise(20_000));
+    let ended = pipe(&["send", "--probe", "--json", &target, "hello"], b"");
+    let line: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((&line["reply"], &line["server_ns"]), (&"hello".into(), &().into()));
 }
 
+/// It discards what has queued up while it answers one, and cuts at 2,048 bytes.
 #[test]
-fn copies_through_xinetd() {
-    if !has("copies_through_xinetd", "xinetd", "-version") {
+fn tells_what_xinetd_loses_and_cuts() {
+    if !has("tells_what_xinetd_loses_and_cuts", "xinetd", "-version") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -187,25 +192,32 @@ fn copies_through_xinetd() {
     let config = folder.path().join("xinetd.conf");
     let text = format!(
         "service echo\n{{\n type = INTERNAL UNLISTED\n id = echo-dgram\n socket_type = dgram\n \
-         protocol = udp\n port = {port}\n bind = 127.0.0.79\n wait = yes\n user = {user}}}\n"
+         protocol = udp\n port = {port}\n bind = 127.0.0.79\n wait = yes\n cps = 100000 1\n \
+         user = {user}}}\n"
     );
     fs::write(&config, text).unwrap();
-    let _xinetd = Peer(
-        Command::new("xinetd")
-            .args(["-dontfork", "-f"])
-            .arg(&config)
-            .arg("-pidfile")
-            .arg(folder.path().join("pid"))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let pid = folder.path().join("pid");
+    let args = ["-dontfork", "-f", config.to_str().unwrap(), "-pidfile", pid.to_str().unwrap()];
+    let _xinetd = Peer::start("xinetd", &args);
     let target = format!("udp://127.0.0.79:{port}");
-    speaks_with(&target);
-    // It cuts at 2,048 bytes.
-    fs::write(folder.path().join("file"), noise(3000)).unwrap();
+    wait_for(&target);
+    let input = noise(20 * 1400);
+    let ended = pipe(&["--timeout=1s", &target], &input);
+    let missing = input.len() / 1400 - ended.stdout.len() / 1400;
+    if missing > 0 {
+        ended.failed(&format!("lost: {missing} of 20 datagrams had no reply within 1s\n"));
+    }
+    let mut pieces = input.chunks(1400);
+    assert!(ended.stdout.chunks(1400).all(|came| pieces.any(|piece| piece == came)), "in order");
     let file = folder.path().join("file");
-    let ended = pipe(&["send", &target, "--file", file.to_str().unwrap()], b"");
+    fs::write(&file, noise(3000)).unwrap();
+    let args = ["send", "-q", "--timeout=1s", &target, "--file", file.to_str().unwrap()];
+    let ended = loop {
+        let ended = pipe(&args, b"");
+        if !ended.stderr.contains("lost: ") {
+            break ended;
+        }
+    };
     ended.failed("different at byte 2048: the reply is cut to 2048 of 3000 bytes");
 }
 

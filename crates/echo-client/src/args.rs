@@ -34,8 +34,8 @@ const MAX_MESSAGE: usize = 65_507 - 36;
 /// and its part of the copy is missing.
 ///
 /// Exit status: 0 if all was answered and equal, or if whoever reads stdout has closed it; 1 if
-/// something was lost, different, refused, unresolved or timed out, as one line on stderr says (on a
-/// terminal, where defects are shown as they come, only if it never connected); 64 for a wrong
+/// something was lost, different, refused, unresolved, timed out or not sent, as one line on stderr says
+/// (on a terminal, where defects are shown as they come, only if it never connected); 64 for a wrong
 /// command line; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "echo-client", version, disable_help_subcommand = true)]

@@ -140,6 +140,10 @@ fn is_unsafe(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     /// Fault 39: escape sequences, C1 controls and bidirectional overrides in a peer's text.
@@ -162,24 +166,26 @@ mod tests {
         assert_eq!(escape_bytes("\u{9b}31m\u{202e}".as_bytes()), r"\u{9b}31m\u{202e}");
     }
 
-    /// Whatever bytes there are: what is shown is safe, and reads back as the same bytes.
-    #[test]
-    fn what_is_shown_can_be_typed() {
-        let mut random = fastrand::Rng::with_seed(1);
-        let rounds = if std::env::var_os("LONG").is_some() { 10_000_000 } else { 100_000 };
-        for _ in 0..rounds {
-            let piece = |random: &mut fastrand::Rng| match random.u8(..4) {
-                0 => vec![random.u8(..)],
-                1 => random.char(..).to_string().into_bytes(),
-                2 => vec![random.u8(..0x20)],
-                _ => {
-                    random.choice(["\\x", "\\", "\u{202e}", "{1b}", "u", "\u{85}"]).unwrap().into()
-                }
-            };
-            let bytes: Vec<u8> = (0..random.usize(..8)).flat_map(|_| piece(&mut random)).collect();
+    fn piece() -> impl Strategy<Value = Vec<u8>> {
+        let odd = select(vec!["\\x", "\\", "\u{202e}", "{1b}", "u", "\u{85}"]);
+        prop_oneof![
+            any::<u8>().prop_map(|byte| vec![byte]),
+            any::<char>().prop_map(|c| c.to_string().into_bytes()),
+            (0..0x20_u8).prop_map(|byte| vec![byte]),
+            odd.prop_map(|text| text.as_bytes().to_vec()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("LONG").is_some() { 10_000_000 } else { 20_000 }))]
+
+        /// Whatever bytes there are: what is shown is safe, and reads back as the same bytes.
+        #[test]
+        fn what_is_shown_can_be_typed(pieces in vec(piece(), 0..8)) {
+            let bytes = pieces.concat();
             let shown = escape_bytes(&bytes);
-            assert!(!shown.chars().any(is_unsafe), "{bytes:?}: {shown}");
-            assert_eq!(unescape(&shown), Ok(bytes), "{shown}");
+            prop_assert!(!shown.chars().any(is_unsafe), "{}", shown);
+            prop_assert_eq!(unescape(&shown), Ok(bytes));
         }
     }
 

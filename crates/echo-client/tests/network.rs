@@ -10,6 +10,7 @@ mod support;
 use std::env;
 use std::fs;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use echo_core::Mode;
@@ -20,18 +21,28 @@ use support::*;
 const INSIDE: &str = "ECHO_CLIENT_TEST_NETWORK";
 
 /// Whether this process has a network of its own, with a card that swallows all that is sent to
-/// 192.0.2.0/24 and 2001:db8::/64, and mounts of its own. If not, the test is run again in a process
+/// 192.0.2.1 and 2001:db8::1, and mounts of its own. If not, the test is run again in a process
 /// that has them, and fails if it fails there.
 fn is_own(test: &str) -> bool {
     if env::var_os(INSIDE).is_some() {
         for command in [
             "ip link set lo up",
-            "ip link add hole type dummy",
+            // A cable whose other end takes nothing: what comes there is for another card.
+            "ip link add hole type veth peer name bottom",
             "ip address add 192.0.2.2/24 dev hole",
             "ip address add 2001:db8::2/64 dev hole nodad",
             "ip link set hole up",
+            "ip link set bottom up",
+            "ip neighbour add 192.0.2.1 lladdr 02:00:00:00:00:01 dev hole",
+            "ip neighbour add 2001:db8::1 lladdr 02:00:00:00:00:01 dev hole",
         ] {
             run(command);
+        }
+        // Before the cable carries, its addresses do not count.
+        let began = Instant::now();
+        while !run("ip -brief link show hole").contains(" UP ") {
+            assert!(began.elapsed() < LIMIT, "the cable does not carry");
+            thread::sleep(Duration::from_millis(5));
         }
         return true;
     }
@@ -40,7 +51,7 @@ fn is_own(test: &str) -> bool {
         command.args(["--net", "--mount"]).args(args);
         command
     };
-    let probe = unshare(&["ip", "link", "add", "hole", "type", "dummy"]).output();
+    let probe = unshare(&["ip", "link", "add", "hole", "type", "veth"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
         assert_ne!(env::var("CI").as_deref(), Ok("true"), "{test} needs a network of its own");
         println!("SKIPPED {test}: root and network namespaces (unshare, ip) are missing");
@@ -55,11 +66,12 @@ fn is_own(test: &str) -> bool {
     false
 }
 
-/// Runs a command, which must go well.
-fn run(command: &str) {
+/// Runs a command, which must go well, and gives its output.
+fn run(command: &str) -> String {
     let words: Vec<_> = command.split(' ').collect();
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
     assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Gives a name these addresses, in the eyes of this process and its children.

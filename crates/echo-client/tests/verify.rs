@@ -6,7 +6,10 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -101,6 +104,98 @@ fn shows_progress_on_a_terminal() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     feeder.join().unwrap();
     consumer.join().unwrap();
+}
+
+/// On a screen: the line appears, what is said stands alone, and in the end nothing of it is left. What
+/// comes to stdout is the copy and nothing else.
+#[test]
+fn progress_leaves_a_clean_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (restart, lost) = channel::<()>();
+    thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        greet(&mut first, 1 << 20);
+        let frame = read_frame(&mut first, 1 << 20);
+        first.write_all(&frame).unwrap();
+        lost.recv_timeout(LIMIT).unwrap();
+        drop(first);
+        framed_echo(listener.accept().unwrap().0, 1 << 20);
+    });
+    let (mut terminal, stderr) = pty::open();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_echo-client"))
+        .args(["--retry", "2m", &format!("unix:{}", path.display())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let mut screen =
+        vt100::Parser::new(NonZeroU16::new(6).unwrap(), NonZeroU16::new(80).unwrap(), 0);
+    let mut until = |seen: &dyn Fn(&str) -> bool| {
+        let mut buffer = [0; 1024];
+        while !seen(&screen.screen().contents()) {
+            // Reading a terminal that nobody has open any longer fails.
+            let Ok(len @ 1..) = terminal.read(&mut buffer) else { break };
+            screen.process(&buffer[..len]);
+        }
+        screen.screen().contents()
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"hello").unwrap();
+    let shown = until(&|screen| screen.contains("/s, "));
+    assert!(shown.starts_with("5 B, ") && shown.lines().count() == 1, "{shown:?}");
+    // A notice takes the place of the line, which comes again below it.
+    restart.send(()).unwrap();
+    until(&|screen| screen.contains("connecting again"));
+    stdin.write_all(b" again").unwrap();
+    let shown = until(&|screen| screen.contains("\n11 B, ") && screen.ends_with(" s"));
+    let lines: Vec<_> = shown.lines().collect();
+    let [lost, again, line] = lines[..] else { panic!("{shown:?}") };
+    assert!(lost.starts_with("echo-client: ") && lost.ends_with("connecting again"), "{lost:?}");
+    assert!(again == "echo-client: connected again" && line.starts_with("11 B, "), "{shown:?}");
+    drop(stdin);
+    let shown = until(&|_| false);
+    assert_eq!(shown.trim_end().lines().collect::<Vec<_>>(), [lost, again]);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stdout == b"hello again", "{output:?}");
+}
+
+/// Where the copy itself goes to a terminal, nothing else comes to it, however long that takes.
+#[test]
+fn no_progress_beside_a_copy_on_a_terminal() {
+    let (heard, came) = channel();
+    let target = serve(move |mut stream| {
+        greet(&mut stream, 1 << 20);
+        loop {
+            let frame = read_frame(&mut stream, 1 << 20);
+            if frame.is_empty() || stream.write_all(&frame).is_err() {
+                return;
+            }
+            heard.send(()).unwrap();
+        }
+    });
+    let (mut terminal, there) = pty::open();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    command.arg(&target).stdin(Stdio::piped());
+    let mut child = command.stdout(there.try_clone().unwrap()).stderr(there).spawn().unwrap();
+    drop(command);
+    let mut stdin = child.stdin.take().unwrap();
+    // Longer than until a progress line and its first change would come.
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(2700) {
+        stdin.write_all(b"x").unwrap();
+        came.recv_timeout(LIMIT).unwrap();
+        thread::sleep(Duration::from_millis(50));
+    }
+    drop(stdin);
+    let (mut shown, mut buffer) = (String::new(), [0; 1024]);
+    while let Ok(len @ 1..) = terminal.read(&mut buffer) {
+        shown.push_str(&String::from_utf8_lossy(&buffer[..len]));
+    }
+    assert!(shown.len() > 10 && shown.chars().all(|c| c == 'x'), "{shown:?}");
+    assert!(child.wait().unwrap().success());
 }
 
 /// What is verified is no copy: its progress may stand on the terminal that the result goes to.

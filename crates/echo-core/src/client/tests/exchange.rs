@@ -178,7 +178,8 @@ async fn the_first_defect_is_the_end() {
         };
         let (first, ()) = tokio::join!(next(&mut client), script);
         assert_eq!(first, "0 one");
-        let told = "different at byte 5: sent 0x6f, received 0x4f";
+        let told = "different at byte 5: sent 0x6f, received 0x4f: \"o\" came back as \"O\", behind \
+                    \"tw\"";
         assert_eq!(next(&mut client).await, told);
         assert_eq!(next(&mut client).await, "the client has ended");
         framed.closed().await;

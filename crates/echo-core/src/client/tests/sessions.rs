@@ -1,13 +1,19 @@
 //! Random sessions with our own server, over connections that break anywhere: each reply comes once
 //! and in order.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use tokio::io::copy_bidirectional;
 
 use super::*;
 
-/// A path that passes a random number of bytes each way, in random pieces, and breaks then.
-async fn break_somewhere(mut near: DuplexStream, mut far: DuplexStream, mut random: fastrand::Rng) {
-    let (mut up, mut down) = (random.usize(..40_000), random.usize(..40_000));
+/// A path that passes so many bytes up and down, in random pieces, and breaks then.
+async fn break_somewhere(
+    mut near: DuplexStream,
+    mut far: DuplexStream,
+    (mut up, mut down): (usize, usize),
+    mut random: fastrand::Rng,
+) {
     let (mut here, mut there) = (vec![0; 3000], vec![0; 3000]);
     let mut open = true;
     while up > 0 && down > 0 {
@@ -30,56 +36,82 @@ async fn break_somewhere(mut near: DuplexStream, mut far: DuplexStream, mut rand
     }
 }
 
-async fn session(seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
+/// A session: how long its messages are and which of them are PROBEs; where each of its connections
+/// breaks, but the last.
+#[derive(Clone, Debug)]
+struct Script {
+    window: usize,
+    parts: bool,
+    messages: Vec<(usize, bool)>,
+    breaks: Vec<(usize, usize)>,
+    seed: u64,
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let message = (0..2000_usize, proptest::bool::weighted(0.1));
+    let place = (0..40_000_usize, 0..40_000_usize);
+    let parts = (1..60_000_usize, any::<bool>(), vec(message, 1..300), vec(place, 0..30));
+    (parts, any::<u64>()).prop_map(|((window, parts, messages, breaks), seed)| Script {
+        window,
+        parts,
+        messages,
+        breaks,
+        seed,
+    })
+}
+
+async fn session(script: &Script) {
+    let mut random = fastrand::Rng::with_seed(script.seed);
     let (backend, drain, _server) = serve(Mode::Auto);
     let (mut front, connector) = scripted();
     let mut paths = JoinSet::new();
     let mut path_seed = random.fork();
+    let mut breaks = script.breaks.iter();
     let relay = async move {
         loop {
             let near = front.accept().await;
             let Ok(far) = backend.connect().await else { return };
-            paths.spawn(break_somewhere(near, far, path_seed.fork()));
+            let passes = breaks.next().copied().unwrap_or((usize::MAX, usize::MAX));
+            paths.spawn(break_somewhere(near, far, passes, path_seed.fork()));
         }
     };
     let exchange = async {
-        let window = random.usize(1..60_000);
-        let options = Options { window, parts: random.bool(), ..retrying(600) };
+        let options = Options { window: script.window, parts: script.parts, ..retrying(600) };
         let mut client = Client::connect(connector, options).await.unwrap();
         let (mut due, mut asked) = (std::collections::VecDeque::new(), 0);
         let mut parts = Vec::new();
         loop {
-            while asked < 300 && (client.room() > 2032 || client.unanswered() == 0) {
-                let payload: Vec<u8> = (0..random.usize(..2000)).map(|_| random.u8(..)).collect();
-                let probe = random.u8(..10) == 0;
+            while let Some(&(len, probe)) = script.messages.get(asked)
+                && (client.room() > 2032 || client.unanswered() == 0)
+            {
+                let payload: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();
                 let pushed =
                     if probe { client.push_probe(&payload) } else { client.push(&payload) };
-                assert_eq!(pushed, Ok(asked), "seed {seed}");
+                assert_eq!(pushed, Ok(asked as u64));
                 due.push_back((payload, probe));
                 asked += 1;
             }
-            if asked == 300 {
+            if asked == script.messages.len() {
                 client.finish();
             }
             match client.next().await.unwrap() {
                 Some(Event::Reply(reply)) => {
                     let (payload, probe) = due.pop_front().unwrap();
-                    assert_eq!(reply.seq, asked - 1 - due.len() as u64, "seed {seed}");
+                    assert_eq!(reply.seq, (asked - 1 - due.len()) as u64);
                     assert_eq!((reply.payload, reply.stamps.is_some()), (&payload[..], probe));
                     parts.extend_from_slice(reply.fresh);
-                    assert!(parts == payload, "seed {seed}");
+                    assert!(parts == payload);
                     parts.clear();
                 }
                 Some(Event::Part(part)) => parts.extend_from_slice(part),
                 Some(event @ (Event::Refused(_) | Event::Unexpected(_))) => {
-                    panic!("seed {seed}: {}", told(Some(event)))
+                    panic!("{}", told(Some(event)))
                 }
                 Some(_) => {}
                 None => break,
             }
         }
-        assert!(due.is_empty() && asked == 300, "seed {seed}");
+        assert!(due.is_empty() && asked == script.messages.len());
     };
     tokio::select! {
         () = exchange => {}
@@ -88,11 +120,14 @@ async fn session(seed: u64) {
     drain.start(Duration::from_secs(1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn replies_come_once_over_paths_that_break() {
-    let rounds = if std::env::var_os("LONG").is_some() { 3000 } else { 60 };
-    for seed in 0..rounds {
-        session(seed).await;
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("LONG").is_some() { 3000 } else { 60 }))]
+
+    #[test]
+    fn replies_come_once_over_paths_that_break(script in script()) {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(session(&script));
     }
 }
 

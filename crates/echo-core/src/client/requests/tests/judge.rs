@@ -1,5 +1,10 @@
 //! What comes back, right and wrong.
 
+use proptest::bool;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
 use super::*;
 
 #[test]
@@ -264,69 +269,102 @@ fn probes_are_judged() {
     assert_eq!((answered.stamps, answered.resent), (Some(Stamps { received: 1, sent: 3 }), true));
 }
 
-/// Fault 29: whatever a server sends, in whatever pieces, ends in a judgement: no panic, no reply
-/// that is not the request's, none out of order, no memory beyond what came.
-#[test]
-fn random_servers() {
-    let rounds = if std::env::var_os("LONG").is_some() { 10_000_000 } else { 100_000 };
-    for seed in 0..rounds {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let dialect = if random.u8(..4) == 0 { Dialect::Raw } else { Dialect::Framed };
+/// What is changed of the bytes that were sent, before they come back.
+#[derive(Clone, Debug)]
+enum Lie {
+    /// A byte, to this.
+    Change(Index, u8),
+    /// These bytes between.
+    Insert(Index, Vec<u8>),
+    /// The rest is cut off.
+    Cut(Index),
+}
+
+fn lie() -> impl Strategy<Value = Lie> {
+    let byte = select(vec![0, 1, 0x80, 0x81, 0x82, 0x83, 0xFF]);
+    let inserted = prop_oneof![
+        (0..6_u16, 0..7_u64).prop_map(|(reason, answered)| goaway(reason, answered)),
+        (0..5_u8, 0..2_u8).prop_map(|(code, on)| control(Kind::ERROR, &[0, code, on, b'x'])),
+        Just(control(Kind::ECHO, b"abcdefgh")),
+        vec(any::<u8>(), 0..9),
+        (any::<u8>(), 0..8_usize).prop_map(|(kind, len)| control(Kind(kind), &[0; 8][..len])),
+    ];
+    prop_oneof![
+        3 => (any::<Index>(), byte).prop_map(|(at, byte)| Lie::Change(at, byte)),
+        3 => (any::<Index>(), inserted).prop_map(|(at, bytes)| Lie::Insert(at, bytes)),
+        1 => any::<Index>().prop_map(Lie::Cut),
+    ]
+}
+
+/// A frame's beginning or end is where most can go wrong.
+fn place(wire: &[u8], at: Index) -> usize {
+    let ends = [0, 12, 16, 31, 39, wire.len()];
+    match at.index(2 * (wire.len() + 1)) {
+        at if at <= wire.len() => at,
+        at => ends[at % ends.len()].min(wire.len()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("LONG").is_some() { 10_000_000 } else { 20_000 }))]
+
+    /// Fault 29: whatever a server sends, in whatever pieces, ends in a judgement: no panic, no reply
+    /// that is not the request's, none out of order, no memory beyond what came.
+    #[test]
+    fn random_servers(
+        raw in bool::weighted(0.25),
+        probes in any::<bool>(),
+        sent in any::<Index>(),
+        lies in vec(lie(), 0..6),
+        pieces in vec(1..100_usize, 1..8),
+    ) {
+        let dialect = if raw { Dialect::Raw } else { Dialect::Framed };
         let mut requests = fresh(dialect);
         let payloads: [&[u8]; 4] = [b"abcdefgh", b"", b"another one", b"\0\0\0\x01"];
         for payload in payloads {
             requests.push(Kind::ECHO, &[], payload);
         }
-        if random.bool() && dialect == Dialect::Framed {
+        if probes && !raw {
             requests.push(Kind::PROBE, &[0; PROBE_MIN_LEN as usize], b"");
         }
-        let wire = requests.unsent().to_vec();
-        requests.mark_sent(random.usize(..=wire.len()), Instant::now());
-        let input = random_input(&mut random, wire);
-        let (mut pieces, mut next_seq) = (&input[..], 0);
-        while !pieces.is_empty() {
-            let (piece, rest) = pieces.split_at(random.usize(1..=pieces.len()));
-            pieces = rest;
+        let mut input = requests.unsent().to_vec();
+        requests.mark_sent(sent.index(input.len() + 1), Instant::now());
+        for lie in lies {
+            match lie {
+                Lie::Change(at, byte) if !input.is_empty() => {
+                    let at = at.index(input.len());
+                    input[at] = byte;
+                }
+                Lie::Insert(at, bytes) => {
+                    let at = place(&input, at);
+                    input.splice(at..at, bytes);
+                }
+                Lie::Cut(at) => input.truncate(at.index(input.len() + 1)),
+                Lie::Change(..) => {}
+            }
+        }
+        let (mut rest, mut next_seq) = (&input[..], 0);
+        for len in pieces.iter().cycle() {
+            let (piece, after) = rest.split_at(rest.len().min(*len));
+            rest = after;
             let judged = requests.receive(piece);
             while let Ok(Some(answered)) = requests.take() {
-                assert_eq!(answered.seq, next_seq, "seed {seed}");
+                prop_assert_eq!(answered.seq, next_seq);
                 next_seq += 1;
                 if answered.refused.is_none() && answered.stamps.is_none() {
                     let want = payloads[answered.seq as usize];
-                    assert_eq!(requests.bytes(answered.payload), want, "seed {seed}");
+                    prop_assert_eq!(requests.bytes(answered.payload), want);
                 }
             }
-            assert!(requests.unexpected().bytes.len() <= input.len() + HEADER_LEN);
+            prop_assert!(requests.unexpected().bytes.len() <= input.len() + HEADER_LEN);
             requests.counts();
             requests.is_inside_frame();
-            if judged.is_err() {
+            if judged.is_err() || rest.is_empty() {
                 break;
             }
         }
         let (unanswered, answered) = requests.byte_counts();
-        assert_eq!(unanswered + answered, requests.asked_bytes, "seed {seed}");
+        prop_assert_eq!(unanswered + answered, requests.asked_bytes);
         requests.start_over(dialect, 1);
     }
-}
-
-/// What was asked, with some of it changed, control frames and garbage between.
-fn random_input(random: &mut fastrand::Rng, mut wire: Vec<u8>) -> Vec<u8> {
-    for _ in 0..random.usize(..3) {
-        let at = random.usize(..wire.len());
-        wire[at] = random.choice([0, 1, 0x80, 0x81, 0x82, 0x83, 0xFF]).unwrap_or(0);
-    }
-    for _ in 0..random.usize(..3) {
-        let ends = [0, 12, 16, 31, 39, wire.len()];
-        let at = ends[random.usize(..ends.len())].min(wire.len());
-        let insert = match random.u8(..5) {
-            0 => goaway(random.u16(..6), random.u64(..7)),
-            1 => control(Kind::ERROR, &[0, random.u8(..5), random.u8(..2), b'x']),
-            2 => control(Kind::ECHO, b"abcdefgh"),
-            3 => (0..random.usize(..9)).map(|_| random.u8(..)).collect(),
-            _ => control(Kind(random.u8(..)), &[0; 8][..random.usize(..8)]),
-        };
-        wire.splice(at..at, insert);
-    }
-    wire.truncate(random.usize(..=wire.len()));
-    wire
 }

@@ -16,11 +16,22 @@ use echo_core::{Address, Endpoint, EndpointError};
 
 pub(crate) use send::Sending;
 
+/// How long the reply to a datagram may take unless told otherwise: longer than any path but a few take,
+/// and not too long for somebody who waits.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What fits into a UDP datagram over IPv4 behind the 36 bytes that number it.
+const MAX_MESSAGE: usize = 65_507 - 36;
+
 /// Talks to an echo server, and checks every byte that comes back.
 ///
 /// On a terminal it reads lines and shows their replies: :help says what it can do. Else it is a
 /// pipe: PRODUCER | echo-client HOST > COPY sends stdin and receives at the same time, ends its side
 /// when stdin ends, and succeeds only if all came back, equal, before the server ended its side.
+///
+/// Datagrams (udp:, unixgram:) promise nothing: each may be lost, doubled, late or overtaken on its way.
+/// That is counted and told, and none is sent twice. A reply that takes longer than --timeout is lost,
+/// and its part of the copy is missing.
 ///
 /// Exit status: 0 if all was answered and equal, or if whoever reads stdout has closed it; 1 if
 /// something was lost, different, refused, unresolved, timed out or not sent, as one line on stderr says
@@ -32,7 +43,8 @@ pub(crate) use send::Sending;
        echo-client [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
     /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
-    /// any RFC 862 server. ?mode=raw does without the first exchange on tcp: and unix: too
+    /// any RFC 862 server; udp://HOST:PORT or unixgram:PATH for datagrams. ?mode=raw does without the
+    /// first exchange on tcp: and unix: too, and has the pipe send plain datagrams, one at a time
     #[arg(default_value = "tcp://127.0.0.1:7777", value_parser = target)]
     pub(crate) target: Endpoint,
 
@@ -46,6 +58,11 @@ pub(crate) struct Args {
     /// With --verify, say it as a JSON object
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Cut stdin into datagrams of so many bytes at most, behind the 36 that number each [default:
+    /// 1400, which passes any Ethernet whole]
+    #[arg(long, value_name = "BYTES", value_parser = message_size)]
+    pub(crate) message_size: Option<usize>,
 
     #[command(subcommand)]
     pub(crate) task: Option<Task>,
@@ -71,7 +88,8 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub(crate) connect_timeout: Option<Duration>,
 
-    /// How long the server may be silent while an answer is due [default: 30s]
+    /// How long the server may be silent while an answer is due, or the reply to a datagram may take
+    /// [default: 30s, of datagrams 2s]
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
 
@@ -123,6 +141,7 @@ impl Args {
         let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
         if let Some(command) = matches.subcommand_name() {
             let stray = [("target", "a target"), ("verify", "--verify"), ("json", "--json")];
+            let stray = stray.into_iter().chain([("message_size", "--message-size")]);
             if let Some((_, what)) = stray.into_iter().find(|(id, _)| given(id)) {
                 return Err(format!("{what} cannot stand before {command}"));
             }
@@ -131,6 +150,7 @@ impl Args {
             Some(Task::Send(sending)) => {
                 sending.connecting.add(&self.connecting);
                 sending.connecting.fits(&sending.target)?;
+                sending.connecting.retries(&sending.target)?;
                 sending.texts().map(drop)
             }
             Some(Task::Completions { .. } | Task::Man { .. }) => {
@@ -140,7 +160,13 @@ impl Args {
                 }
             }
             None if self.json && !self.verify => Err("--json goes with --verify".to_owned()),
-            None => self.connecting.fits(&self.target),
+            None if self.message_size.is_some() && !self.target.address.is_datagram() => {
+                Err("--message-size is for datagrams: leave it out".to_owned())
+            }
+            None => {
+                self.connecting.fits(&self.target)?;
+                self.connecting.retries(&self.target)
+            }
         }
     }
 }
@@ -167,9 +193,11 @@ impl Connecting {
         };
         let source = self.source.map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" });
         let host = match &target.address {
-            Address::Tcp { host, .. } => host,
+            Address::Tcp { host, .. } | Address::Udp { host, .. } => host,
             _ if wanted.or(source).is_some() => {
-                return Err("-4, -6 and --source are for TCP targets: leave them out".to_owned());
+                return Err(
+                    "-4, -6 and --source are for TCP and UDP targets: leave them out".to_owned()
+                );
             }
             _ => return Ok(()),
         };
@@ -193,9 +221,20 @@ impl Connecting {
         }
     }
 
+    /// Whether there is anything to try again.
+    fn retries(&self, target: &Endpoint) -> Result<(), String> {
+        match self.retry {
+            Some(_) if target.address.is_datagram() => {
+                Err("--retry is for connections, and datagrams have none: leave it out".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The same for the library; `retry` is what counts where the user says nothing.
-    pub(crate) fn options(&self, retry: Duration) -> Options {
+    pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Options {
         let default = Options::default();
+        let timeout = if target.address.is_datagram() { REPLY_TIMEOUT } else { default.timeout };
         Options {
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Family::V4,
@@ -204,7 +243,7 @@ impl Connecting {
             },
             source: self.source,
             connect_timeout: self.connect_timeout.unwrap_or(default.connect_timeout),
-            timeout: self.timeout.unwrap_or(default.timeout),
+            timeout: self.timeout.unwrap_or(timeout),
             retry: self.retry.unwrap_or(retry),
             ..default
         }
@@ -234,7 +273,10 @@ pub(crate) fn target(text: &str) -> Result<Endpoint, String> {
     if endpoint.perm.is_some() {
         return Err("perm is for servers: leave it out".to_owned());
     }
-    if matches!(endpoint.address, Address::Tcp { port: 0, .. }) {
+    if endpoint.rate.is_some() {
+        return Err("rate is for servers: leave it out".to_owned());
+    }
+    if matches!(endpoint.address, Address::Tcp { port: 0, .. } | Address::Udp { port: 0, .. }) {
         return Err("nobody listens on port 0: write a number from 1 to 65535".to_owned());
     }
     match endpoint.options.first() {
@@ -246,6 +288,14 @@ pub(crate) fn target(text: &str) -> Result<Endpoint, String> {
 /// Reads an address of this host.
 fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "write an IPv4 or IPv6 address: 192.0.2.1 or 2001:db8::1".to_owned())
+}
+
+/// Reads the size of a message in a datagram.
+fn message_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size @ 1..=MAX_MESSAGE) => Ok(size),
+        _ => Err(format!("write a whole number from 1 to {MAX_MESSAGE}")),
+    }
 }
 
 /// Reads how often something is done.
@@ -329,6 +379,8 @@ mod tests {
         assert!(target("unix:/x?perm=0600").is_err());
         assert!(target("tcp://h:1?rate=1").is_err());
         assert!(target("tcp://h:1?mode=framed").is_ok());
+        assert!(target("udp://h:1?rate=1").is_err());
+        assert!(target("udp://h:1?mode=raw").is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What can go wrong, in the words that people and programs look for.
 
 use std::io;
+use std::time::Duration;
 
 use echo_core::MAX_PAYLOAD_LEN;
 use echo_core::client::{self, ClosedEarly, PushError};
@@ -18,6 +19,9 @@ pub(crate) enum Failure {
     /// The server ended the stream while stdin was open, though all that was asked is answered.
     #[error("closed early: {}", still_open(.0))]
     StillOpen(Box<ClosedEarly>),
+    /// Datagrams without a reply.
+    #[error("lost: {lost} of {of} datagram{} had no reply within {waited:?}", if *.of == 1 { "" } else { "s" })]
+    Lost { lost: u64, of: u64, waited: Duration },
     /// A failure on this side: stdin, stdout, threads.
     #[error("{0}")]
     Local(String),
@@ -45,6 +49,12 @@ pub(crate) fn unsent(error: &PushError, origin: Option<&str>) -> String {
             "too long: {from}{len} bytes and the 32 of a PROBE are over the limit of {max}: {}",
             less(max)
         ),
+        PushError::DatagramTooLong { len, max } => {
+            format!("too long: {from}{len} bytes are over the {max} that fit into a datagram")
+        }
+        PushError::OverHostLimit { len } => {
+            format!("too long: {from}{len} bytes are more than this host sends in a datagram there")
+        }
         PushError::Empty => format!(
             "empty: {from}a message of no bytes leaves no trace on a raw connection: send some, or \
              ask a server that speaks frames"

@@ -1,21 +1,24 @@
 //! A connection as people and scripts use it: what happens on it, in words that are safe to show.
 
+mod side;
+
 use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
-use echo_core::client::{Client, Dialect, Error, Event, Options, PushError, Reply, Session};
+use echo_core::client::{Dialect, Error, Event, Options, PushError, Reply, Session};
 use echo_core::{Endpoint, Peer, Reason};
 use tokio::task::yield_now;
 
 use crate::escape::escape;
 use crate::show::{self, size};
+use side::Side;
 
 /// A server, and the connection to it while there is one.
 pub(crate) struct Link {
     pub(crate) target: Endpoint,
     options: Options,
-    client: Option<Client>,
+    side: Option<Side>,
     /// What has been said since the last connection.
     told: Told,
     /// The server has just talked by itself. It may never stop: signals and timers go first.
@@ -37,7 +40,7 @@ enum Told {
 #[derive(Debug)]
 pub(crate) enum Happened {
     Answered(Answer),
-    /// The server will not serve the message with this number.
+    /// The message with this number gets no reply: the server will not serve it, or it is lost.
     Refused(u64, Error),
     /// There is a connection; `plain` if it is the first, and like what was asked for.
     Connected {
@@ -48,6 +51,8 @@ pub(crate) enum Happened {
     Notice(String),
     /// Bytes that nobody asked for, and what this is for who takes it for the end.
     Unexpected(Bytes, Error),
+    /// A reply that is not what was sent. What is due stays due.
+    Different(Error),
     /// The connection is over, and the numbers of messages begin anew.
     Over(Error),
 }
@@ -62,32 +67,38 @@ pub(crate) struct Answer {
     pub(crate) in_server: Option<Duration>,
     /// It had to be sent again on another connection.
     pub(crate) resent: bool,
+    /// The reply to a later message came before.
+    pub(crate) overtaken: bool,
 }
 
 impl Link {
     pub(crate) fn new(target: Endpoint, options: Options) -> Self {
-        Self { target, options, client: None, told: Told::Nothing, talks: false }
+        Self { target, options, side: None, told: Told::Nothing, talks: false }
     }
 
     /// The connection that is there, or one that begins.
-    pub(crate) fn client(&mut self) -> &mut Client {
-        let (target, options) = (&self.target, &self.options);
-        self.client.get_or_insert_with(|| Client::new(target, options.clone()))
+    fn side(&mut self) -> &mut Side {
+        self.side.get_or_insert_with(|| Side::new(&self.target, &self.options))
+    }
+
+    /// Asks nothing more.
+    pub(crate) fn finish(&mut self) {
+        self.side().finish();
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.client.as_ref().is_some_and(Client::is_connected)
+        self.side.as_ref().is_some_and(Side::is_connected)
     }
 
     /// Messages without a reply.
     pub(crate) fn unanswered(&self) -> u64 {
-        self.client.as_ref().map_or(0, |client| client.unanswered() as u64)
+        self.side.as_ref().map_or(0, |side| side.unanswered() as u64)
     }
 
     /// Gives up a first connection that has not come about.
     pub(crate) fn give_up(&mut self) {
-        if self.client.as_ref().is_some_and(|client| client.session().is_none()) {
-            self.client = None;
+        if self.side.as_ref().is_some_and(Side::is_new) {
+            self.side = None;
         }
     }
 
@@ -97,7 +108,7 @@ impl Link {
         &mut self,
         mut other: impl FnMut(Happened) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.client();
+        self.side();
         loop {
             let happened = self.next().await;
             let connected = matches!(happened, Happened::Connected { .. });
@@ -119,9 +130,7 @@ impl Link {
         mut other: impl FnMut(Happened) -> Result<(), Error>,
     ) -> Result<u64, Error> {
         loop {
-            let client = self.client();
-            let pushed = if probe { client.push_probe(payload) } else { client.push(payload) };
-            match pushed {
+            match self.side().push(payload, probe) {
                 Ok(asked) => return Ok(asked),
                 Err(PushError::NotConnected | PushError::Full) => {}
                 Err(error) => return Err(error.into()),
@@ -157,20 +166,33 @@ impl Link {
         if std::mem::take(&mut self.talks) {
             yield_now().await;
         }
+        let Some(Side::Datagrams(client)) = &mut self.side else {
+            return self.next_of_stream().await;
+        };
+        let happened = side::next(client).await;
+        match &happened {
+            Happened::Over(_) => self.side = None,
+            Happened::Connected { .. } | Happened::Answered(_) => {}
+            _ => self.talks = true,
+        }
+        happened
+    }
+
+    async fn next_of_stream(&mut self) -> Happened {
         loop {
-            let Some(client) = &mut self.client else { return pending().await };
+            let Some(Side::Stream(client)) = &mut self.side else { return pending().await };
             let due = client.unanswered() > 0;
             let event = match client.next().await {
                 Ok(Some(event)) => event,
                 ended => {
                     let error = ended.err().unwrap_or(Error::Over);
-                    self.client = None;
+                    self.side = None;
                     self.told = Told::Nothing;
                     return Happened::Over(error);
                 }
             };
             let notice = match event {
-                Event::Reply(reply) => return Happened::Answered(Answer::new(&reply)),
+                Event::Reply(reply) => return Happened::Answered(Answer::new(&reply, false)),
                 Event::Refused(refusal) => {
                     return Happened::Refused(refusal.seq, refusal.into());
                 }
@@ -223,13 +245,14 @@ impl Link {
 }
 
 impl Answer {
-    fn new(reply: &Reply<'_>) -> Self {
+    fn new(reply: &Reply<'_>, overtaken: bool) -> Self {
         Self {
             seq: reply.seq,
             payload: Bytes::copy_from_slice(reply.payload),
             round_trip: reply.round_trip(),
             in_server: reply.stamps.map(|stamps| stamps.in_server()),
             resent: reply.resent,
+            overtaken,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! consumer leaves no room, the socket fills, the server stops reading, our writes stop, the client's
 //! window fills and stdin is left alone: back-pressure all the way, in bounded memory.
 
+mod datagrams;
 mod progress;
 
 use std::io;
@@ -32,33 +33,49 @@ const WINDOW: usize = 8 << 20;
 
 /// Copies stdin through the server, to stdout or to a digest.
 pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
-    let options =
-        Options { window: WINDOW, parts: true, ..args.connecting.options(Duration::ZERO) };
+    let options = args.connecting.options(&args.target, Duration::ZERO);
     let progress = Progress::new(args.connecting.quiet, !args.verify);
-    let voice = Voice { progress, retry: options.retry, told: false, connected: false };
-    let mut pipe = Pipe::new(Client::new(&args.target, options), voice);
-    while pipe.client.session().is_none() {
-        if let Some(event) = pipe.client.next().await? {
-            pipe.voice.tell(&event);
-        }
-    }
+    let mut way = if args.target.address.is_datagram() {
+        Way::Datagrams(Box::new(datagrams::Pipe::open(args, options, progress).await?))
+    } else {
+        Way::Stream(Box::new(Pipe::open(args, options, progress).await?))
+    };
     // Not before: what nobody can answer stays in the producer's hands.
     let start = |error: io::Error| Failure::local("cannot start", &error);
     let mut stdin = stdio::read_stdin().map_err(start)?;
     if args.verify {
         let began = Instant::now();
         let (output, digest) = stdio::digest().map_err(start)?;
-        let copied = pipe.run(&mut stdin, &output).await;
+        let copied = way.run(&mut stdin, &output).await;
         drop(output);
         let digest = finished(copied, digest.await)?;
-        pipe.voice.progress.erase();
-        return report(args.json, pipe.client.bytes_answered(), began.elapsed(), digest);
+        report(args.json, &mut way, began.elapsed(), digest)?;
+    } else {
+        let (stdout, written) = stdio::write_stdout().map_err(start)?;
+        let copied = way.run(&mut stdin, &stdout).await;
+        // What was verified is written whatever happened, and before anything is said about it.
+        drop(stdout);
+        finished(copied, written.await)?;
     }
-    let (stdout, written) = stdio::write_stdout().map_err(start)?;
-    let copied = pipe.run(&mut stdin, &stdout).await;
-    // What was verified is written whatever happened, and before anything is said about it.
-    drop(stdout);
-    finished(copied, written.await).map(drop)
+    match way {
+        Way::Stream(_) => Ok(()),
+        Way::Datagrams(mut pipe) => pipe.verdict(),
+    }
+}
+
+/// What the copy goes through.
+enum Way {
+    Stream(Box<Pipe>),
+    Datagrams(Box<datagrams::Pipe>),
+}
+
+impl Way {
+    async fn run(&mut self, stdin: &mut Input, stdout: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Stream(pipe) => pipe.run(stdin, stdout).await,
+            Self::Datagrams(pipe) => pipe.run(stdin, stdout).await,
+        }
+    }
 }
 
 /// What came of the copy and of its output; `None` if the consumer has seen enough, which is no
@@ -77,17 +94,35 @@ pub(crate) fn finished<T>(
 }
 
 /// Says what was verified.
-fn report(json: bool, bytes: u64, took: Duration, sha256: Option<String>) -> Result<(), Failure> {
+fn report(
+    json: bool,
+    way: &mut Way,
+    took: Duration,
+    sha256: Option<String>,
+) -> Result<(), Failure> {
+    let (bytes, counts) = match way {
+        Way::Stream(pipe) => {
+            pipe.voice.progress.erase();
+            (pipe.client.bytes_answered(), None)
+        }
+        Way::Datagrams(pipe) => {
+            pipe.progress.erase();
+            (pipe.bytes_answered(), Some(pipe.counts()))
+        }
+    };
     let sha256 = sha256.unwrap_or_default();
     let seconds = took.as_secs_f64();
     let rate = bytes as f64 / seconds.max(f64::MIN_POSITIVE);
     let line = if json {
-        let report = serde_json::json!({
+        let mut report = serde_json::json!({
             "bytes": bytes,
             "seconds": seconds,
             "bytes_per_second": rate.round() as u64,
             "sha256": sha256,
         });
+        if let Some(counts) = counts {
+            report["datagrams"] = counts.json();
+        }
         format!("{report}\n")
     } else {
         let size = progress::size(bytes as f64);
@@ -112,6 +147,19 @@ struct Pipe {
 impl Pipe {
     fn new(client: Client, voice: Voice) -> Self {
         Self { client, pending: Bytes::new(), ended: false, verified: Vec::new(), voice }
+    }
+
+    /// A pipe with a connection.
+    async fn open(args: &Args, options: Options, progress: Progress) -> Result<Self, Failure> {
+        let options = Options { window: WINDOW, parts: true, ..options };
+        let voice = Voice { progress, retry: options.retry, told: false, connected: false };
+        let mut pipe = Self::new(Client::new(&args.target, options), voice);
+        while pipe.client.session().is_none() {
+            if let Some(event) = pipe.client.next().await? {
+                pipe.voice.tell(&event);
+            }
+        }
+        Ok(pipe)
     }
 
     /// Copies until the server has ended the stream with every byte answered and equal, or the

@@ -15,15 +15,17 @@ use crate::escape::{escape_bytes, to_hex};
 use crate::failure::Failure;
 use crate::link::{Answer, Happened, Link};
 use crate::pipe;
+use crate::show::bytes;
 use crate::stdio::{self, Output};
 use source::Source;
 
 /// Sends what the command line asks for, to the end or to the first defect.
 pub(crate) async fn run(args: &Sending) -> Result<(), Failure> {
-    let options = args.connecting.options(Duration::ZERO);
+    let options = args.connecting.options(&args.target, Duration::ZERO);
     let start = |error: io::Error| Failure::local("cannot start", &error);
     let (output, written) = stdio::write_stdout().map_err(start)?;
     let mut sender = Sender {
+        waited: options.timeout,
         link: Link::new(args.target.clone(), options),
         quiet: args.connecting.quiet,
         terminal: io::stdout().is_terminal(),
@@ -37,6 +39,8 @@ pub(crate) async fn run(args: &Sending) -> Result<(), Failure> {
 
 struct Sender<'a> {
     link: Link,
+    /// How long a reply may take.
+    waited: Duration,
     quiet: bool,
     /// Stdout is one.
     terminal: bool,
@@ -54,7 +58,7 @@ impl Sender<'_> {
         if let Some(pause) = &mut pause {
             pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
-        let mut seq = 0;
+        let (mut seq, mut lost) = (0, 0);
         loop {
             let ready = async {
                 let message = source.next().await;
@@ -74,17 +78,38 @@ impl Sender<'_> {
                 Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
                 asked => asked?,
             };
-            let answer = self.link.answer(asked, tell).await?;
-            if output.send(self.line(seq, &answer)).await.is_err() {
+            let line = match self.link.answer(asked, tell).await {
+                Err(Error::Lost { len, waited }) => {
+                    lost += 1;
+                    self.lost(seq, len, waited)
+                }
+                Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
+                answer => self.line(seq, &answer?),
+            };
+            if output.send(line).await.is_err() {
                 return Ok(());
             }
             seq += 1;
         }
         // Nothing else may come, which the server's end of stream says.
-        self.link.client().finish();
+        self.link.finish();
         match over(&mut self.link, quiet).await {
+            Error::Over if lost > 0 => Err(Failure::Lost { lost, of: seq, waited: self.waited }),
             Error::Over => Ok(()),
             error => Err(error.into()),
+        }
+    }
+
+    /// Says that a message is lost. What stdout gets for it: a line of text would pass for a reply.
+    fn lost(&self, seq: u64, len: usize, waited: Duration) -> Bytes {
+        if !self.quiet {
+            let (number, len) = (seq + 1, bytes(len));
+            crate::say(&format!("message {number} ({len}) has no reply within {waited:?}"));
+        }
+        if self.args.json {
+            format!("{}\n", json!({ "seq": seq, "bytes": len, "lost": true })).into()
+        } else {
+            Bytes::new()
         }
     }
 
@@ -130,9 +155,10 @@ async fn over(link: &mut Link, quiet: bool) -> Error {
 /// Tells the user what happened, or what is wrong.
 fn tell(happened: Happened, quiet: bool) -> Result<(), Error> {
     match happened {
-        Happened::Refused(_, error) | Happened::Unexpected(_, error) | Happened::Over(error) => {
-            return Err(error);
-        }
+        Happened::Refused(_, error)
+        | Happened::Unexpected(_, error)
+        | Happened::Different(error)
+        | Happened::Over(error) => return Err(error),
         Happened::Connected { plain: true, .. } | Happened::Answered(_) => {}
         Happened::Connected { words, .. } | Happened::Notice(words) => {
             if !quiet {

@@ -341,7 +341,7 @@ fn names_a_wrong_command_line() {
         (&["--retry", "-1s", "x"], "'-1'"),
         (&["--no-such-flag"], "'--no-such-flag'"),
         (&["-4", "-6", "x"], "-4 and -6 exclude each other"),
-        (&["-4", "unix:/x"], "are for TCP targets"),
+        (&["-4", "unix:/x"], "are for TCP and UDP targets"),
         (&["-4", "--source", "::1", "x"], "--source is an IPv6 address, not IPv4"),
         (&["-6", "127.0.0.1"], "127.0.0.1 is an IPv4 address, and -4 or -6 asks for IPv6"),
         (&["-4", "raw://[::1]:7"], "::1 is an IPv6 address, and -4 or -6 asks for IPv4"),

@@ -312,7 +312,7 @@ fn names_a_wrong_command_line() {
         (&["127.0.0.1", "--count", "many", "x"], "a whole number from 1 to 18446744073709551615"),
         (&["127.0.0.1", "--interval", "5", "x"], "write a whole number with its unit"),
         (&["127.0.0.1", "--json", "--timing", "x"], "--timing"),
-        (&["-4", "unix:/x", "x"], "are for TCP targets"),
+        (&["-4", "unix:/x", "x"], "are for TCP and UDP targets"),
         (&["-4", "--source", "::1", "127.0.0.1", "x"], "--source is an IPv6 address"),
         (&["-6", "127.0.0.1", "x"], "127.0.0.1 is an IPv4 address"),
         (&["127.0.0.1?rate=1", "x"], "rate"),

@@ -36,6 +36,7 @@
 //! **It cannot deadlock.** Reading never waits for a write, whatever the sizes: what does not fit into
 //! the socket waits in the queue, and [`Client::room`] says how much more fits there.
 
+mod datagrams;
 mod dial;
 mod drive;
 mod error;
@@ -56,6 +57,7 @@ use crate::endpoint::Endpoint;
 use crate::frame::{Features, Kind, MAX_PAYLOAD_LEN, PROBE_MIN_LEN};
 use crate::listener::Connector;
 
+pub use datagrams::{DatagramClient, DatagramEvent};
 pub use error::{ClosedEarly, Error, Fault, PushError};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
 

@@ -33,6 +33,7 @@ use answer::Answering;
 pub(crate) use ports::PortSet;
 pub use ports::{BadPortRange, PortRanges};
 use rate::Buckets;
+pub(crate) use screen::probe;
 pub use socket::{DatagramOptions, DatagramSocket};
 
 /// How long a drain goes on answering what a socket's queue holds, and how many datagrams of it: more

@@ -12,8 +12,12 @@ use echo_core::{
 
 use crate::exit::{self, Failure, UNAVAILABLE};
 
+/// Of the 64 descriptors that are not left to connections 32 may be pipes of the workers, and a dozen are
+/// the runtime's and stdio: two addresses with so many sockets fit into the rest.
+const MAX_UDP_SOCKETS: usize = 8;
+
 /// One `--listen` with its sockets: several where a name has several addresses, and for UDP one for
-/// every two workers.
+/// every two workers, up to 8.
 pub(crate) struct Bound {
     /// The URI with its numeric host and real port.
     pub(crate) uri: String,
@@ -26,9 +30,7 @@ impl Bound {
     async fn bind(uri: &str, endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
         let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
         if endpoint.address.is_datagram() {
-            // A socket keeps one worker busy. So a flood leaves half of them to the streams; on two
-            // cores a second socket gained nothing, and made the latency of a few peers uneven.
-            let sockets = NonZeroUsize::new(workers.get() / 2).unwrap_or(NonZeroUsize::MIN);
+            let sockets = udp_sockets(workers);
             let options = DatagramOptions { sockets, ..DatagramOptions::default() };
             datagrams = DatagramSocket::bind(endpoint, &options).await?;
         } else {
@@ -46,6 +48,13 @@ impl Bound {
         let datagrams = self.datagrams.iter().map(DatagramSocket::local_addr);
         self.listeners.iter().map(Listener::local_addr).chain(datagrams)
     }
+}
+
+/// How many sockets a UDP address gets. Each keeps one worker busy, so half as many as there are leave a
+/// flood's other half to the streams; on two cores a second socket gained nothing, and made the latency
+/// of a few peers uneven.
+fn udp_sockets(workers: NonZeroUsize) -> NonZeroUsize {
+    NonZeroUsize::new((workers.get() / 2).min(MAX_UDP_SOCKETS)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Binds everything or nothing.

@@ -287,3 +287,20 @@ fn a_udp_port_in_use_is_69() {
     assert_eq!(server.stdout(), "");
     assert!(server.stderr().contains("is in use: ss -lunp"), "{}", server.stderr());
 }
+
+/// However many cores: with its UDP sockets on two addresses, and the 32 descriptors of all the pipes that
+/// workers may have, the server keeps within the 64 that it does not grant to connections.
+#[test]
+fn many_cores_take_few_descriptors() {
+    let args =
+        ["--listen=udp://127.0.0.1:0", "--listen=udp://[::1]:0", "--listen=tcp://127.0.0.1:0"];
+    let mut server = Server::start(&[&args[..], &["--workers=128"]].concat());
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let sockets = std::fs::read_to_string(format!("/proc/{}/net/udp", server.pid())).unwrap();
+    let port = format!(":{:04X} ", server.address_of(0).port());
+    assert_eq!(sockets.matches(&port).count(), 8, "{sockets}");
+    let open = open();
+    println!("{open} descriptors");
+    assert!(open + 32 <= 64, "{open} descriptors are open");
+    assert_eq!(server.stop(), Some(0));
+}

@@ -120,7 +120,8 @@ impl Execution {
 
     async fn send(&mut self, message: Message, output: &Output) -> Result<(), String> {
         let payload = self.payload(Some(message)).await?;
-        let answer = self.exchange(&payload.bytes, false, output).await?;
+        let answer = self.exchange(&payload.bytes, false, output).await;
+        let answer = answer.map_err(|error| words(&error))?;
         output.print(&self.log.reply(&answer, payload.hex));
         Ok(())
     }
@@ -135,7 +136,14 @@ impl Execution {
         self.log.run = Some(Tally::new());
         let mut said = Instant::now();
         for done in 1..=count.get() {
-            let answer = self.exchange(&payload.bytes, false, output).await?;
+            let answer = match self.exchange(&payload.bytes, false, output).await {
+                // Datagrams get lost: how many do is what one wants to see.
+                Err(error @ Error::Lost { .. }) => {
+                    output.print(&output.colours.bad(&words(&error)));
+                    continue;
+                }
+                answer => answer.map_err(|error| words(&error))?,
+            };
             if count.get() <= REPEATS_SHOWN {
                 output.print(&self.log.reply(&answer, payload.hex));
             } else if said.elapsed() >= PROGRESS {
@@ -169,15 +177,18 @@ impl Execution {
                 Ok(answer) => {
                     output.print(&self.log.reply(&answer, payload.hex));
                 }
-                Err(words) => output.print(&output.colours.bad(&words)),
+                Err(error) => output.print(&output.colours.bad(&words(&error))),
             }
         }
     }
 
     async fn probe(&mut self, output: &Output) -> Result<(), String> {
-        let answer = self.exchange(&[], true, output).await?;
+        let answer = self.exchange(&[], true, output).await.map_err(|error| words(&error))?;
         let total = answer.round_trip;
-        let server = answer.in_server.unwrap_or_default();
+        let Some(server) = answer.in_server else {
+            output.print(&format!("round trip {}; the server tells no times", time(total)));
+            return Ok(());
+        };
         let network = total.saturating_sub(server);
         output.print(&format!(
             "round trip {} = network {} + server {}",
@@ -190,7 +201,8 @@ impl Execution {
 
     async fn connect(&mut self, target: Endpoint, output: &Output) -> Result<(), String> {
         self.connecting.fits(&target)?;
-        let mut link = Link::new(target, self.connecting.options(RETRY));
+        let options = self.connecting.options(&target, RETRY);
+        let mut link = Link::new(target, options);
         let show = |happened| {
             output.print(&self.log.notice(happened));
             Ok(())
@@ -229,19 +241,19 @@ impl Execution {
         payload: &[u8],
         probe: bool,
         output: &Output,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, Error> {
         let log = &mut self.log;
         let show = |happened| {
             output.print(&log.notice(happened));
             Ok(())
         };
-        let asked = self.link.push(payload, probe, show).await.map_err(|error| words(&error))?;
+        let asked = self.link.push(payload, probe, show).await?;
         log.tallies(Tally::sent);
         let show = |happened| {
             output.print(&log.notice(happened));
             Ok(())
         };
-        let answer = self.link.answer(asked, show).await.map_err(|error| words(&error))?;
+        let answer = self.link.answer(asked, show).await?;
         log.tallies(|tally| tally.answered(answer.round_trip));
         Ok(answer)
     }
@@ -264,7 +276,7 @@ impl Log {
                 format!("{} {}", colours.notice("late reply:"), self.reply(&answer, false))
             }
             Happened::Connected { words, .. } | Happened::Notice(words) => colours.notice(&words),
-            Happened::Refused(_, error) => colours.bad(&words(&error)),
+            Happened::Refused(_, error) | Happened::Different(error) => colours.bad(&words(&error)),
             Happened::Unexpected(came, _) => {
                 let (shown, len) = (preview(&came, false), bytes(came.len()));
                 let len = colours.dim(&format!("({len})"));
@@ -280,7 +292,11 @@ impl Log {
     fn reply(&self, answer: &Answer, hex: bool) -> String {
         let mut line = preview(&answer.payload, hex);
         if self.timing {
-            let again = if answer.resent { ", sent again" } else { "" };
+            let again = match (answer.resent, answer.overtaken) {
+                (true, _) => ", sent again",
+                (_, true) => ", overtaken",
+                _ => "",
+            };
             let (len, took) = (bytes(answer.payload.len()), time(answer.round_trip));
             let space = if line.is_empty() { "" } else { "  " };
             let beside = self.colours.dim(&format!("({len}, {took}{again})"));

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "what is skipped is said on stdout")]
 
 pub(crate) mod daemon;
+pub(crate) mod datagrams;
 pub(crate) mod pty;
 pub(crate) mod server;
 

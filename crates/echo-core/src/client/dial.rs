@@ -46,8 +46,10 @@ pub(super) async fn dial(target: &Target, options: &Options) -> Result<(Stream, 
             Err(_) => Err(late(endpoint, options)),
         },
         Address::Udp { .. } | Address::Unixgram(_) => {
-            let source =
-                io::Error::new(io::ErrorKind::Unsupported, "this client speaks streams only");
+            let source = io::Error::new(
+                io::ErrorKind::Unsupported,
+                "these are datagrams: a DatagramClient speaks them",
+            );
             Err(Error::Unreachable { place: endpoint.to_string(), source })
         }
     }
@@ -58,21 +60,31 @@ fn late(place: impl std::fmt::Display, options: &Options) -> Error {
     Error::TimedOut(format!("{place}: no connection within {limit:?}"))
 }
 
+/// The addresses of the name that count, in the resolver's order: at least one.
+pub(super) async fn addresses(
+    endpoint: &Endpoint,
+    options: &Options,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, Error> {
+    let mut addrs = match timeout_at(deadline, endpoint.resolve()).await {
+        Ok(addrs) => addrs.map_err(Error::Unresolved)?,
+        Err(_) => return Err(late(endpoint, options)),
+    };
+    addrs.retain(|addr| admits(options, addr));
+    if addrs.is_empty() {
+        let text = format!("{endpoint} has no address of the family asked for");
+        return Err(Error::Unresolved(io::Error::new(io::ErrorKind::NotFound, text)));
+    }
+    Ok(addrs)
+}
+
 /// Connects to whichever address of the name answers first.
 async fn dial_name(
     endpoint: &Endpoint,
     options: &Options,
     deadline: Instant,
 ) -> Result<(Stream, Peer), Error> {
-    let addrs = match timeout_at(deadline, endpoint.resolve()).await {
-        Ok(addrs) => addrs.map_err(Error::Unresolved)?,
-        Err(_) => return Err(late(endpoint, options)),
-    };
-    let addrs = interleave(addrs.into_iter().filter(|addr| admits(options, addr)).collect());
-    if addrs.is_empty() {
-        let text = format!("{endpoint} has no address of the family asked for");
-        return Err(Error::Unresolved(io::Error::new(io::ErrorKind::NotFound, text)));
-    }
+    let addrs = interleave(addresses(endpoint, options, deadline).await?);
     let mut failed = None;
     let connected =
         timeout_at(deadline, race(addrs, |addr| dial_tcp(addr, options.source), &mut failed)).await;
@@ -159,10 +171,7 @@ where
 async fn dial_tcp(addr: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0)).map_err(|error| {
-            let text = format!("cannot connect from {source}: {}", Words(&error));
-            io::Error::new(error.kind(), text)
-        })?;
+        bind_source(source, |local| socket.bind(local))?;
     }
     let stream = socket.connect(addr).await?;
     // A closed port of this host's ephemeral range may be given to our own end: TCP then connects
@@ -172,6 +181,16 @@ async fn dial_tcp(addr: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStr
     }
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Binds to the address of this host's that is asked for, by `bind`.
+pub(super) fn bind_source(
+    source: IpAddr,
+    bind: impl FnOnce(SocketAddr) -> io::Result<()>,
+) -> io::Result<()> {
+    bind(SocketAddr::new(source, 0)).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot connect from {source}: {}", Words(&error)))
+    })
 }
 
 async fn dial_unix(name: &UnixName) -> io::Result<UnixStream> {

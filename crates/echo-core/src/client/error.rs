@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::frame::{ErrorCode, Goaway, Reason};
 
-/// Why a [`Client`](super::Client) ended, or lost its connection.
+/// Why a [`Client`](super::Client) or a [`DatagramClient`](super::DatagramClient) ended, lost its
+/// connection, or has no reply.
 ///
 /// Its text begins with what happened, in words that programs may match on: `refused:`,
-/// `unreachable:`, `unresolved:`, `timed out:`, `closed early:`, `different at byte N:`. What a peer
+/// `unreachable:`, `unresolved:`, `timed out:`, `closed early:`, `different at byte N:`, `lost:`. What a peer
 /// wrote comes in it as escapes where it could harm a terminal or a log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +47,14 @@ pub enum Error {
         at: u64,
         /// What is wrong there.
         what: String,
+    },
+    /// No reply came to a datagram within [`Options::timeout`](super::Options::timeout).
+    #[error("lost: no reply to {} within {waited:?}", Bytes(*.len as u64))]
+    Lost {
+        /// Bytes of the message.
+        len: usize,
+        /// How long was waited.
+        waited: Duration,
     },
     /// The server will not serve this.
     #[error("refused: {0}")]
@@ -226,6 +235,29 @@ pub enum PushError {
         len: usize,
         /// The most that is passed, the 32 among it.
         max: u32,
+    },
+    /// No datagram holds a message of that length.
+    #[error("too long: {len} bytes are over the {max} that fit into a datagram")]
+    DatagramTooLong {
+        /// Bytes of the message.
+        len: usize,
+        /// The most that fit.
+        max: u32,
+    },
+    /// This host's socket does not send a datagram of that length.
+    #[error("too long: {len} bytes are more than this host sends in a datagram there")]
+    OverHostLimit {
+        /// Bytes of the datagram.
+        len: usize,
+    },
+    /// This host has no memory to send it.
+    #[error("not sent: this host has no memory for it")]
+    NoMemory,
+    /// The socket has taken no datagram for so long.
+    #[error("timed out: the socket took nothing for {waited:?}")]
+    Blocked {
+        /// How long was waited.
+        waited: Duration,
     },
     /// A message of no bytes, of which nothing would come back on a raw connection.
     #[error("empty: a message of no bytes leaves no trace on a raw connection")]

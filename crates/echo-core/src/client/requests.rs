@@ -17,17 +17,19 @@ use tokio::time::Instant;
 use super::{Dialect, Error, Stamps, Unexpected};
 use crate::frame::{ErrorCode, Goaway, HEADER_LEN, Header, Kind, PROBE_MIN_LEN};
 
+pub(super) use judge::common_prefix;
+
 /// What a request costs beside its bytes on the wire: its entry in the queue, rounded up.
-const ENTRY: usize = 64;
+pub(super) const ENTRY: usize = 64;
 
 /// The smallest block, and the largest that a queue keeps when it is empty.
 const LEAST: usize = 1 << 10;
 const KEPT: usize = 256 << 10;
 
 /// Where the server's stamps and its mark stand in a PROBE frame, and the mark.
-const STAMPS: std::ops::Range<usize> = HEADER_LEN + 8..HEADER_LEN + 24;
-const MARK: usize = HEADER_LEN + 24;
-const MARKED: u8 = 0b1;
+pub(super) const STAMPS: std::ops::Range<usize> = HEADER_LEN + 8..HEADER_LEN + 24;
+pub(super) const MARK: usize = HEADER_LEN + 24;
+pub(super) const MARKED: u8 = 0b1;
 
 /// The requests under way. Places on the wire are absolute: bytes since the client's first.
 #[derive(Debug)]

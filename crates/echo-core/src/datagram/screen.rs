@@ -57,7 +57,7 @@ impl Screen<'_> {
 /// The part of a PROBE datagram that is stamped, if `payload` is one: a whole PROBE frame, and long
 /// enough.
 #[inline]
-pub(super) fn probe(payload: &[u8]) -> Option<&[u8; PROBE_MIN_LEN as usize]> {
+pub(crate) fn probe(payload: &[u8]) -> Option<&[u8; PROBE_MIN_LEN as usize]> {
     let (head, rest) = payload.split_first_chunk::<HEADER_LEN>()?;
     if head[0] != Kind::PROBE.0 || Header::parse(*head).len as usize != rest.len() {
         return None;

@@ -38,12 +38,8 @@ pub(super) fn target(text: &str) -> Result<Endpoint, EndpointError> {
                     Some(_) => Err(EndpointError::Repeated("the mode")),
                 };
             }
-            // No client speaks datagrams yet.
-            _ if is("udp") || is("unixgram") => {
-                return Err(EndpointError::Unserved(scheme.to_ascii_lowercase()));
-            }
             // Without slashes only these are schemes: `tls:443` may be a host and its port.
-            rest if rest.is_some() || ["unix", "systemd"].into_iter().any(is) => {
+            rest if rest.is_some() || ["unix", "unixgram", "systemd"].into_iter().any(is) => {
                 return uri(text);
             }
             _ => {}

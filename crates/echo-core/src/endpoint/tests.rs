@@ -85,6 +85,9 @@ fn targets() {
         ("raw://h:7", raw(tcp("h", 7))),
         ("tcp://h:7", tcp("h", 7)),
         ("unix:a.sock", path("a.sock")),
+        ("udp://h:7", udp("h", 7)),
+        ("UDP://h:7?mode=raw", raw(udp("h", 7))),
+        ("unixgram:a", "unixgram:a".parse().unwrap()),
     ] {
         assert_eq!(Endpoint::target(text), Ok(right), "{text}");
     }
@@ -95,8 +98,8 @@ fn targets() {
         ("raw://h:7?mode=raw", EndpointError::Repeated("the mode")),
         ("http://h:7", EndpointError::UnknownScheme("http".into())),
         ("systemd:echo", EndpointError::Unserved("systemd".into())),
-        ("udp://h:7", EndpointError::Unserved("udp".into())),
-        ("unixgram:a", EndpointError::Unserved("unixgram".into())),
+        ("udp://h", EndpointError::NoPort),
+        ("unixgram:", EndpointError::NoPath),
         ("", EndpointError::NoHost),
         ("h:", EndpointError::NoPort),
     ] {

@@ -223,7 +223,7 @@ impl Requests {
 
 /// How many bytes at the front of both are the same.
 #[inline]
-fn common_prefix(want: &[u8], got: &[u8]) -> usize {
+pub(in crate::client) fn common_prefix(want: &[u8], got: &[u8]) -> usize {
     let len = want.len().min(got.len());
     let (want, got) = (&want[..len], &got[..len]);
     // Equal slices, the rule, are one memcmp.

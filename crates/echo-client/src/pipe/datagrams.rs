@@ -1,0 +1,286 @@
+//! The pipe over datagrams: stdin is cut, each piece goes out once, and what comes back is put in order.
+//!
+//! Each piece is behind the head of a PROBE, by which it is known among equal ones and whatever the
+//! order; any echo server returns it. With `?mode=raw` nothing but the piece is sent, and the next one
+//! only when the one before has come back or is lost, since nothing else would tell them apart.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use echo_core::client::{DatagramClient, DatagramEvent, Error, Options, PushError};
+use echo_core::{Address, Mode};
+use tokio::sync::mpsc::Permit;
+use tokio::time::{Instant, sleep_until};
+
+use super::progress::Progress;
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::stdio::{Input, Output};
+
+/// With the 36 bytes of a PROBE's head, and 48 of IPv6 and UDP, below the 1,500 of an Ethernet.
+const SIZE: usize = 1400;
+
+/// Datagrams under way, and their bytes: few enough for the default buffers of a socket (208 KiB, which
+/// count the kernel's own overhead), at either end.
+const IN_FLIGHT: usize = 32;
+const WINDOW: usize = 64 << 10;
+
+/// UDP leaves at 8,000 datagrams a second at most, since our servers grant a source 10,000.
+const GAP: Duration = Duration::from_micros(125);
+
+/// What has come back and waits for a piece before it.
+const HELD_MAX: usize = 8 << 20;
+
+/// The state that both directions share.
+pub(super) struct Pipe {
+    client: DatagramClient,
+    size: usize,
+    /// Whether pieces are numbered, so that several may be under way.
+    numbered: bool,
+    /// When the next one may leave, if that is limited.
+    pace: Option<Instant>,
+    pending: Bytes,
+    ended: bool,
+    copy: Ordered,
+    /// What came back and waits for room in the output.
+    verified: Vec<u8>,
+    timeout: Duration,
+    pub(super) progress: Progress,
+}
+
+/// The copy, in order.
+#[derive(Default)]
+struct Ordered {
+    /// The pieces from number `first` on: what became of each.
+    pieces: VecDeque<Piece>,
+    first: u64,
+    /// Bytes of all pieces, and of those that came back and wait for one before.
+    asked: u64,
+    held: usize,
+    counts: Counts,
+}
+
+struct Piece {
+    /// Where it belongs in the copy.
+    offset: u64,
+    came: Came,
+}
+
+enum Came {
+    NotYet,
+    Back(Vec<u8>),
+    Lost,
+}
+
+/// What became of all datagrams.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) sent: u64,
+    pub(super) answered: u64,
+    pub(super) lost: u64,
+    pub(super) late: u64,
+    pub(super) doubled: u64,
+    pub(super) overtaken: u64,
+    bytes: u64,
+}
+
+impl Counts {
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "sent": self.sent,
+            "answered": self.answered,
+            "lost": self.lost,
+            "late": self.late,
+            "doubled": self.doubled,
+            "overtaken": self.overtaken,
+        })
+    }
+}
+
+impl Pipe {
+    /// A pipe with an open socket.
+    pub(super) async fn open(
+        args: &Args,
+        options: Options,
+        progress: Progress,
+    ) -> Result<Self, Failure> {
+        let timeout = options.timeout;
+        let options = Options { window: WINDOW, ..options };
+        let client = DatagramClient::connect(&args.target, options).await?;
+        let udp = matches!(args.target.address, Address::Udp { .. });
+        Ok(Self {
+            client,
+            size: args.message_size.unwrap_or(SIZE),
+            numbered: args.target.mode != Some(Mode::Raw),
+            pace: udp.then(Instant::now),
+            pending: Bytes::new(),
+            ended: false,
+            copy: Ordered::default(),
+            verified: Vec::new(),
+            timeout,
+            progress,
+        })
+    }
+
+    /// Moves bytes until all that went out has come back or is lost, or the consumer has closed
+    /// `stdout`.
+    pub(super) async fn run(&mut self, stdin: &mut Input, stdout: &Output) -> Result<(), Failure> {
+        // Room for one chunk of answers. Only with it is the client driven.
+        let mut room: Option<Permit<'_, _>> = None;
+        loop {
+            let paced = self.ask()?;
+            room = room.or_else(|| stdout.try_reserve().ok());
+            let takes = self.pending.is_empty() && !self.ended;
+            // In random order, so that neither direction starves.
+            tokio::select! {
+                event = self.client.next(), if room.is_some() => {
+                    let Some(event) = event? else { return Ok(()) };
+                    let outcome = self.copy.take(event);
+                    self.copy.release(&mut self.verified);
+                    if !self.verified.is_empty() && let Some(room) = room.take() {
+                        room.send(std::mem::take(&mut self.verified).into());
+                    }
+                    outcome?;
+                }
+                chunk = stdin.recv(), if takes => match chunk {
+                    Some(chunk) => {
+                        self.pending =
+                            chunk.map_err(|error| Failure::local("cannot read stdin", &error))?;
+                    }
+                    None => {
+                        self.ended = true;
+                        self.client.finish();
+                    }
+                },
+                permit = stdout.reserve(), if room.is_none() => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    room = Some(permit);
+                }
+                () = stdout.closed() => return Ok(()),
+                () = sleep_until(paced.unwrap_or_else(Instant::now)), if paced.is_some() => {}
+                () = self.progress.due() => self.progress.show(self.copy.counts.bytes),
+            }
+        }
+    }
+
+    /// Gives the client what stdin brought, as much as may be under way. Until when it waits with more,
+    /// if nothing but the pace hinders it.
+    fn ask(&mut self) -> Result<Option<Instant>, Failure> {
+        let most = if self.numbered { IN_FLIGHT } else { 1 };
+        while !self.pending.is_empty() && self.client.unanswered() < most {
+            if self.copy.held >= HELD_MAX {
+                break;
+            }
+            let now = Instant::now();
+            if let Some(next) = self.pace {
+                if now < next {
+                    return Ok(Some(next));
+                }
+                // What was not used is not saved up, but for what a timer oversleeps.
+                let earliest = now.checked_sub(GAP * IN_FLIGHT as u32).unwrap_or(next);
+                self.pace = Some(next.max(earliest) + GAP);
+            }
+            let len = self.pending.len().min(self.size);
+            let piece = &self.pending[..len];
+            let pushed =
+                if self.numbered { self.client.push_probe(piece) } else { self.client.push(piece) };
+            match pushed {
+                Ok(_) => {}
+                Err(PushError::Full) => break,
+                Err(error) => return Err(Error::from(error).into()),
+            }
+            self.copy.push(len);
+            self.pending.advance(len);
+        }
+        Ok(None)
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.copy.counts
+    }
+
+    pub(super) fn bytes_answered(&self) -> u64 {
+        self.copy.counts.bytes
+    }
+
+    /// What is to be said at the end: an error if anything is lost, and the rest beside it.
+    pub(super) fn verdict(&mut self) -> Result<(), Failure> {
+        let Counts { sent, lost, late, doubled, overtaken, .. } = self.copy.counts;
+        let odd = [(late, "late"), (doubled, "doubled"), (overtaken, "overtaken")];
+        let odd = odd.iter().filter(|(count, _)| *count > 0);
+        let odd: Vec<_> = odd.map(|(count, how)| format!("{count} {how}")).collect();
+        if !odd.is_empty() {
+            self.progress.say(&format!("of the replies to {sent} datagrams: {}", odd.join(", ")));
+        }
+        match lost {
+            0 => Ok(()),
+            _ => Err(Failure::Lost { lost, of: sent, waited: self.timeout }),
+        }
+    }
+}
+
+impl Ordered {
+    /// The next piece has gone out.
+    fn push(&mut self, len: usize) {
+        self.pieces.push_back(Piece { offset: self.asked, came: Came::NotYet });
+        self.asked += len as u64;
+        self.counts.sent += 1;
+    }
+
+    /// Takes what happened.
+    fn take(&mut self, event: DatagramEvent<'_>) -> Result<(), Failure> {
+        match event {
+            DatagramEvent::Reply { reply, overtaken } => {
+                self.counts.answered += 1;
+                self.counts.overtaken += u64::from(overtaken);
+                self.counts.bytes += reply.payload.len() as u64;
+                self.held += reply.payload.len();
+                self.settle(reply.seq, Came::Back(reply.payload.to_vec()));
+            }
+            DatagramEvent::Lost { seq, .. } => {
+                self.counts.lost += 1;
+                self.settle(seq, Came::Lost);
+            }
+            DatagramEvent::Unsent { why, .. } => return Err(Error::from(why).into()),
+            DatagramEvent::Late { .. } => self.counts.late += 1,
+            DatagramEvent::Doubled { .. } | DatagramEvent::Stale { .. } => self.counts.doubled += 1,
+            DatagramEvent::Different { seq, at, what, .. } => {
+                let offset = self.piece(seq).map_or(0, |piece| piece.offset);
+                return Err(Error::Different { at: offset + at, what: what.to_owned() }.into());
+            }
+            DatagramEvent::Unexpected(_) => {
+                let what = "a datagram came that nobody asked for".to_owned();
+                return Err(Error::Different { at: self.counts.bytes, what }.into());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, seq: u64) -> Option<&mut Piece> {
+        self.pieces.get_mut(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+    }
+
+    fn settle(&mut self, seq: u64, came: Came) {
+        if let Some(piece) = self.piece(seq) {
+            piece.came = came;
+        }
+    }
+
+    /// Hands out what is next in order.
+    fn release(&mut self, verified: &mut Vec<u8>) {
+        while let Some(piece) = self.pieces.front() {
+            match &piece.came {
+                Came::NotYet => break,
+                Came::Back(bytes) => {
+                    verified.extend(bytes);
+                    self.held -= bytes.len();
+                }
+                Came::Lost => {}
+            }
+            self.pieces.pop_front();
+            self.first += 1;
+        }
+    }
+}

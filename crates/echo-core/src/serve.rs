@@ -347,6 +347,8 @@ fn run<H: Handler>(
             Err(error) => Err(error),
         };
         // Boxed: the rest of a connection's life is short, and needs more room than all before.
-        Box::pin(connection.finish(result)).await
+        let ending = Box::pin(connection.finish(result)).await;
+        connection.ending = Some(ending);
+        ending
     }
 }

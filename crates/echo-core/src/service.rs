@@ -10,7 +10,7 @@ use crate::datagram::PortSet;
 use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
 use crate::seldom::Seldom;
-use crate::stats::{ListenerSnapshot, ListenerStats, Snapshot, Stats};
+use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, Stats};
 use crate::stream::Peer;
 use crate::{Drain, Error, Limits, LocalAddr};
 
@@ -30,6 +30,7 @@ impl Service {
             gate: Gate::default(),
             sources: Sources::default(),
             stats: Stats::default(),
+            observer: Observer::default(),
             own_ports: PortSet::default(),
             born: Instant::now(),
         };
@@ -58,6 +59,12 @@ impl Service {
         self.core.stats.snapshot(self.core.gate.open())
     }
 
+    /// Tells `observer` of each connection that has ended, as an access log needs it. It is called on the
+    /// connection's task: it must neither wait nor panic. Only the first call counts.
+    pub fn on_close(&self, observer: impl Fn(&Closed<'_>) + Send + Sync + 'static) {
+        self.core.observer.set(observer);
+    }
+
     /// The counters of each listener's connections, of those too that have ended.
     pub fn listeners(&self) -> Vec<ListenerSnapshot> {
         self.core.stats.listeners.snapshot()
@@ -77,6 +84,7 @@ pub(crate) struct Core {
     pub(crate) gate: Gate,
     pub(crate) sources: Sources,
     pub(crate) stats: Stats,
+    pub(crate) observer: Observer,
     /// The UDP ports of this service: it does not talk to itself.
     pub(crate) own_ports: PortSet,
     /// Probe stamps count from here.

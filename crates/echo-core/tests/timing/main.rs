@@ -14,6 +14,7 @@ mod accept;
 mod deadlines;
 mod drain;
 mod stop;
+mod watching;
 #[path = "../support/mod.rs"]
 mod support;
 

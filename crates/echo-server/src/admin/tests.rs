@@ -4,8 +4,8 @@ use echo_core::Service;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
+use crate::logging::Log;
 use crate::readiness::Readiness;
-use crate::stderr::Stderr;
 
 /// An endpoint in memory, on the clock of its test.
 struct Running {
@@ -20,7 +20,7 @@ impl Running {
         let (listener, connector) = Listener::memory();
         let readiness = Readiness::starting();
         readiness.ready();
-        let metrics = Metrics::new(Service::default(), readiness, Stderr::default()).unwrap();
+        let metrics = Metrics::new(Service::default(), readiness, Log::nowhere()).unwrap();
         let answers = Arc::new(Answers { metrics, workers });
         let stop = Drain::new();
         let mut task = JoinSet::new();

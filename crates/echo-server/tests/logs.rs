@@ -1,7 +1,12 @@
 //! Logs wherever they go: the access log, journald, and nothing of a peer's in any of them.
 
 #![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 mod support;
 

@@ -10,7 +10,7 @@ pub(crate) mod unix;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -85,6 +85,7 @@ impl Listener {
                 io::ErrorKind::InvalidInput,
                 format!("{endpoint} is for datagrams, which have no connections to accept"),
             )),
+            Address::Systemd(_) => Err(internet::not_bound(endpoint)),
         }
     }
 
@@ -171,6 +172,15 @@ impl Listener {
     /// The address it is bound to.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.local_addr
+    }
+
+    /// Its socket, to be handed to somebody else as well; in memory there is none.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.socket {
+            Socket::Tcp(listener) => Some(listener.as_fd()),
+            Socket::Unix(_, listener) => Some(listener.as_fd()),
+            Socket::Memory(_) => None,
+        }
     }
 
     /// Waits for a connection. In memory, when nobody is left to connect, it waits for ever.

@@ -11,6 +11,7 @@ mod listener;
 mod serve;
 mod gate;
 mod backoff;
+mod pulse;
 mod service;
 mod stream;
 mod connection;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::datagram::PortSet;
 use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
+use crate::pulse::Loops;
 use crate::seldom::Seldom;
 use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, Stats};
 use crate::stream::Peer;
@@ -32,6 +33,7 @@ impl Service {
             stats: Stats::default(),
             observer: Observer::default(),
             own_ports: PortSet::default(),
+            loops: Loops::default(),
             born: Instant::now(),
         };
         Self { core: Arc::new(core), drain }
@@ -52,6 +54,17 @@ impl Service {
     pub fn set_limits(&self, limits: &Limits) {
         self.core.limits.store(limits);
         self.core.gate.wake();
+    }
+
+    /// Waits until the loop of every listener and datagram socket that is served now has answered
+    /// from inside: that it is polled, and waits for nothing else meanwhile. Loops at their
+    /// connection limit, out of descriptors or in a drain answer too. For watchdogs: a loop that
+    /// hangs makes it wait for ever.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ping(&self) {
+        self.core.loops.ping().await;
     }
 
     /// The counters at this moment.
@@ -87,6 +100,7 @@ pub(crate) struct Core {
     pub(crate) observer: Observer,
     /// The UDP ports of this service: it does not talk to itself.
     pub(crate) own_ports: PortSet,
+    pub(crate) loops: Loops,
     /// Probe stamps count from here.
     pub(crate) born: Instant,
 }

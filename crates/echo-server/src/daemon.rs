@@ -60,7 +60,7 @@ fn start(argv: &[OsString], config: Config, log: &Log) -> Result<End, Failure> {
         Some(endpoint) => {
             let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone())
                 .map_err(|error| Failure::cannot_start(&error))?;
-            Some(Admin::start(endpoint, metrics, runtime.handle().clone())?)
+            Some(Admin::start(endpoint, metrics)?)
         }
         None => None,
     };

@@ -54,6 +54,17 @@ fn uris() {
                 ..tcp("h", 1)
             },
         ),
+        (
+            "systemd:echo%20server?mode=raw&rate=5",
+            rated(
+                5,
+                Endpoint {
+                    address: Address::Systemd("echo server".into()),
+                    mode: Some(Mode::Raw),
+                    ..tcp("h", 1)
+                },
+            ),
+        ),
         ("unix:/run/echo.sock", path("/run/echo.sock")),
         ("unix:///run/echo.sock", path("/run/echo.sock")),
         ("unix:echo.sock?perm=660", Endpoint { perm: Some(0o660), ..path("echo.sock") }),
@@ -128,7 +139,10 @@ fn wrong_uris() {
         ("TLS://h:7", Unserved("tls".into())),
         ("unixgram:", NoPath),
         ("unixgram:@x?perm=0600", PermWithoutPath),
-        ("systemd:echo", Unserved("systemd".into())),
+        ("systemd:", BadName(String::new())),
+        ("systemd:a%3Ab", BadName("a%3Ab".into())),
+        ("systemd:a%0Ab", BadName("a%0Ab".into())),
+        ("systemd:echo?perm=0600", PermWithoutPath),
         ("unix:a b", Blank),
         ("unix:a\u{85}", Blank),
         ("tcp://:7777", NoHost),

@@ -13,6 +13,7 @@
 mod accept;
 mod deadlines;
 mod drain;
+mod pulse;
 mod stop;
 mod watching;
 #[path = "../support/mod.rs"]

@@ -370,7 +370,8 @@ mod tests {
             let told = format!("{what} [default: {default:?}]");
             assert!(words.contains(&told), "{told}: {words}");
         }
-        let options = Connecting::default().options(Duration::from_secs(1));
+        let target = target("tcp://h:1").unwrap();
+        let options = Connecting::default().options(&target, Duration::from_secs(1));
         assert_eq!(options, Options { retry: Duration::from_secs(1), ..Options::default() });
     }
 

@@ -109,7 +109,7 @@ impl Connection {
             match self.stream.poll_splice_out(cx, pipe, left) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(sent)) => {
-                    self.scope.core.stats.wrote(sent);
+                    self.has_written(sent);
                     left -= sent;
                 }
                 Poll::Ready(Err(error)) if !is_passing(&error) => return Err(error),

@@ -19,7 +19,7 @@ use crate::buffer::Buffer;
 use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
 use crate::service::Scope;
-use crate::stats::{State, is_due};
+use crate::stats::{Closed, Ending, State, is_due};
 use crate::stream::{Peer, Stream};
 use crate::waiting::{CONTROL_COST, Writing};
 
@@ -86,6 +86,12 @@ pub struct Connection {
     pub(crate) writing: Writing,
     /// Frames answered.
     pub(crate) answered: u64,
+    /// Bytes read and written.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    accepted_at: Instant,
+    /// How it has ended, once it is known.
+    pub(crate) ending: Option<Ending>,
     /// When the last read returned.
     pub(crate) read_at: Instant,
     /// Bytes read since the last wait, and what else counts in a turn.
@@ -120,6 +126,7 @@ pub struct Connection {
 
 impl Connection {
     pub(crate) fn new(stream: Stream, peer: Peer, scope: Arc<Scope>, permit: Permit) -> Self {
+        let now = Instant::now();
         Self {
             stream,
             peer,
@@ -136,7 +143,11 @@ impl Connection {
             began: None,
             writing: Writing::Unused,
             answered: 0,
-            read_at: Instant::now(),
+            bytes_in: 0,
+            bytes_out: 0,
+            accepted_at: now,
+            ending: None,
+            read_at: now,
             moved: 0,
             looks: 0,
             last_pass: None,
@@ -252,7 +263,7 @@ impl Connection {
                     Poll::Ready(Err(io::ErrorKind::WriteZero.into()))
                 }
                 Poll::Ready(Ok(written)) => {
-                    self.scope.core.stats.wrote(written);
+                    self.has_written(written);
                     Poll::Ready(Ok(written))
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -263,6 +274,13 @@ impl Connection {
                 Poll::Pending => Poll::Pending,
             };
         }
+    }
+
+    /// Counts a write.
+    #[inline(always)]
+    pub(crate) fn has_written(&mut self, len: usize) {
+        self.bytes_out += len as u64;
+        self.scope.core.stats.wrote(len);
     }
 
     /// So many bytes of answers to a read were written: measures, now and then, what that took.
@@ -357,5 +375,18 @@ impl Drop for Connection {
             // Aborted, panicked or failed: the peer must not take what it has for the whole.
             self.stream.reset_on_close();
         }
+        let ending = self.ending.unwrap_or_else(|| match std::thread::panicking() {
+            true => Ending::Panicked,
+            false => Ending::Forced,
+        });
+        self.scope.core.observer.tell(&Closed {
+            listener: self.scope.listener.address(),
+            peer: self.peer,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            frames: self.answered,
+            took: self.accepted_at.elapsed(),
+            ending,
+        });
     }
 }

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::listener::AcceptFault;
+use crate::pulse::Pulse;
 use crate::seldom::Seldom;
 use crate::serve::{Report, ServeError};
 use crate::{Drain, LocalAddr, Mode, Service};
@@ -130,7 +131,8 @@ async fn serve(
     echo: Arc<DatagramEcho>,
 ) -> Result<Report, ServeError> {
     let mut answering = Answering::new(&socket, Arc::clone(&service.core), echo);
-    let answered = until_drained(&socket, &mut answering, &service.drain).await;
+    let mut pulse = service.core.loops.join();
+    let answered = until_drained(&socket, &mut answering, &service.drain, &mut pulse).await;
     if answered.is_err() {
         service.drain.start(service.core.limits.drain());
     }
@@ -138,7 +140,7 @@ async fn serve(
     socket.unlink();
     let mut report = Report::default();
     if answered.is_ok() {
-        report.datagrams = answer_queued(&socket, &mut answering, &service.drain).await;
+        report.datagrams = answer_queued(&socket, &mut answering, &service.drain, &mut pulse).await;
     }
     drop(socket);
     report.took = began.elapsed();
@@ -163,11 +165,13 @@ async fn until_drained(
     socket: &DatagramSocket,
     answering: &mut Answering,
     drain: &Drain,
+    pulse: &mut Pulse,
 ) -> io::Result<()> {
     let mut started = pin!(drain.started());
     let mut backoff = Backoff::default();
     loop {
         let event = poll_fn(|cx| {
+            pulse.poll(cx);
             let turn = match backoff.poll(cx) {
                 Poll::Ready(()) => {
                     BATCH.with_borrow_mut(|batch| poll_turn(socket, answering, batch, cx))
@@ -222,11 +226,17 @@ fn poll_turn(
 }
 
 /// Answers what the socket's queue holds, whatever the reactor knows of it. Returns how many that were.
-async fn answer_queued(socket: &DatagramSocket, answering: &mut Answering, drain: &Drain) -> u64 {
+async fn answer_queued(
+    socket: &DatagramSocket,
+    answering: &mut Answering,
+    drain: &Drain,
+    pulse: &mut Pulse,
+) -> u64 {
     let until = Instant::now() + QUEUE_TIME;
     let until = drain.deadline().map_or(until, |deadline| until.min(deadline));
     let (mut received, mut answered) = (0, 0);
     while received < QUEUE_LEN && Instant::now() < until && !drain.is_cut_off() {
+        pulse.answer_now();
         let turn = BATCH.with_borrow_mut(|batch| {
             batch.fit(answering.longest());
             received += socket.socket.receive_queued(batch, MAX_BATCH)?;

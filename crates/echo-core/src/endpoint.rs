@@ -21,7 +21,7 @@ pub const DEFAULT_PORT: u16 = 7777;
 /// An address, the mode spoken there, and options.
 ///
 /// Written `tcp://HOST:PORT`, `unix:PATH` or `unix:@NAME` (an abstract name), for datagrams
-/// `udp://HOST:PORT` or `unixgram:PATH`, with `?mode=auto|framed|raw`, `?perm=0660` (Unix paths
+/// `udp://HOST:PORT` or `unixgram:PATH`, or `systemd:NAME` (what the service manager hands over), with `?mode=auto|framed|raw`, `?perm=0660` (Unix paths
 /// only), `?rate=10000` (datagrams only) and options of the caller's own, joined by `&`. Bytes that
 /// have a meaning, and blanks, are percent-encoded; an IPv6 address stands in brackets and may carry
 /// a scope: `tcp://[fe80::1%25eth0]:7777`.
@@ -131,6 +131,8 @@ pub enum Address {
     },
     /// A Unix datagram socket.
     Unixgram(UnixName),
+    /// Sockets of any kind that the service manager hands over under a name (`FileDescriptorName=`).
+    Systemd(String),
 }
 
 impl Address {
@@ -143,7 +145,7 @@ impl Address {
     fn host_port(&self) -> Option<(&str, u16)> {
         match self {
             Self::Tcp { host, port } | Self::Udp { host, port } => Some((host, *port)),
-            Self::Unix(_) | Self::Unixgram(_) => None,
+            Self::Unix(_) | Self::Unixgram(_) | Self::Systemd(_) => None,
         }
     }
 }
@@ -228,7 +230,7 @@ pub enum EndpointError {
     )]
     UnknownScheme(String),
     /// A scheme that is known, but that this version does not serve.
-    #[error("{0}: is not served by this version: write tcp://HOST:PORT or unix:PATH")]
+    #[error("{0}: has no place here: write tcp://HOST:PORT or unix:PATH")]
     Unserved(String),
     /// A blank or a control character.
     #[error("a blank or control character: write it percent-encoded, a space as %20")]
@@ -275,6 +277,9 @@ pub enum EndpointError {
     /// A mode that is not one.
     #[error("bad mode {0:?}: write auto, framed or raw")]
     BadMode(String),
+    /// A name that no socket of the service manager has.
+    #[error("bad name {0:?}: write systemd:NAME, the FileDescriptorName= of a socket unit")]
+    BadName(String),
     /// Permissions that are none.
     #[error("bad perm {0:?}: write octal permissions such as 0660")]
     BadPerm(String),

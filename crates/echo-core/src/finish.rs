@@ -80,6 +80,7 @@ impl Connection {
                     return Poll::Ready(Ok(self.expired(linger)));
                 }
             };
+            self.bytes_in += read as u64;
             self.scope.core.stats.read(read);
             if read == 0 {
                 return Poll::Ready(Ok(Ending::Completed));

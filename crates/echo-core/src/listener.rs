@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -87,6 +87,7 @@ impl Listener {
                 io::ErrorKind::InvalidInput,
                 format!("{endpoint} is for datagrams, which have no connections to accept"),
             )),
+            Address::Systemd(_) => Err(internet::not_bound(endpoint)),
         }
     }
 
@@ -173,6 +174,15 @@ impl Listener {
     /// The address it is bound to.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.local_addr
+    }
+
+    /// Its socket, to be handed to somebody else as well; in memory there is none.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.socket {
+            Socket::Tcp(listener) => Some(listener.as_fd()),
+            Socket::Unix(_, listener) => Some(listener.as_fd()),
+            Socket::Memory(_) => None,
+        }
     }
 
     /// Waits for a connection, for servers of another kind than [`serve`](crate::serve): what to do

@@ -89,6 +89,7 @@ impl Connection {
             *left = left.saturating_sub(len as u64);
         }
         self.moved += len;
+        self.bytes_in += len as u64;
         self.scope.core.stats.read(len);
     }
 

@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::connection::Connection;
 use crate::gate::Permit;
 use crate::listener::{AcceptFault, Listener};
+use crate::pulse::Pulse;
 use crate::seldom::Seldom;
 use crate::service::{Core, Scope, Service};
 use crate::stats::{Ended, Ending};
@@ -102,6 +103,7 @@ pub async fn serve<H: Handler>(
         report: Report::default(),
         draining: false,
         panics: Seldom::default(),
+        pulse: service.core.loops.join(),
     };
     let accepting = accept_until_drained(&mut listener, &mut connections).await;
     if accepting.is_err() {
@@ -168,6 +170,7 @@ async fn accept_until_drained<H: Handler>(
             if started.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Drain);
             }
+            connections.pulse.poll(cx);
             // Reaping is finite, as nothing is spawned without an accept.
             if let Poll::Ready(Some(ended)) = connections.tasks.poll_join_next(cx) {
                 return Poll::Ready(Event::Ended(ended));
@@ -233,6 +236,7 @@ async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Co
     let until = connections.scope.drain.deadline().map_or(until, |deadline| until.min(deadline));
     let core = Arc::clone(&connections.scope.core);
     for _ in 0..listener.backlog() {
+        connections.pulse.answer_now();
         match listener.accept_queued() {
             Ok(Some((stream, peer))) => match Permit::now(&core) {
                 Some(permit) if Instant::now() < until => connections.spawn(stream, peer, permit),
@@ -264,6 +268,7 @@ struct Connections<H> {
     report: Report,
     draining: bool,
     panics: Seldom,
+    pulse: Pulse,
 }
 
 impl<H: Handler> Connections<H> {
@@ -317,6 +322,7 @@ impl<H: Handler> Connections<H> {
                     None => return,
                 },
                 () = &mut cut => break,
+                () = self.pulse.answer() => {}
                 // The drain of all may have less patience than this listener's own.
                 () = drain.hurried() => {
                     out_of_time.as_mut().reset(deadline());
@@ -347,6 +353,8 @@ fn run<H: Handler>(
             Err(error) => Err(error),
         };
         // Boxed: the rest of a connection's life is short, and needs more room than all before.
-        Box::pin(connection.finish(result)).await
+        let ending = Box::pin(connection.finish(result)).await;
+        connection.ending = Some(ending);
+        ending
     }
 }

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use crate::datagram::PortSet;
 use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
+use crate::pulse::Loops;
 use crate::seldom::Seldom;
-use crate::stats::{ListenerSnapshot, ListenerStats, Snapshot, Stats};
+use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, Stats};
 use crate::stream::Peer;
 use crate::{Drain, Error, Limits, LocalAddr};
 
@@ -30,7 +31,9 @@ impl Service {
             gate: Gate::default(),
             sources: Sources::default(),
             stats: Stats::default(),
+            observer: Observer::default(),
             own_ports: PortSet::default(),
+            loops: Loops::default(),
             born: Instant::now(),
         };
         Self { core: Arc::new(core), drain }
@@ -53,9 +56,26 @@ impl Service {
         self.core.gate.wake();
     }
 
+    /// Waits until the loop of every listener and datagram socket that is served now has answered
+    /// from inside: that it is polled, and waits for nothing else meanwhile. Loops at their
+    /// connection limit, out of descriptors or in a drain answer too. For watchdogs: a loop that
+    /// hangs makes it wait for ever.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ping(&self) {
+        self.core.loops.ping().await;
+    }
+
     /// The counters at this moment.
     pub fn stats(&self) -> Snapshot {
         self.core.stats.snapshot(self.core.gate.open())
+    }
+
+    /// Tells `observer` of each connection that has ended, as an access log needs it. It is called on the
+    /// connection's task: it must neither wait nor panic. Only the first call counts.
+    pub fn on_close(&self, observer: impl Fn(&Closed<'_>) + Send + Sync + 'static) {
+        self.core.observer.set(observer);
     }
 
     /// The counters of each listener's connections, of those too that have ended.
@@ -77,8 +97,10 @@ pub(crate) struct Core {
     pub(crate) gate: Gate,
     pub(crate) sources: Sources,
     pub(crate) stats: Stats,
+    pub(crate) observer: Observer,
     /// The UDP ports of this service: it does not talk to itself.
     pub(crate) own_ports: PortSet,
+    pub(crate) loops: Loops,
     /// Probe stamps count from here.
     pub(crate) born: Instant,
 }

@@ -1,16 +1,20 @@
 //! Live counters, exact at any moment and all but free: what is counted per turn goes to the
 //! worker's own cache line.
 
+mod closed;
 mod datagrams;
 mod listeners;
 mod service_time;
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::Error;
 use crate::listener::AcceptFault;
 
+pub use closed::Closed;
+pub(crate) use closed::Observer;
 pub use datagrams::Datagrams;
 pub(crate) use datagrams::{DatagramStats, Tally, Unanswered};
 pub use listeners::{ListenerSnapshot, Open};
@@ -19,8 +23,9 @@ pub use service_time::ServiceTime;
 pub(crate) use service_time::{Histogram, Turns, is_due};
 
 /// How a connection ended. Every connection ends in exactly one of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
     /// Both sides closed in order.
     Completed,
     /// We closed in order, the peer stayed silent and never closed.
@@ -31,6 +36,19 @@ pub(crate) enum Ending {
     Failed,
     /// The handler panicked.
     Panicked,
+}
+
+/// `completed` and so on.
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Completed => "completed",
+            Self::Quiet => "quiet",
+            Self::Forced => "forced",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+        })
+    }
 }
 
 /// How many connections ended in which way.

@@ -23,7 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::runtime::{self, Handle};
+use tokio::runtime;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -72,17 +72,13 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Binds `endpoint` and answers there from here on, for the service whose tasks run on `workers`.
-    pub(crate) fn start(
-        endpoint: Endpoint,
-        metrics: Metrics,
-        workers: Handle,
-    ) -> Result<Self, Failure> {
+    /// Binds `endpoint` and answers there from here on.
+    pub(crate) fn start(endpoint: Endpoint, metrics: Metrics) -> Result<Self, Failure> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::cannot_start(&error))?;
-        let answers = Answers { metrics, workers };
+        let answers = Answers { metrics };
         let stop = Drain::new();
         let stopped = stop.clone();
         let (tell, bound) = mpsc::sync_channel(1);

@@ -9,20 +9,20 @@ use std::time::Duration;
 use echo_core::{Drain, Limits, Service};
 use tokio::runtime::{self, Runtime};
 
+use crate::access;
 use crate::admin::Admin;
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
 use crate::exit::{Failure, SIGNALLED};
-use crate::logging::{self, Level};
+use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::open_files;
 use crate::readiness::Readiness;
 use crate::reload;
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
-use crate::stderr::Stderr;
 
 /// How long the last line may take where nobody reads stderr.
 const LAST_LINE: Duration = Duration::from_secs(1);
@@ -31,38 +31,34 @@ const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
 pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
-    let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
-    let level = logging::start(config.settings.log, &config.settings.log_level, &stderr);
+    let settings = &config.settings;
+    let log = Log::start(settings.log, &settings.log_level, settings.access_log)?;
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &level, &stderr)))
+    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &log)))
         .unwrap_or_else(|_| Err(Failure::defect()));
     let (last_line, code) = match &ended {
         Ok(end) => (end.summary(), end.code()),
         Err(failure) => (failure.line(), failure.code),
     };
-    let dropped = stderr.dropped();
+    let dropped = log.dropped();
     if dropped > 0 {
-        tracing::warn!(dropped, "log lines were dropped: stderr was not read fast enough");
+        tracing::warn!(dropped, "log lines were lost: nobody read them fast enough");
     }
-    stderr.finish(&last_line, if code > SIGNALLED { LAST_LINE_HARD } else { LAST_LINE });
+    log.finish(&last_line, if code > SIGNALLED { LAST_LINE_HARD } else { LAST_LINE });
     Ok(code)
 }
 
-fn start(
-    argv: &[OsString],
-    config: Config,
-    level: &Level,
-    stderr: &Stderr,
-) -> Result<End, Failure> {
+fn start(argv: &[OsString], config: Config, log: &Log) -> Result<End, Failure> {
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
     let service = Service::new(limits.clone(), Drain::new());
+    service.on_close(access::log);
     let readiness = Readiness::starting();
-    let metrics = Metrics::new(service.clone(), readiness.clone(), stderr.clone());
+    let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
     let serving = Serving::new(service.clone());
-    let daemon = Daemon { argv, config, service, readiness, serving, level };
+    let daemon = Daemon { argv, config, service, readiness, serving, log };
     let end = runtime.block_on(daemon.live(&limits, metrics));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
@@ -88,7 +84,7 @@ struct Daemon<'a> {
     service: Service,
     readiness: Readiness,
     serving: Serving,
-    level: &'a Level,
+    log: &'a Log,
 }
 
 impl Daemon<'_> {
@@ -98,9 +94,7 @@ impl Daemon<'_> {
         let settings = &self.config.settings;
         // It answers to the very end, which is where it is dropped.
         let _admin = match &settings.admin {
-            Some(endpoint) => {
-                Some(Admin::start(endpoint.clone(), metrics, runtime::Handle::current())?)
-            }
+            Some(endpoint) => Some(Admin::start(endpoint.clone(), metrics)?),
             None => None,
         };
         let control = control::path(settings.control.as_deref());
@@ -138,7 +132,7 @@ impl Daemon<'_> {
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {
-                change.make(&mut self.config, &mut self.serving, &self.service, self.level)
+                change.make(&mut self.config, &mut self.serving, &self.service, self.log)
             });
             match &reloaded {
                 Ok(words) => tracing::info!("{words}"),

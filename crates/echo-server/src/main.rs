@@ -1,6 +1,7 @@
 //! The echo daemon: TCP, UDP and Unix sockets in, the same bytes out, and a stop that loses nothing.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod args;
 mod bind;
@@ -12,6 +13,7 @@ mod end;
 mod exit;
 mod generate;
 mod healthcheck;
+mod lines;
 mod logging;
 mod metrics;
 mod open_files;
@@ -20,7 +22,6 @@ mod reload;
 mod serving;
 mod settings;
 mod signals;
-mod stderr;
 mod units;
 
 use std::env;

@@ -14,8 +14,8 @@ use echo_core::{Datagrams, LocalAddr, Service, ServiceTime, Snapshot};
 
 use self::exposition::{Exposition, Format};
 use self::process::Process;
+use crate::logging::Log;
 use crate::readiness::Readiness;
-use crate::stderr::Stderr;
 
 /// Where the numbers come from.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Metrics {
     pub(crate) service: Service,
     pub(crate) readiness: Readiness,
     pub(crate) admin: AdminStats,
-    stderr: Stderr,
+    log: Log,
     process: Process,
 }
 
@@ -39,9 +39,9 @@ pub(crate) struct AdminStats {
 }
 
 impl Metrics {
-    pub(crate) fn new(service: Service, readiness: Readiness, stderr: Stderr) -> io::Result<Self> {
+    pub(crate) fn new(service: Service, readiness: Readiness, log: Log) -> io::Result<Self> {
         let (admin, process) = (AdminStats::default(), Process::new()?);
-        Ok(Self { service, readiness, admin, stderr, process })
+        Ok(Self { service, readiness, admin, log, process })
     }
 
     /// All of them at this moment.
@@ -122,7 +122,7 @@ impl Metrics {
             ("drain_queue", stats.reset_in_queue),
             ("datagram_rate", stats.datagrams.over_rate),
             ("datagram_length", stats.datagrams.truncated),
-            ("log_lines", self.stderr.dropped()),
+            ("log_lines", self.log.dropped()),
             ("admin_connections", self.admin.evicted.load(Relaxed)),
             ("admin_timeout", self.admin.late.load(Relaxed)),
         ] {
@@ -208,7 +208,7 @@ fn expose_datagrams(out: &mut Exposition, datagrams: &Datagrams) {
 }
 
 /// A listener's address as operators write it.
-fn uri(address: &LocalAddr) -> String {
+pub(crate) fn uri(address: &LocalAddr) -> String {
     match address {
         LocalAddr::Tcp(address) => format!("tcp://{address}"),
         LocalAddr::Unix(name) => format!("unix:{name}"),

@@ -7,7 +7,7 @@ use echo_core::{Endpoint, Limits, Service};
 use crate::bind::{self, Bound};
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::logging::Level;
+use crate::logging::Log;
 use crate::open_files;
 use crate::serving::Serving;
 
@@ -56,11 +56,11 @@ impl Change {
         running: &mut Config,
         serving: &mut Serving,
         service: &Service,
-        level: &Level,
+        log: &Log,
     ) -> String {
         let Self { config, limits, added } = self;
         let settings = &config.settings;
-        level.set(&settings.log_level);
+        log.set(&settings.log_level, settings.access_log);
         service.set_limits(&limits);
         let wanted: Vec<Endpoint> = config.listen.iter().map(|it| it.1.clone()).collect();
         let removed = serving.keep(&wanted, &settings.greeting, settings.drain_timeout);

@@ -109,7 +109,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
 
-    /// How log lines on stderr look: auto (text), text or json
+    /// How logs look: text or json on stderr, journald; auto takes journald where stderr is the journal
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     #[arg(hide_possible_values = true)]
     pub(crate) log: Format,
@@ -117,6 +117,10 @@ pub(crate) struct Settings {
     /// How much is logged: error, warn, info, debug or trace; or directives as in RUST_LOG
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = logging::level)]
     pub(crate) log_level: String,
+
+    /// Log one line for each connection when it has ended
+    #[arg(long)]
+    pub(crate) access_log: bool,
 }
 
 impl Settings {

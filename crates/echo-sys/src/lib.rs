@@ -7,14 +7,18 @@
 //! of them, quinn-udp sends to one peer at a time and drops truncated datagrams without a word,
 //! rustix and socket2 have no such control messages or no batches.
 //!
+//! And the descriptors that a service manager passes, which nobody can own without unsafe code.
+//!
 //! Linux only.
 
 mod batch;
 mod control;
+mod passed;
 mod socket;
 #[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, Datagram, MAX_BATCH, Sending, Source};
 pub use control::Arrival;
+pub use passed::take_passed;
 pub use socket::Socket;

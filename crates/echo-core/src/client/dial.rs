@@ -45,7 +45,7 @@ pub(super) async fn dial(target: &Target, options: &Options) -> Result<(Stream, 
             Ok(Err(error)) => Err(Error::connecting(endpoint, error)),
             Err(_) => Err(late(endpoint, options)),
         },
-        Address::Udp { .. } | Address::Unixgram(_) => {
+        Address::Udp { .. } | Address::Unixgram(_) | Address::Systemd(_) => {
             let source = io::Error::new(
                 io::ErrorKind::Unsupported,
                 "these are datagrams: a DatagramClient speaks them",

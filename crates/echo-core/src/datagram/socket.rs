@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, SockRef, Type};
 
@@ -61,6 +61,7 @@ impl DatagramSocket {
                 io::ErrorKind::InvalidInput,
                 format!("{endpoint} is for connections, which are no datagrams"),
             )),
+            Address::Systemd(_) => Err(internet::not_bound(endpoint)),
         }
     }
 
@@ -146,6 +147,11 @@ impl DatagramSocket {
     /// The address it is bound to.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.local_addr
+    }
+
+    /// Its socket, to be handed to somebody else as well.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Unlinks the path of a Unix socket, if it is ours, so that nobody new finds the socket while its

@@ -20,7 +20,8 @@ pub(super) fn uri(text: &str) -> Result<Endpoint, EndpointError> {
         "udp" => internet(after_slashes(rest)?, None, |host, port| Address::Udp { host, port }),
         "unix" => unix(rest, Address::Unix),
         "unixgram" => unix(rest, Address::Unixgram),
-        scheme @ ("tls" | "systemd") => Err(EndpointError::Unserved(scheme.to_owned())),
+        "systemd" => systemd(rest),
+        scheme @ "tls" => Err(EndpointError::Unserved(scheme.to_owned())),
         _ => Err(EndpointError::UnknownScheme(scheme.to_owned())),
     }
 }
@@ -38,8 +39,12 @@ pub(super) fn target(text: &str) -> Result<Endpoint, EndpointError> {
                     Some(_) => Err(EndpointError::Repeated("the mode")),
                 };
             }
+            // None is handed to a client.
+            _ if is("systemd") => {
+                return Err(EndpointError::Unserved(scheme.to_ascii_lowercase()));
+            }
             // Without slashes only these are schemes: `tls:443` may be a host and its port.
-            rest if rest.is_some() || ["unix", "unixgram", "systemd"].into_iter().any(is) => {
+            rest if rest.is_some() || ["unix", "unixgram"].into_iter().any(is) => {
                 return uri(text);
             }
             _ => {}
@@ -55,6 +60,7 @@ pub(super) fn write(endpoint: &Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Res
         Address::Udp { host, port } => write!(f, "udp://{}:{port}", Host(host))?,
         Address::Unix(name) => write!(f, "unix:{}", Name(name))?,
         Address::Unixgram(name) => write!(f, "unixgram:{}", Name(name))?,
+        Address::Systemd(name) => write!(f, "systemd:{}", Encoded(name.as_bytes()))?,
     }
     let mut separator = '?';
     let mut option = |f: &mut fmt::Formatter<'_>, name: &str, value: &str| {
@@ -196,6 +202,21 @@ fn unix(text: &str, address: impl FnOnce(UnixName) -> Address) -> Result<Endpoin
     Ok(endpoint)
 }
 
+/// `NAME?OPTIONS`; a name is what systemd.socket(5) allows.
+fn systemd(text: &str) -> Result<Endpoint, EndpointError> {
+    let (name, query) = split_query(text);
+    let bad = || EndpointError::BadName(name.to_owned());
+    let plain = |name: &str| {
+        (1..=255).contains(&name.len()) && !name.contains(|c: char| c == ':' || c.is_control())
+    };
+    let decoded = String::from_utf8(decode(name)?).ok().filter(|name| plain(name));
+    let endpoint = with_options(Address::Systemd(decoded.ok_or_else(bad)?), query)?;
+    if endpoint.perm.is_some() {
+        return Err(EndpointError::PermWithoutPath);
+    }
+    Ok(endpoint)
+}
+
 fn split_query(text: &str) -> (&str, Option<&str>) {
     match text.split_once('?') {
         Some((before, query)) => (before, Some(query)),
@@ -299,7 +320,9 @@ fn with_options(address: Address, query: Option<&str>) -> Result<Endpoint, Endpo
             _ => endpoint.options.push((name, value)),
         }
     }
-    if endpoint.rate.is_some() && !endpoint.address.is_datagram() {
+    let datagrams =
+        endpoint.address.is_datagram() || matches!(endpoint.address, Address::Systemd(_));
+    if endpoint.rate.is_some() && !datagrams {
         return Err(EndpointError::RateWithoutDatagrams);
     }
     Ok(endpoint)

@@ -54,6 +54,17 @@ fn uris() {
                 ..tcp("h", 1)
             },
         ),
+        (
+            "systemd:echo%20server?mode=raw&rate=5",
+            rated(
+                5,
+                Endpoint {
+                    address: Address::Systemd("echo server".into()),
+                    mode: Some(Mode::Raw),
+                    ..tcp("h", 1)
+                },
+            ),
+        ),
         ("unix:/run/echo.sock", path("/run/echo.sock")),
         ("unix:///run/echo.sock", path("/run/echo.sock")),
         ("unix:echo.sock?perm=660", Endpoint { perm: Some(0o660), ..path("echo.sock") }),
@@ -131,7 +142,6 @@ fn wrong_uris() {
         ("TLS://h:7", Unserved("tls".into())),
         ("unixgram:", NoPath),
         ("unixgram:@x?perm=0600", PermWithoutPath),
-        ("systemd:echo", Unserved("systemd".into())),
         ("unix:a b", Blank),
         ("unix:a\u{85}", Blank),
         ("tcp://:7777", NoHost),
@@ -177,6 +187,20 @@ fn wrong_uris() {
         let error = text.parse::<Endpoint>().unwrap_err();
         assert_eq!(error, wrong, "{text}");
         assert!(!error.to_string().contains('\n'), "{text}");
+    }
+}
+
+/// sd_listen_fds_with_names(3): no colon and no control character, and not empty.
+#[test]
+fn wrong_descriptor_names() {
+    use EndpointError::*;
+    for (text, wrong) in [
+        ("systemd:", BadName(String::new())),
+        ("systemd:a%3Ab", BadName("a%3Ab".into())),
+        ("systemd:a%0Ab", BadName("a%0Ab".into())),
+        ("systemd:echo?perm=0600", PermWithoutPath),
+    ] {
+        assert_eq!(text.parse::<Endpoint>().unwrap_err(), wrong, "{text}");
     }
 }
 

@@ -53,6 +53,12 @@ pub(super) fn bind_each<T>(
     }
 }
 
+/// Why what is handed over cannot be bound.
+pub(crate) fn not_bound(endpoint: &Endpoint) -> io::Error {
+    let text = format!("{endpoint} is handed over by the service manager, not bound");
+    io::Error::new(ErrorKind::InvalidInput, text)
+}
+
 /// Lets `[::]` take IPv4 as well, and no other IPv6 address.
 pub(crate) fn set_families(socket: &socket2::Socket, addr: SocketAddr) -> io::Result<()> {
     match addr {

@@ -64,6 +64,10 @@ impl ListenerStats {
         }
     }
 
+    pub(crate) fn address(&self) -> &LocalAddr {
+        &self.address
+    }
+
     pub(crate) fn accepted(&self) {
         self.accepted.fetch_add(1, Relaxed);
         self.open[State::Undecided as usize].fetch_add(1, Relaxed);

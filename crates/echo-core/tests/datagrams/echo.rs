@@ -133,3 +133,37 @@ fn nothing_is_amplified() {
     let (_, datagrams) = echoing.stop();
     assert_eq!(datagrams.answered + datagrams.probe_replies, rounds);
 }
+
+/// The loops of datagram sockets answer `Service::ping`, and mode and rate change under them.
+#[test]
+fn loops_answer_pings_and_the_echo_changes_while_it_runs() {
+    let service = Service::default();
+    let echo = Arc::new(DatagramEcho::new(Mode::Auto));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let socket = DatagramSocket::bind_udp(addr, &DatagramOptions::default()).unwrap().remove(0);
+        let LocalAddr::Udp(addr) = *socket.local_addr() else { panic!("{socket:?}") };
+        let mut serving = JoinSet::new();
+        serving.spawn(serve_datagrams(socket, service.clone(), Arc::clone(&echo)));
+        let client = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(addr).await.unwrap();
+        for raw in [false, true] {
+            echo.set_mode(if raw { Mode::Raw } else { Mode::Auto });
+            let sent = probe(40, 7);
+            client.send(&sent).await.unwrap();
+            let mut reply = [0; 64];
+            assert_eq!(client.recv(&mut reply).await.unwrap(), sent.len());
+            assert_eq!(reply[..sent.len()] == sent, raw, "stamped unless raw");
+        }
+        service.ping().await;
+        echo.set_rate(rate(1));
+        client.send(b"takes the only token").await.unwrap();
+        client.send(b"finds none").await.unwrap();
+        while service.stats().datagrams.over_rate == 0 {
+            tokio::task::yield_now().await;
+        }
+        service.drain().start(PATIENCE);
+        assert!(serving.join_next().await.unwrap().unwrap().is_ok());
+    });
+}

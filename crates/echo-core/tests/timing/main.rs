@@ -13,7 +13,9 @@
 mod accept;
 mod deadlines;
 mod drain;
+mod pulse;
 mod stop;
+mod watching;
 #[path = "../support/mod.rs"]
 mod support;
 

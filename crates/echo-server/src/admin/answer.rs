@@ -8,21 +8,18 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, VARY};
 use hyper::{Method, Request, Response, StatusCode, Version};
-use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::Metrics;
 use crate::metrics::exposition::Format;
 
-/// How long the workers may take to show that they run: longer than the longest turn of any connection, and
-/// shorter than probes wait.
+/// How long the loops of the service may take to answer: longer than any turn of a connection, and no longer than
+/// probes wait.
 const STUCK: Duration = Duration::from_secs(1);
 
 /// All that answers are made of.
 pub(super) struct Answers {
     pub(super) metrics: Metrics,
-    /// The runtime of the service's tasks.
-    pub(super) workers: Handle,
 }
 
 impl Answers {
@@ -50,9 +47,12 @@ impl Answers {
         }
         match request.uri().path() {
             "/metrics" => self.metrics(request.headers()),
-            "/healthz" => match self.are_workers_alive().await {
+            "/healthz" => match self.is_alive().await {
                 true => text(StatusCode::OK, "ok"),
-                false => text(StatusCode::SERVICE_UNAVAILABLE, "no worker runs any task: stuck"),
+                false => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "stuck: a loop of the service does not answer",
+                ),
             },
             "/readyz" => match self.metrics.readiness.check(&self.metrics.service) {
                 Ok(()) => text(StatusCode::OK, "ready"),
@@ -73,12 +73,9 @@ impl Answers {
         response
     }
 
-    /// Whether a task still gets to run among the service's.
-    async fn are_workers_alive(&self) -> bool {
-        let mut task = self.workers.spawn(async {});
-        let alive = timeout_at(Instant::now() + STUCK, &mut task).await.is_ok();
-        task.abort();
-        alive
+    /// Whether every loop of the service still turns.
+    async fn is_alive(&self) -> bool {
+        timeout_at(Instant::now() + STUCK, self.metrics.service.ping()).await.is_ok()
     }
 }
 

@@ -1,11 +1,11 @@
 use std::io;
 
-use echo_core::Service;
+use echo_core::{Echo, Mode, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
+use crate::logging::Log;
 use crate::readiness::Readiness;
-use crate::stderr::Stderr;
 
 /// An endpoint in memory, on the clock of its test.
 struct Running {
@@ -16,12 +16,16 @@ struct Running {
 }
 
 impl Running {
-    fn start(workers: Handle) -> Self {
+    fn start() -> Self {
+        Self::of(Service::default())
+    }
+
+    fn of(service: Service) -> Self {
         let (listener, connector) = Listener::memory();
         let readiness = Readiness::starting();
         readiness.ready();
-        let metrics = Metrics::new(Service::default(), readiness, Stderr::default()).unwrap();
-        let answers = Arc::new(Answers { metrics, workers });
+        let metrics = Metrics::new(service, readiness, Log::nowhere()).unwrap();
+        let answers = Arc::new(Answers { metrics });
         let stop = Drain::new();
         let mut task = JoinSet::new();
         task.spawn(serve(listener, Arc::clone(&answers), stop.clone()));
@@ -75,7 +79,7 @@ fn an_address_or_a_path() {
 
 #[tokio::test(start_paused = true)]
 async fn there_are_three_pages() {
-    let admin = Running::start(Handle::current());
+    let admin = Running::start();
     for (path, code, word) in [
         ("/healthz", "200", "ok\n"),
         ("/readyz", "200", "ready\n"),
@@ -105,7 +109,7 @@ async fn there_are_three_pages() {
 
 #[tokio::test(start_paused = true)]
 async fn the_form_of_the_metrics_is_negotiated() {
-    let admin = Running::start(Handle::current());
+    let admin = Running::start();
     let ask = |accept: &'static str| {
         admin.ask(format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{accept}\r\n"))
     };
@@ -119,7 +123,7 @@ async fn the_form_of_the_metrics_is_negotiated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_has_no_body() {
-    let admin = Running::start(Handle::current());
+    let admin = Running::start();
     let answer = admin.ask("HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(status(&answer) == "200" && answer.ends_with("\r\n\r\n"), "{answer}");
     assert!(answer.contains("content-length: 3"), "{answer}");
@@ -129,7 +133,7 @@ async fn a_head_has_no_body() {
 /// Every way to write a request that is none.
 #[tokio::test(start_paused = true)]
 async fn what_is_no_request_is_refused() {
-    let admin = Running::start(Handle::current());
+    let admin = Running::start();
     let long = "x".repeat(20_000);
     let many = "A: b\r\n".repeat(HEADERS + 1);
     let mut wrong = Vec::new();
@@ -186,7 +190,7 @@ async fn what_is_no_request_is_refused() {
 /// Each connection has its time, whatever it sends in which pieces, or does not read.
 #[tokio::test(start_paused = true)]
 async fn nobody_takes_longer_than_the_deadline() {
-    let admin = Running::start(Handle::current());
+    let admin = Running::start();
     let pace = Duration::from_millis(200);
     for trickle in
         [&b""[..], b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"]
@@ -222,7 +226,7 @@ async fn nobody_takes_longer_than_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn at_the_bound_the_oldest_makes_room() {
-    let admin = Running::start(Handle::current());
+    let admin = Running::start();
     let mut slow = VecDeque::new();
     for _ in 0..3 * CONNECTIONS {
         slow.push_back(admin.connect().await);
@@ -239,10 +243,17 @@ async fn at_the_bound_the_oldest_makes_room() {
     admin.stop().await;
 }
 
-/// A worker that is stuck is what a liveness probe is for.
-#[tokio::test(start_paused = true)]
-async fn stuck_workers_are_unhealthy() {
-    let workers = runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+/// A loop that is stuck is what a liveness probe is for.
+#[tokio::test]
+async fn a_stuck_service_is_unhealthy() {
+    let workers =
+        runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let (listener, _connector) = Listener::memory();
+    let service = Service::default();
+    let serving = echo_core::serve(listener, service.clone(), Arc::new(Echo::new(Mode::Auto)));
+    let serving = workers.spawn(serving);
+    let admin = Running::of(service.clone());
+    assert_eq!(status(&admin.get("/healthz").await), "200");
     let (free, stuck) = mpsc::channel::<()>();
     let (tell, reached) = mpsc::channel();
     let blocking = workers.spawn(async move {
@@ -250,12 +261,13 @@ async fn stuck_workers_are_unhealthy() {
         let _ = stuck.recv();
     });
     reached.recv().unwrap();
-    let admin = Running::start(workers.handle().clone());
     let answer = admin.get("/healthz").await;
     assert!(status(&answer) == "503" && answer.contains("stuck"), "{answer}");
     assert_eq!(status(&admin.get("/readyz").await), "200");
     drop(free);
     blocking.await.unwrap();
+    service.drain().cut();
+    serving.await.unwrap().unwrap();
     admin.stop().await;
     workers.shutdown_background();
 }
@@ -263,7 +275,7 @@ async fn stuck_workers_are_unhealthy() {
 /// Where accept fails, a spare descriptor is given up at once, then it waits.
 #[tokio::test(start_paused = true)]
 async fn accept_errors_use_up_spares_and_then_wait() {
-    let admin = Running::start(Handle::current());
+    let admin = Running::start();
     for _ in 0..3 * SPARES {
         admin.connector.fail(io::Error::from_raw_os_error(24)); // EMFILE
     }

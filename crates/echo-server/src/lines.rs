@@ -1,18 +1,26 @@
-//! Stderr behind a bounded buffer: whoever logs never waits, whatever becomes of the other end.
+//! Log lines behind a bounded buffer: whoever logs never waits, whatever becomes of the other end.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{mem, thread};
 
+use tracing::Metadata;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::access;
+
 /// What may wait to be written. Lines beyond it are dropped and counted.
 const CAPACITY: usize = 1 << 20;
+/// What lines of the access log leave of it to others, of which there are few.
+const RESERVE: usize = 1 << 18;
 /// What a buffer keeps of its room when it is empty.
 const KEPT: usize = 1 << 16;
 
-/// A writer of whole lines. Cheap to clone.
+/// A queue of whole lines (or of entries, whatever their form). Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stderr(Arc<Shared>);
+pub(crate) struct Lines(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -29,30 +37,47 @@ struct Buffer {
     finished: bool,
 }
 
-impl Stderr {
-    /// Starts the thread that writes to this process's stderr.
-    pub(crate) fn start() -> io::Result<Self> {
-        Self::start_on(io::stderr())
+impl Lines {
+    /// Lines for this process's stderr.
+    pub(crate) fn to_stderr() -> io::Result<Self> {
+        Self::to("stderr", |batch| write(&mut io::stderr(), batch))
     }
 
-    fn start_on(mut target: impl Write + Send + 'static) -> io::Result<Self> {
-        let stderr = Self::default();
-        let shared = Arc::clone(&stderr.0);
+    /// Starts a thread that hands lines over, many at a time: `deliver` may block, and returns how many
+    /// it could not get rid of.
+    pub(crate) fn to(
+        name: &str,
+        mut deliver: impl FnMut(&[u8]) -> usize + Send + 'static,
+    ) -> io::Result<Self> {
+        let lines = Self::default();
+        let shared = Arc::clone(&lines.0);
         let writer = move || {
             let mut batch = Vec::new();
             while shared.take(&mut batch) {
-                write(&mut target, &batch);
+                let lost = deliver(&batch);
+                shared.lock().dropped += lost as u64;
                 batch.clear();
                 batch.shrink_to(KEPT);
             }
             shared.lock().finished = true;
             shared.finished.notify_all();
         };
-        thread::Builder::new().name("stderr".into()).spawn(writer)?;
-        Ok(stderr)
+        thread::Builder::new().name(name.into()).spawn(writer)?;
+        Ok(lines)
     }
 
-    /// How many lines found no room.
+    /// Takes a line, or counts it as dropped where it would leave less than `reserve` free.
+    pub(crate) fn put(&self, line: &[u8], reserve: usize) {
+        let mut buffer = self.0.lock();
+        if buffer.closed || buffer.pending.len() + line.len() > CAPACITY - reserve {
+            buffer.dropped += 1;
+        } else {
+            buffer.pending.extend_from_slice(line);
+            self.0.filled.notify_one();
+        }
+    }
+
+    /// How many lines were lost: they found no room, or the other end did not take them.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.lock().dropped
     }
@@ -85,16 +110,20 @@ impl Shared {
     }
 }
 
-impl Write for Stderr {
+/// Writes lines of one kind into the queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    lines: Lines,
+    reserve: usize,
+    /// What is done to each line before, if anything.
+    filter: Option<fn(&[u8]) -> Cow<'_, [u8]>>,
+}
+
+impl Write for Writer {
     /// Takes one line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut buffer = self.0.lock();
-        if buffer.closed || buffer.pending.len() + line.len() > CAPACITY {
-            buffer.dropped += 1;
-        } else {
-            buffer.pending.extend_from_slice(line);
-            self.0.filled.notify_one();
-        }
+        let filtered = self.filter.map_or(Cow::Borrowed(line), |filter| filter(line));
+        self.lines.put(&filtered, self.reserve);
         Ok(line.len())
     }
 
@@ -103,21 +132,46 @@ impl Write for Stderr {
     }
 }
 
-/// Writes what the target takes. One that is closed or full takes nothing more, and the service goes
-/// on without it.
-fn write(target: &mut impl Write, mut bytes: &[u8]) {
+/// Makes a writer for each event.
+#[derive(Clone, Debug)]
+pub(crate) struct Writers {
+    pub(crate) lines: Lines,
+    pub(crate) filter: Option<fn(&[u8]) -> Cow<'_, [u8]>>,
+}
+
+impl MakeWriter<'_> for Writers {
+    type Writer = Writer;
+
+    fn make_writer(&self) -> Writer {
+        Writer { lines: self.lines.clone(), reserve: 0, filter: self.filter }
+    }
+
+    fn make_writer_for(&self, event: &Metadata<'_>) -> Writer {
+        Writer { reserve: reserve(event), ..self.make_writer() }
+    }
+}
+
+/// What lines of an event's kind leave free.
+pub(crate) fn reserve(event: &Metadata<'_>) -> usize {
+    if event.target() == access::TARGET { RESERVE } else { 0 }
+}
+
+/// Writes what the target takes, and returns how many lines it did not. One that is closed or full takes
+/// nothing more, and the service goes on without it.
+fn write(target: &mut impl Write, mut bytes: &[u8]) -> usize {
     while !bytes.is_empty() {
         match target.write(bytes) {
-            Ok(0) => return,
+            Ok(0) => break,
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Somebody who shares the file has made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 thread::sleep(Duration::from_millis(10));
             }
-            Err(_) => return,
+            Err(_) => break,
         }
     }
+    bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
 #[cfg(test)]
@@ -142,17 +196,22 @@ mod tests {
         }
     }
 
+    fn to(mut target: impl Write + Send + 'static) -> Lines {
+        Lines::to("test", move |batch| write(&mut target, batch)).unwrap()
+    }
+
     #[test]
     fn the_last_line_comes_last() {
         let (sender, receiver) = mpsc::sync_channel(100);
-        let mut stderr = Stderr::start_on(Pipe(sender)).unwrap();
+        let lines = to(Pipe(sender));
         for _ in 0..50 {
-            stderr.write_all(b"a line\n").unwrap();
+            lines.put(b"a line\n", 0);
         }
-        stderr.finish("the end\n", PATIENCE);
-        stderr.write_all(b"too late\n").unwrap();
+        lines.finish("the end\n", PATIENCE);
+        lines.put(b"too late\n", 0);
         let written: Vec<u8> = receiver.iter().flatten().collect();
         assert_eq!(String::from_utf8(written).unwrap(), "a line\n".repeat(50) + "the end\n");
+        assert_eq!(lines.dropped(), 1);
     }
 
     /// A stderr that nobody reads: lines are dropped and counted, memory stays bounded, and the end
@@ -160,25 +219,30 @@ mod tests {
     #[test]
     fn a_blocked_target_stops_nobody() {
         let (sender, receiver) = mpsc::sync_channel(0);
-        let mut stderr = Stderr::start_on(Pipe(sender)).unwrap();
+        let lines = to(Pipe(sender));
         let line = [b'x'; 1 << 10];
         for _ in 0..3 << 10 {
-            stderr.write_all(&line).unwrap();
+            lines.put(&line, RESERVE);
         }
-        assert!(stderr.dropped() >= 1 << 10, "two buffers at most are taken");
-        assert!(stderr.0.lock().pending.capacity() <= 2 * CAPACITY);
-        stderr.finish("the end\n", Duration::from_millis(1));
+        let dropped = lines.dropped();
+        assert!(dropped >= 1 << 10, "two buffers at most are taken");
+        // There is room yet for what is not of the access log.
+        lines.put(&line, 0);
+        assert_eq!(lines.dropped(), dropped);
+        assert!(lines.0.lock().pending.capacity() <= 2 * CAPACITY);
+        lines.finish("the end\n", Duration::from_millis(1));
         drop(receiver);
     }
 
-    /// A closed or full stderr: errors are swallowed.
+    /// A closed or full stderr: errors are swallowed, and what is lost is counted.
     #[test]
     fn a_failing_target_is_ignored() {
         let (sender, receiver) = mpsc::sync_channel(0);
         drop(receiver);
-        let mut stderr = Stderr::start_on(Pipe(sender)).unwrap();
-        stderr.write_all(b"a line\n").unwrap();
-        stderr.finish("the end\n", PATIENCE);
-        assert!(stderr.0.lock().finished);
+        let lines = to(Pipe(sender));
+        lines.put(b"a line\n", 0);
+        lines.finish("the end\n", PATIENCE);
+        assert!(lines.0.lock().finished);
+        assert_eq!(lines.dropped(), 2);
     }
 }

@@ -39,6 +39,8 @@ const MAX_MESSAGE: usize = 65_507 - 36;
 /// command line; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "echo-client", version, disable_help_subcommand = true)]
+#[command(override_usage = "echo-client [OPTIONS] [TARGET]
+       echo-client [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
     /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
     /// any RFC 862 server; udp://HOST:PORT or unixgram:PATH for datagrams. ?mode=raw does without the
@@ -357,6 +359,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        let help = Args::command().render_help().to_string();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let Options { connect_timeout, timeout, .. } = Options::default();
+        for (what, default) in [("addresses of the name", connect_timeout), ("is due", timeout)] {
+            let told = format!("{what} [default: {default:?}]");
+            assert!(words.contains(&told), "{told}: {words}");
+        }
+        let options = Connecting::default().options(Duration::from_secs(1));
+        assert_eq!(options, Options { retry: Duration::from_secs(1), ..Options::default() });
     }
 
     #[test]

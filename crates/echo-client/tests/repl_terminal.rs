@@ -89,7 +89,8 @@ fn at_shell(pty: &Pty) -> bool {
 /// Starts the client there.
 fn start(shell: &mut Pty, term: &str, target: &str) {
     let client = env!("CARGO_BIN_EXE_echo-client");
-    shell.press(&format!("clear; TERM={term} '{client}' '{target}'; echo left with $?\r"));
+    let clear = r"printf '\033[2J\033[H'";
+    shell.press(&format!("{clear}; TERM={term} '{client}' '{target}'; echo left with $?\r"));
 }
 
 /// Presses Ctrl-D, and wants the shell back as it was.
@@ -117,7 +118,8 @@ fn ctrl_d_leaves_a_command() {
         assert!(pty.contents().contains(" 0 lost"), "{}", pty.contents());
         start(&mut pty, term, &daemon.target);
         pty.enter_dumb(":repeat 1000000000 x");
-        pty.wait("the shown command", |pty| pty.contents().contains("0000 x\n"));
+        // The editor has shown it, and then given the terminal back.
+        pty.wait("it at work", |pty| pty.contents().contains("0000 x\n") && pty.is_cooked());
         leave(&mut pty, 0);
         assert!(pty.contents().contains(" answered, "), "{}", pty.contents());
     }
@@ -142,6 +144,13 @@ fn ctrl_d_leaves_while_it_connects() {
     start(&mut pty, "xterm-256color", &daemon.target);
     pty.enter_dumb(":watch 5ms tick");
     pty.wait("a tick", |pty| pty.contents().contains("tick  (4 bytes, "));
+    daemon.stop();
+    pty.expect("trying for 30s");
+    leave(&mut pty, 0);
+    // While a line is being edited.
+    let daemon = Daemon::on_socket(folder.path());
+    start(&mut pty, "xterm-256color", &daemon.target);
+    pty.prompt();
     daemon.stop();
     pty.expect("trying for 30s");
     leave(&mut pty, 0);

@@ -1,5 +1,6 @@
 //! The command line, which is stable: other programs use it.
 
+mod datagrams;
 mod send;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,14 +15,8 @@ use clap_complete::Shell;
 use echo_core::client::{Family, Options};
 use echo_core::{Address, Endpoint, EndpointError};
 
+use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
-
-/// How long the reply to a datagram may take unless told otherwise: longer than any path but a few take,
-/// and not too long for somebody who waits.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What fits into a UDP datagram over IPv4 behind the 36 bytes that number it.
-const MAX_MESSAGE: usize = 65_507 - 36;
 
 /// Talks to an echo server, and checks every byte that comes back.
 ///
@@ -88,8 +83,8 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub(crate) connect_timeout: Option<Duration>,
 
-    /// How long the server may be silent while an answer is due, or the reply to a datagram may take
-    /// [default: 30s, of datagrams 2s]
+    /// How long the server may be silent while an answer is due [default: 30s], or the reply to a
+    /// datagram may take [default: 2s]
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
 
@@ -290,14 +285,6 @@ fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "write an IPv4 or IPv6 address: 192.0.2.1 or 2001:db8::1".to_owned())
 }
 
-/// Reads the size of a message in a datagram.
-fn message_size(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(size @ 1..=MAX_MESSAGE) => Ok(size),
-        _ => Err(format!("write a whole number from 1 to {MAX_MESSAGE}")),
-    }
-}
-
 /// Reads how often something is done.
 fn count(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| format!("write a whole number from 1 to {}", u64::MAX))
@@ -366,13 +353,20 @@ mod tests {
         let help = Args::command().render_help().to_string();
         let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let Options { connect_timeout, timeout, .. } = Options::default();
-        for (what, default) in [("addresses of the name", connect_timeout), ("is due", timeout)] {
+        for (what, default) in [
+            ("addresses of the name", connect_timeout),
+            ("is due", timeout),
+            ("datagram may take", REPLY_TIMEOUT),
+        ] {
             let told = format!("{what} [default: {default:?}]");
             assert!(words.contains(&told), "{told}: {words}");
         }
-        let target = target("tcp://h:1").unwrap();
-        let options = Connecting::default().options(&target, Duration::from_secs(1));
-        assert_eq!(options, Options { retry: Duration::from_secs(1), ..Options::default() });
+        let options = |uri: &str| {
+            Connecting::default().options(&uri.parse().unwrap(), Duration::from_secs(1))
+        };
+        let stream = Options { retry: Duration::from_secs(1), ..Options::default() };
+        assert_eq!(options("tcp://h:1"), stream);
+        assert_eq!(options("udp://h:1"), Options { timeout: REPLY_TIMEOUT, ..stream });
     }
 
     #[test]

@@ -9,13 +9,16 @@ use std::time::Duration;
 use echo_core::{Drain, Limits, Service};
 use tokio::runtime::{self, Runtime};
 
+use crate::attend::{attend, status};
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
 use crate::exit::{Failure, SIGNALLED, SOFTWARE};
 use crate::logging::{self, Level};
+use crate::notify::Notify;
 use crate::open_files;
+use crate::passed::{Descriptors, Passed};
 use crate::reload;
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
@@ -28,11 +31,12 @@ const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
 pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
+    let descriptors = Descriptors::take()?;
     let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
     let level = logging::start(config.settings.log, &config.settings.log_level, &stderr);
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended =
-        catch_unwind(AssertUnwindSafe(|| start(argv, config, &level))).unwrap_or_else(|_| {
+    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &level, descriptors)))
+        .unwrap_or_else(|_| {
             Err(Failure::new(
                 SOFTWARE,
                 "stopped by a defect of its own: please report the line above",
@@ -50,11 +54,16 @@ pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn start(argv: &[OsString], config: Config, level: &Level) -> Result<End, Failure> {
+fn start(
+    argv: &[OsString],
+    config: Config,
+    level: &Level,
+    descriptors: Descriptors,
+) -> Result<End, Failure> {
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    let end = runtime.block_on(live(argv, config, limits, level));
+    let end = runtime.block_on(live(argv, config, limits, level, descriptors));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -73,25 +82,36 @@ fn runtime(workers: NonZeroUsize) -> io::Result<Runtime> {
 
 async fn live(
     argv: &[OsString],
-    config: Config,
+    mut config: Config,
     limits: Limits,
     level: &Level,
+    descriptors: Descriptors,
 ) -> Result<End, Failure> {
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let control = Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
+    let mut passed = Passed::new(descriptors)?;
+    config.or_listen_on(passed.endpoints());
     let bound = tokio::select! {
-        bound = bind::bind(&config.listen, config.settings.workers()) => bound?,
+        bound = bind::bind(&config.listen, config.settings.workers(), &passed) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
-    let service = Service::new(limits, Drain::new());
-    let mut serving = Serving::new(service.clone());
+    let (service, notify) = (Service::new(limits, Drain::new()), Notify::default());
+    let mut serving = Serving::new(service.clone(), &notify);
     serving.add(bound, &config.settings.greeting);
-    let mut daemon = Daemon { argv, config, service, serving, level };
-    daemon.serve(&mut signals, control).await;
-    Ok(daemon.drain(&mut signals).await)
+    passed.forget_unused(&serving.stored().cloned().collect::<Vec<_>>(), &notify);
+    let mut daemon = Daemon { argv, config, service, serving, passed, level, notify: &notify };
+    let service = daemon.service.clone();
+    let life = async {
+        daemon.serve(&mut signals, control).await;
+        daemon.drain(&mut signals).await
+    };
+    tokio::select! {
+        end = life => Ok(end),
+        never = attend(&service, &notify) => match never {},
+    }
 }
 
 /// What there is while it serves.
@@ -100,14 +120,17 @@ struct Daemon<'a> {
     /// What is in force.
     config: Config,
     service: Service,
-    serving: Serving,
+    serving: Serving<'a>,
+    passed: Passed,
     level: &'a Level,
+    notify: &'a Notify,
 }
 
 impl Daemon<'_> {
     /// Serves, and reloads its settings when asked, until it is to stop or a listener has failed.
     async fn serve(&mut self, signals: &mut Signals, mut control: Control) {
         loop {
+            self.notify.ready(&status(&self.service.stats(), false));
             let mut asked = None;
             tokio::select! {
                 signalled = signals.next() => if let Signalled::Stop(stop) = signalled {
@@ -117,9 +140,10 @@ impl Daemon<'_> {
                 // What is left is drained.
                 () = self.serving.failed() => return,
             }
+            self.notify.reloading();
             // A stop need not wait for names that do not resolve.
             let reloaded = tokio::select! {
-                change = reload::prepare(self.argv, &self.config, &self.serving) => change,
+                change = reload::prepare(self.argv, &self.config, &self.serving, &self.passed) => change,
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {
@@ -147,6 +171,7 @@ impl Daemon<'_> {
 
     /// Ends everything that is open, gently at first.
     async fn drain(mut self, signals: &mut Signals) -> End {
+        self.notify.stopping();
         let settings = &self.config.settings;
         let hard = tokio::select! {
             stop = signals.stop() => Some(stop),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attend;
 mod bind;
 mod check;
 mod config;
@@ -12,7 +13,9 @@ mod exit;
 mod generate;
 mod healthcheck;
 mod logging;
+mod notify;
 mod open_files;
+mod passed;
 mod reload;
 mod serving;
 mod settings;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState::{self, *};
 
-/// How far ahead the end of a stop is put each time, as long as it makes progress: longer than a wait
+/// How far ahead, in microseconds, the end of a stop is put each time, as long as it makes progress: longer than a wait
 /// in which nothing moves though all is well, as that for a peer's last byte.
-const EXTENSION: Duration = Duration::from_secs(30);
+const MORE_TIME: NotifyState<'static> = ExtendTimeoutUsec(30_000_000);
 
 /// Tells the manager, and remembers in which phase the service is.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Notify {
     /// The service ends, after a drain that takes its time.
     pub(crate) fn stopping(&self) {
         self.stopping.set(true);
-        tell(&[Stopping]);
+        tell(&[Stopping, MORE_TIME]);
     }
 
     /// Whether it does.
@@ -48,7 +48,7 @@ impl Notify {
 
     /// The stop makes progress, and wants more time.
     pub(crate) fn progress(&self) {
-        tell(&[ExtendTimeoutUsec(EXTENSION.as_micros() as u32)]);
+        tell(&[MORE_TIME]);
     }
 
     /// How often the manager wants to hear that all is well, if it does.

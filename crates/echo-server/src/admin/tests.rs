@@ -180,6 +180,7 @@ async fn what_is_no_request_is_refused() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(admin.answers.metrics.admin.too_long.load(Relaxed), 4);
     // One request a connection: what follows is not answered.
     let two = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2);
     assert_eq!(admin.ask(two).await.matches("HTTP/1.1").count(), 1);
@@ -246,7 +247,8 @@ async fn at_the_bound_the_oldest_makes_room() {
 /// A loop that is stuck is what a liveness probe is for.
 #[tokio::test]
 async fn a_stuck_service_is_unhealthy() {
-    let workers = runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let workers =
+        runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
     let (listener, _connector) = Listener::memory();
     let service = Service::default();
     let serving = echo_core::serve(listener, service.clone(), Arc::new(Echo::new(Mode::Auto)));

@@ -212,7 +212,11 @@ async fn exchange(
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), answer);
     // What cannot be read as a request has its answer as well, where one can be given.
-    let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        && error.is_parse_too_large()
+    {
+        answers.metrics.admin.too_long.fetch_add(1, Relaxed);
+    }
     let mut stream = connection.into_parts().io.into_inner();
     // A close with something unread would be a reset, which destroys the answer on its way.
     if stream.shutdown().await.is_ok() {

@@ -110,13 +110,15 @@ impl Shared {
     }
 }
 
+/// What is done to a line before it is queued.
+pub(crate) type Filter = fn(&[u8]) -> Cow<'_, [u8]>;
+
 /// Writes lines of one kind into the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
     lines: Lines,
     reserve: usize,
-    /// What is done to each line before, if anything.
-    filter: Option<fn(&[u8]) -> Cow<'_, [u8]>>,
+    filter: Option<Filter>,
 }
 
 impl Write for Writer {
@@ -136,7 +138,7 @@ impl Write for Writer {
 #[derive(Clone, Debug)]
 pub(crate) struct Writers {
     pub(crate) lines: Lines,
-    pub(crate) filter: Option<fn(&[u8]) -> Cow<'_, [u8]>>,
+    pub(crate) filter: Option<Filter>,
 }
 
 impl MakeWriter<'_> for Writers {

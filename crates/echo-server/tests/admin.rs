@@ -143,10 +143,10 @@ fn scrapers_read_both_forms() {
                  label = next(sample.labels['listener'] for family in families\n\
                  \x20            for sample in family.samples if 'unix' in sample.labels.get('listener', ''))\n\
                  assert label.endswith('/a \"quoted\"\\nname'), label\n";
-    if can_run("python3", &["-c", "import prometheus_client.openmetrics.parser"]) {
+    if can_run("/usr/bin/python3", &["-c", "import prometheus_client.openmetrics.parser"]) {
         let text = admin.get_as("/metrics", "application/openmetrics-text;version=1.0.0").unwrap();
         assert!(text.headers.contains("application/openmetrics-text; version=1.0.0"), "{text:?}");
-        let mut python = Command::new("python3");
+        let mut python = Command::new("/usr/bin/python3");
         python.args(["-c", parse]);
         assert_eq!(complaints(python, &text.body), None, "{}", text.body);
     } else {

@@ -68,34 +68,39 @@ fn descriptors_run_out_a_hundred_times() {
     let mut server = Server::start(&[TCP, "--admin=127.0.0.1:0"]);
     let (pid, uri, admin) = (server.pid(), server.uris()[0].clone(), Admin::of(&server));
     admin.get("/readyz");
+    // Its connection may not have ended yet.
     let idle = descriptors(pid);
+    leave_room(pid, 2);
     let (began, mut slowest, mut busiest) = (Instant::now(), Duration::ZERO, 0.0_f64);
     for _ in 0..rounds {
-        leave_room(pid, 2);
         let mut open: Vec<_> = (0..2).map(|_| Peer::connect(&uri)).collect();
         open.iter().for_each(|peer| peer.round_trip(b"open"));
-        let waiting: Vec<_> = (0..5).map(|_| Peer::connect(&uri)).collect();
+        let mut waiting: Vec<_> = (0..6).map(|_| Peer::connect(&uri)).collect();
         waiting.iter().for_each(|peer| peer.send(b"waiting"));
         let (before, full) = (ticks(pid), Instant::now());
         thread::sleep(Duration::from_millis(window)); // What is measured is how little happens in it.
         let busy = (ticks(pid) - before) as f64 / (full.elapsed().as_secs_f64() * 100.0);
         busiest = busiest.max(busy);
         assert_eq!(admin.get("/healthz").body, "ok\n");
-        drop(open.pop());
-        assert_eq!(waiting[0].read_exact(7).as_deref(), Some(&b"waiting"[..]));
-        limit(pid, Resource::Nofile, 1024);
-        let given_back = Instant::now();
-        for peer in &waiting[1..] {
-            assert_eq!(peer.read_exact(7).as_deref(), Some(&b"waiting"[..]));
+        while !waiting.is_empty() {
+            open = {
+                let given_back = Instant::now();
+                drop(open);
+                let next: Vec<_> = waiting.drain(..2).collect();
+                for peer in &next {
+                    assert_eq!(peer.read_exact(7).as_deref(), Some(&b"waiting"[..]));
+                }
+                slowest = slowest.max(given_back.elapsed());
+                next
+            };
         }
-        slowest = slowest.max(given_back.elapsed());
-        drop((open, waiting));
+        drop(open);
         // The first answer may have been on its way still when they were counted.
         eventually("descriptors are back", || descriptors(pid) <= idle);
     }
     let limit = "echo_limit_reached_total{limit=\"descriptors\"}";
     println!(
-        "{rounds} times: {} failed accepts, at most {:.1} % of a core, all served {slowest:?} later",
+        "{rounds} times: {} failed accepts, at most {:.1} % of a core, the next served {slowest:?} after one was free",
         admin.metrics().get(limit),
         busiest * 100.0
     );

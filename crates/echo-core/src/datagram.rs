@@ -178,7 +178,8 @@ async fn until_drained(
                 }
                 Poll::Pending => Poll::Pending,
             };
-            // After the turn, which is short: the answers do not wait for it.
+            // Both after the turn, which is short: the answers do not wait for them.
+            pulse.poll(cx);
             match started.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(Event::Drain),
                 Poll::Pending => turn.map(Event::Failed),

@@ -110,11 +110,7 @@ impl Shared {
     }
 }
 
-<<<<<<< HEAD
 /// Makes a line fit for where it goes.
-=======
-/// What is done to a line before it is queued.
->>>>>>> admin
 pub(crate) type Filter = fn(&[u8]) -> Cow<'_, [u8]>;
 
 /// Writes lines of one kind into the queue.
@@ -122,10 +118,7 @@ pub(crate) type Filter = fn(&[u8]) -> Cow<'_, [u8]>;
 pub(crate) struct Writer {
     lines: Lines,
     reserve: usize,
-<<<<<<< HEAD
     /// What is done to each line before, if anything.
-=======
->>>>>>> admin
     filter: Option<Filter>,
 }
 

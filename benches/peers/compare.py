@@ -2,9 +2,10 @@
 """An echo server against servers written in C, side by side in one run.
 
     compare.py [--set quick|full|unix|udp|tail|idle|churn|deep] [--rounds 7] [--peer epoll|uring|uv]...
-               [--ours LABEL=COMMAND]... [--client LABEL=COMMAND]... -- COMMAND with {port} or {path}
+               [--fresh] [--ours LABEL=COMMAND]... [--client LABEL=COMMAND]... -- COMMAND with {port}
+               or {path}
 
-Every server is started once, pinned to core 0 (--cores all: unpinned), and the load generator to
+Every server is started once (with --fresh for each run anew), pinned to core 0 (--cores all: unpinned), and the load generator to
 core 1. For each workload, round by round, each server gets one short run, in turning order, and
 every echoed byte is compared. A line gives the median of the round-by-round ratios to the first
 peer: messages/s (higher is better), p99 and server CPU per message (lower is better). The range in
@@ -218,10 +219,10 @@ class Comparison:
                 server.stop()
         return self.results
 
-    def run_idle(self) -> Results:
-        """Freed memory stays with a process, so that each figure needs a fresh one."""
+    def run_fresh(self, rounds: int) -> Results:
+        """Every figure is of a process of its own."""
         for load in SETS[self.arguments.set]:
-            for number in range(max(1, self.arguments.rounds // 2)):
+            for number in range(rounds):
                 for candidate in turned(self.candidates, number):
                     server = self.start(candidate)
                     try:
@@ -229,6 +230,12 @@ class Comparison:
                     finally:
                         server.stop()
         return self.results
+
+    def run_all(self) -> Results:
+        rounds = self.arguments.rounds
+        if self.arguments.set == "idle":  # Freed memory stays with a process.
+            return self.run_fresh(max(1, rounds // 2))
+        return self.run_fresh(rounds) if self.arguments.fresh else self.run()
 
 
 def turned(items: list, number: int) -> list:
@@ -289,6 +296,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.6, help="of one run")
     parser.add_argument("--peer", action="append", choices=["epoll", "uring", "uv"])
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start every server anew for each run: where its memory lies is luck, and stays",
+    )
     parser.add_argument("--cores", default="one", choices=["one", "all"])
     parser.add_argument(
         "--ours", action="append", default=[], metavar="LABEL=COMMAND", help="a further server"
@@ -303,6 +315,8 @@ def parse_arguments() -> argparse.Namespace:
         del arguments.command[0]
     if not arguments.command:
         parser.error("no server command")
+    if arguments.fresh and arguments.client:
+        parser.error("--fresh is for servers, --client has one for all")
     if not shutil.which("taskset"):
         parser.error("taskset is missing: install util-linux")
     return arguments
@@ -350,7 +364,7 @@ def main() -> None:
     print_heading()
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(arguments, candidates, folder)
-        results = comparison.run_idle() if arguments.set == "idle" else comparison.run()
+        results = comparison.run_all()
     labels = [candidate.label for candidate in candidates]
     labels += [label for label, _ in clients_of(arguments)]
     rows = report(arguments, labels, results)

@@ -11,11 +11,13 @@
 //! interleaves them.
 
 mod client;
+mod datagrams;
 mod epoll;
 mod process;
 mod server;
 mod tasks;
 
 pub use client::{Churn, Messages, Pipeline, RoundTrip};
+pub use datagrams::{DatagramServer, Datagrams, RunningDatagrams};
 pub use process::{pin, pin_client, raise_file_limit};
 pub use server::{Running, Server, Transport};

@@ -66,6 +66,13 @@ impl Server {
         Ok(Running { address, stop: Some(stop), thread: Some(thread), _folder: folder })
     }
 
+    /// Runs it on `address` until the process is killed.
+    pub fn run(self, address: SocketAddr) -> Result<()> {
+        let (_never, stopped) = UnixStream::pair()?;
+        stopped.set_nonblocking(true)?;
+        self.serve(listen_on(address).context("cannot listen")?, stopped)
+    }
+
     fn serve(self, listener: Socket, stop: UnixStream) -> Result<()> {
         match self {
             Self::Epoll => Ok(epoll::serve(&listener, &stop)?),
@@ -133,21 +140,27 @@ fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
 /// One and the same socket for all, with echo-core's settings: a backlog that a burst fits into,
 /// and TCP_NODELAY, which accepted sockets inherit.
 fn listen(transport: Transport) -> Result<(Socket, Option<TempDir>)> {
-    let (socket, folder) = match transport {
-        Transport::Tcp => {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.set_tcp_nodelay(true)?;
-            socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-            (socket, None)
-        }
+    match transport {
+        Transport::Tcp => Ok((listen_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?, None)),
         Transport::Unix => {
             let folder = tempfile::tempdir()?;
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             socket.bind(&SockAddr::unix(folder.path().join("echo"))?)?;
-            (socket, Some(folder))
+            Ok((listening(socket)?, Some(folder)))
         }
-    };
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    listening(socket)
+}
+
+fn listening(socket: Socket) -> io::Result<Socket> {
     socket.listen(4096)?;
     socket.set_nonblocking(true)?;
-    Ok((socket, folder))
+    Ok(socket)
 }

@@ -16,7 +16,7 @@ use echo_core::{Drain, Echo, Limits, Listener, Mode, Report, Service, SocketOpti
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::io::{BufReader, Lines};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UdpSocket, UnixStream};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -61,6 +61,24 @@ async fn unix_socket() {
         closed_in_order(stream).await;
         assert!(example.last_line().await.contains("completed: 1, quiet: 0, forced: 0"));
         assert!(!path.exists(), "the path is left behind");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn datagrams() {
+    within_deadline(async {
+        let mut example = Example::start("datagrams", &["udp://127.0.0.1:0"]);
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(example.address().await).await.unwrap();
+        for message in [&b"hello"[..], b""] {
+            client.send(message).await.unwrap();
+            let mut reply = [0; 99];
+            let len = client.recv(&mut reply).await.unwrap();
+            assert_eq!(&reply[..len], message);
+        }
+        example.interrupt();
+        assert!(example.last_line().await.contains("received: 2, answered: 2"));
     })
     .await;
 }

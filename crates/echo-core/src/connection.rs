@@ -96,6 +96,8 @@ pub struct Connection {
     pub(crate) read_at: Instant,
     /// Bytes read since the last wait, and what else counts in a turn.
     pub(crate) moved: usize,
+    /// Looks at the sockets that are left before this connection lets the worker sleep.
+    pub(crate) looks: u8,
     /// What the last pass may still read, once this connection has seen the drain.
     pub(crate) last_pass: Option<u64>,
     pub(crate) ended: bool,
@@ -152,6 +154,7 @@ impl Connection {
             ending: None,
             read_at: now,
             moved: 0,
+            looks: 0,
             last_pass: None,
             ended: false,
             may_splice: false,

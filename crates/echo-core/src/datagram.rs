@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use echo_sys::Batch;
+use echo_sys::{Batch, MAX_BATCH};
 use rustix::io::Errno;
 use tokio::time::Instant;
 
@@ -170,14 +170,18 @@ async fn until_drained(
     let mut backoff = Backoff::default();
     loop {
         let event = poll_fn(|cx| {
-            if started.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Event::Drain);
-            }
+            let turn = match backoff.poll(cx) {
+                Poll::Ready(()) => {
+                    BATCH.with_borrow_mut(|batch| poll_turn(socket, answering, batch, cx))
+                }
+                Poll::Pending => Poll::Pending,
+            };
+            // Both after the turn, which is short: the answers do not wait for them.
             pulse.poll(cx);
-            ready!(backoff.poll(cx));
-            BATCH
-                .with_borrow_mut(|batch| poll_turn(socket, answering, batch, cx))
-                .map(Event::Failed)
+            match started.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Event::Drain),
+                Poll::Pending => turn.map(Event::Failed),
+            }
         });
         let error = match event.await {
             Event::Drain => return Ok(()),
@@ -198,7 +202,7 @@ async fn until_drained(
     }
 }
 
-/// Answers what is there, at most one batch that is full before others run.
+/// Answers what is there, at most about one whole batch before others run.
 fn poll_turn(
     socket: &DatagramSocket,
     answering: &mut Answering,
@@ -206,20 +210,19 @@ fn poll_turn(
     cx: &mut Context<'_>,
 ) -> Poll<io::Error> {
     batch.fit(answering.longest());
-    loop {
-        if let Err(error) = ready!(socket.socket.poll_receive(cx, batch)) {
-            return Poll::Ready(error);
+    let mut received = 0;
+    while received < MAX_BATCH {
+        match ready!(socket.socket.poll_receive(cx, batch, answering.expected())) {
+            Ok(count) => received += count,
+            Err(error) => return Poll::Ready(error),
         }
-        let full = batch.len() == batch.capacity();
         answering.answer(&socket.socket, batch);
-        if full {
-            answering.note_full_batch();
-            // Comes back after the next look at the other sockets. Never ready at its first poll.
-            let yielded = pin!(tokio::task::yield_now()).poll(cx);
-            debug_assert!(yielded.is_pending());
-            return Poll::Pending;
-        }
     }
+    answering.note_full_batch();
+    // Comes back after the next look at the other sockets. Never ready at its first poll.
+    let yielded = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(yielded.is_pending());
+    Poll::Pending
 }
 
 /// Answers what the socket's queue holds, whatever the reactor knows of it. Returns how many that were.
@@ -236,7 +239,7 @@ async fn answer_queued(
         pulse.answer_now();
         let turn = BATCH.with_borrow_mut(|batch| {
             batch.fit(answering.longest());
-            received += socket.socket.receive_queued(batch)?;
+            received += socket.socket.receive_queued(batch, MAX_BATCH)?;
             answered += u64::from(answering.answer(&socket.socket, batch));
             io::Result::Ok(())
         });

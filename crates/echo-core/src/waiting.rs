@@ -23,6 +23,15 @@ pub(crate) const CONTROL_COST: usize = 1 << 10;
 /// What a message counts for in a turn beyond its bytes.
 pub(crate) const MESSAGE_COST: usize = 64;
 
+/// Bytes in a turn that make its connection worth staying awake for: the copying of fewer takes no
+/// longer than a few looks at the sockets.
+const BULKY: usize = 8 << 10;
+
+/// Looks at the sockets before a worker sleeps, while nothing comes after such a turn: about 10 µs. A peer
+/// that is busy with what it got then finds the server awake, where each of its sends would have to wake
+/// it: 0.92 of C's rate became 1.00 with 16 KiB over Unix sockets. 4 looks gained half of that, 64 no more.
+const LOOKS: u8 = 16;
+
 /// How the writing of output stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Writing {
@@ -47,10 +56,8 @@ impl Connection {
     pub(crate) fn yield_now<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         self.moved = 0;
         self.scope.core.stats.turn_full();
-        // Its first poll hands the waker to the scheduler and is never ready.
-        let yielded = pin!(tokio::task::yield_now()).poll(cx);
-        debug_assert!(yielded.is_pending());
-        Poll::Pending
+        self.looks = LOOKS;
+        come_back(cx)
     }
 
     /// Goes to wait: sees to it that the task wakes at its deadline and when the drain starts, and
@@ -59,13 +66,29 @@ impl Connection {
     /// Timer and drain are polled only when they change, since the task's waker stays the same: a
     /// wait costs a few comparisons.
     #[inline]
-    pub(crate) fn park(&mut self, cx: &Context<'_>) -> Poll<Error> {
-        if self.moved > 0 && self.is_armed_for_traffic(cx) {
-            self.moved = 0;
-            self.input.release();
-            return Poll::Pending;
+    pub(crate) fn park(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if self.moved > 0 {
+            self.looks = if self.moved < BULKY { 0 } else { LOOKS };
+            if self.is_armed_for_traffic(cx) {
+                self.moved = 0;
+                self.input.release();
+                return self.look_again(cx);
+            }
         }
-        self.park_anew(cx)
+        match self.park_anew(cx) {
+            Poll::Pending => self.look_again(cx),
+            late => late,
+        }
+    }
+
+    /// Keeps the worker awake for one more look at the sockets, while there are any left.
+    #[inline]
+    fn look_again<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        if self.looks > 0 && self.output.is_empty() {
+            self.looks -= 1;
+            return come_back(cx);
+        }
+        Poll::Pending
     }
 
     /// Whether this is a wait for traffic like the one before: the timer is armed for that one's
@@ -159,4 +182,12 @@ impl Connection {
         }
         Poll::Pending
     }
+}
+
+/// Wakes the task after the next look at the sockets.
+fn come_back<T>(cx: &mut Context<'_>) -> Poll<T> {
+    // Its first poll hands the waker to the scheduler and is never ready.
+    let yielded = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(yielded.is_pending());
+    Poll::Pending
 }

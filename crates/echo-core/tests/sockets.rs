@@ -19,8 +19,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
 
 use echo_core::{
-    Connection, Drain, Echo, Error, Handler, Limits, Listener, LocalAddr, Mode, Reason, Service,
-    SocketOptions, UnixName,
+    Drain, Echo, Limits, Listener, LocalAddr, Mode, Reason, Service, SocketOptions, UnixName,
 };
 use support::{
     PATIENCE, Replay, Running, buckets, cases, echo, frames, goaway, hello, on_tcp, seed, soon,
@@ -319,35 +318,4 @@ async fn numbered(addr: SocketAddr, len: usize) {
 
 fn frame_bytes((kind, payload): &(echo_core::Kind, Vec<u8>)) -> Vec<u8> {
     support::frame(*kind, payload)
-}
-
-/// A handler that only sends, to a peer that keeps up, lets others run as a reading one does.
-#[tokio::test]
-async fn a_handler_that_only_sends_has_its_turns() {
-    struct Chatter;
-    impl Handler for Chatter {
-        async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
-            let chunk = vec![b'x'; 16 << 10];
-            for _ in 0..4000 {
-                connection.send(&chunk).await?;
-            }
-            Ok(())
-        }
-    }
-    let (server, addr) = on_tcp(Limits::default(), Chatter);
-    let reader = tokio::task::spawn_blocking(move || {
-        let mut stream = std::net::TcpStream::connect(addr).unwrap();
-        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
-    });
-    let (mut before, mut most) = (0, 0);
-    while before < 60 << 20 {
-        tokio::task::yield_now().await;
-        let sent = server.service.stats().bytes_out;
-        most = most.max(sent - before);
-        before = sent;
-    }
-    // A turn, and what its last flush was given.
-    assert!(most <= (256 << 10) + (128 << 10), "{most} bytes in one turn");
-    assert_eq!(reader.await.unwrap(), 4000 * ((16 << 10) + 4));
-    server.stop(Duration::from_secs(60)).await;
 }

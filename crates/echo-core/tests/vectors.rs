@@ -1,4 +1,5 @@
-//! The test vectors of PROTOCOL.md over real TCP: whole, byte by byte, and split at every point.
+//! The test vectors of PROTOCOL.md over real sockets: those of streams whole, byte by byte, and split at
+//! every point.
 
 #![allow(
     clippy::disallowed_methods,
@@ -14,11 +15,15 @@ mod support;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use echo_core::{Echo, Limits, Mode};
+use echo_core::{
+    DatagramEcho, DatagramOptions, DatagramSocket, Echo, Limits, LocalAddr, Mode, Service,
+    serve_datagrams,
+};
 use support::{on_tcp, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 const PROTOCOL: &str = include_str!("../PROTOCOL.md");
 
@@ -160,6 +165,50 @@ async fn every_vector_in_every_split() {
         .await;
         let report = soon(server.stop(support::PATIENCE)).await;
         assert_eq!(report.drained.forced, 0, "{}", vector.name);
+    }
+}
+
+/// Each datagram vector over UDP. What follows it tells what got no answer.
+#[tokio::test]
+async fn every_datagram_vector() {
+    let block = PROTOCOL.split("```datagrams\n").nth(1).expect("PROTOCOL.md has no datagrams");
+    let vectors: Vec<_> = block.split("```").next().unwrap().lines().collect();
+    assert!(vectors.len() > 10, "only {} vectors of datagrams", vectors.len());
+    for line in vectors {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, mode, sent, received] = fields[..] else { panic!("{line}") };
+        let sent: Vec<u8> = pattern(sent)
+            .into_iter()
+            .map(|byte| match byte {
+                Pattern::Byte(byte) => byte,
+                other => panic!("{other:?} in what {name} sends"),
+            })
+            .collect();
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let socket = DatagramSocket::bind_udp(addr, &DatagramOptions::default()).unwrap().remove(0);
+        let LocalAddr::Udp(addr) = *socket.local_addr() else { panic!("{name}: no UDP") };
+        let echo = Arc::new(DatagramEcho::new(mode.parse().unwrap()));
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(addr).await.unwrap();
+        let asking = async {
+            let mut reply = [0; 99];
+            client.send(&sent).await.unwrap();
+            client.send(b"what follows").await.unwrap();
+            if received != "none" {
+                let len = client.recv(&mut reply).await.unwrap();
+                let right = matches(&pattern(received), &reply[..len], true);
+                assert!(right, "{name}: {:02x?}", &reply[..len]);
+            }
+            let len = client.recv(&mut reply).await.unwrap();
+            assert_eq!(&reply[..len], b"what follows", "after {name}");
+        };
+        soon(async {
+            tokio::select! {
+                _ = serve_datagrams(socket, Service::default(), echo) => panic!("it ended"),
+                () = asking => {}
+            }
+        })
+        .await;
     }
 }
 

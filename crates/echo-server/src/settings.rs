@@ -28,7 +28,7 @@ enum AtLimit {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
-    /// Where to listen; repeatable
+    /// Where to listen; repeatable. Sockets that a service manager passes replace the default
     #[arg(long, value_name = "URI")]
     #[arg(default_values = DEFAULT_LISTEN)]
     pub(crate) listen: Vec<String>,

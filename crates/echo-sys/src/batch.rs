@@ -33,6 +33,8 @@ pub struct Batch {
     stride: usize,
     slots: Box<[Slot; MAX_BATCH]>,
     received: usize,
+    /// How many were asked for.
+    asked: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +99,7 @@ impl Default for Batch {
             stride: SLOT_UNIT,
             slots: vec![slot; MAX_BATCH].try_into().unwrap_or_else(|_| unreachable!()),
             received: 0,
+            asked: 0,
         }
     }
 }
@@ -110,7 +113,8 @@ impl Batch {
             // Zeroed by the kernel, page by page when they are touched.
             self.payloads = vec![0; len];
         }
-        (self.longest, self.stride, self.received) = (longest, stride, 0);
+        (self.longest, self.stride) = (longest, stride);
+        (self.received, self.asked) = (0, 0);
     }
 
     /// How many datagrams it takes.
@@ -121,6 +125,11 @@ impl Batch {
     /// How many were received last.
     pub fn len(&self) -> usize {
         self.received
+    }
+
+    /// Whether there may be more than were received last: as many as were asked for.
+    pub fn is_full(&self) -> bool {
+        self.received == self.asked
     }
 
     /// Whether none was received.
@@ -159,10 +168,16 @@ impl Batch {
         self.slots[..self.received].iter().rev().find_map(|slot| slot.told.kernel_drops)
     }
 
-    /// Receives what is there, without waiting: at least one datagram.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, batched: bool) -> io::Result<usize> {
-        self.received = 0;
-        let count = if batched { self.capacity() } else { 1 };
+    /// Receives what is there, without waiting: at least one datagram, at most `most`. Asking for many
+    /// takes as long as receiving one.
+    pub(crate) fn receive(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        most: usize,
+        batched: bool,
+    ) -> io::Result<usize> {
+        let count = if batched { most.clamp(1, self.capacity()) } else { 1 };
+        (self.received, self.asked) = (0, count);
         let mut vectors = [const { MaybeUninit::uninit() }; MAX_BATCH];
         let mut headers = [const { MaybeUninit::uninit() }; MAX_BATCH];
         let payloads = self.payloads.chunks_exact_mut(self.stride);

@@ -17,7 +17,8 @@ const HEADER_LEN: usize = size_of::<usize>() + 8;
 pub struct Arrival {
     /// The address of this host that it was sent to: the one that a reply comes from.
     pub local: IpAddr,
-    /// The index of the network interface; 1 is loopback in every network namespace.
+    /// The index of the network interface; 1 is loopback in every network namespace. 0 if the kernel
+    /// was not asked when it arrived.
     pub interface: u32,
     /// Whether it was sent to this host alone, and not to a broadcast or multicast address.
     pub unicast: bool,
@@ -111,11 +112,16 @@ fn header(control: &[u8]) -> Option<(usize, i32, i32)> {
 }
 
 /// in_pktinfo: interface, this host's address, the address in the packet's header. The two are one,
-/// but for broadcast and multicast.
+/// but for broadcast and multicast, and the first two are 0 for what came before the kernel was asked.
 fn ipv4_arrival(data: &[u8]) -> Option<Arrival> {
     let interface = u32::from_ne_bytes(field(data, 0)?);
-    let (local, sent_to) = (field::<4>(data, 4)?, field::<4>(data, 8)?);
-    Some(Arrival { local: Ipv4Addr::from(local).into(), interface, unicast: local == sent_to })
+    let local = Ipv4Addr::from(field::<4>(data, 4)?);
+    let sent_to = Ipv4Addr::from(field::<4>(data, 8)?);
+    if local.is_unspecified() {
+        let unicast = !sent_to.is_broadcast() && !sent_to.is_multicast();
+        return Some(Arrival { local: sent_to.into(), interface, unicast });
+    }
+    Some(Arrival { local: local.into(), interface, unicast: local == sent_to })
 }
 
 /// in6_pktinfo: the address in the packet's header, interface.

@@ -19,6 +19,9 @@ pub struct Socket {
     fd: AsyncFd<OwnedFd>,
     /// Whether the kernel has recvmmsg and sendmmsg, and lets us call them.
     batches: AtomicBool,
+    /// Whether the kernel cuts messages. One that does not know how (before Linux 4.18) would send
+    /// several answers as a single one.
+    segments: bool,
 }
 
 impl Socket {
@@ -30,7 +33,9 @@ impl Socket {
         // SAFETY: an OwnedFd is open and stays the same descriptor as long as it lives, and the
         // AsyncFd keeps it as long as itself.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
-        Ok(Self { fd, batches: AtomicBool::new(true) })
+        // 0 asks for nothing, but only of who knows the option.
+        let segments = set_option(fd.get_ref().as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0);
+        Ok(Self { fd, batches: AtomicBool::new(true), segments: segments.is_ok() })
     }
 
     /// Asks the kernel to tell where each datagram was sent to ([`Datagram::arrival`]), and how many
@@ -50,21 +55,24 @@ impl Socket {
         set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
     }
 
-    /// Receives a batch as soon as there is one.
+    /// Receives a batch of at most `most` as soon as there is one.
     ///
     /// # Errors
     /// What recvmmsg(2) says. An error may be about one datagram only, or about none.
-    pub fn poll_receive(&self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
+    pub fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match self.receive_queued(batch) {
+            match self.receive_queued(batch, most) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 received => {
                     // A batch that is not full has found the queue empty, so what comes next is
                     // announced anew: no need to ask once more.
-                    if received.as_ref().is_ok_and(|received| *received < batch.capacity())
-                        && self.batches.load(Relaxed)
-                    {
+                    if received.is_ok() && !batch.is_full() {
                         guard.clear_ready();
                     }
                     return Poll::Ready(received);
@@ -73,13 +81,16 @@ impl Socket {
         }
     }
 
-    /// Receives what is there. It asks the kernel, not the reactor, which may not have heard of it
+    /// Receives what is there, at most `most`. It asks the kernel, not the reactor, which may not have heard of it
     /// yet: in a process that was stopped, for example.
     ///
     /// # Errors
     /// As [`poll_receive`](Self::poll_receive), and `WouldBlock` when nothing is there.
-    pub fn receive_queued(&self, batch: &mut Batch) -> io::Result<usize> {
-        self.with_or_without_batches(|batched| batch.receive(self.as_fd(), batched))
+    pub fn receive_queued(&self, batch: &mut Batch, most: usize) -> io::Result<usize> {
+        // Of a receive a filter of system calls says EPERM as well; nothing else does.
+        self.with_or_without_batches(&[libc::ENOSYS, libc::EPERM], |batched| {
+            batch.receive(self.as_fd(), most, batched)
+        })
     }
 
     /// Sends datagrams of `batch`, those at the indices `which`, back to where they came from,
@@ -91,8 +102,9 @@ impl Socket {
     /// # Panics
     /// When there is no datagram at an index, or more than [`MAX_BATCH`](crate::MAX_BATCH) are named.
     pub fn send(&self, batch: &Batch, which: &[u8], how: Sending) -> io::Result<usize> {
-        self.with_or_without_batches(|batched| {
-            batch.send(self.as_fd(), which, Sending { batched, ..how })
+        let segmented = how.segmented && self.segments;
+        self.with_or_without_batches(&[libc::ENOSYS], |batched| {
+            batch.send(self.as_fd(), which, Sending { batched, segmented, ..how })
         })
     }
 
@@ -104,10 +116,14 @@ impl Socket {
 
     fn with_or_without_batches(
         &self,
+        not_there: &[i32],
         mut call: impl FnMut(bool) -> io::Result<usize>,
     ) -> io::Result<usize> {
         match call(self.batches.load(Relaxed)) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            Err(error)
+                if self.has_batches()
+                    && error.raw_os_error().is_some_and(|errno| not_there.contains(&errno)) =>
+            {
                 self.batches.store(false, Relaxed);
                 call(false)
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Type};
 
-use crate::{Batch, Sending, Socket, Source};
+use crate::{Batch, MAX_BATCH, Sending, Socket, Source};
 
 const WHOLE: Sending = Sending { from_arrival: true, segmented: true, batched: true };
 
@@ -35,7 +35,7 @@ fn client(to: SocketAddr) -> UdpSocket {
 }
 
 async fn receive(socket: &Socket, batch: &mut Batch) -> usize {
-    poll_fn(|cx| socket.poll_receive(cx, batch)).await.unwrap()
+    poll_fn(|cx| socket.poll_receive(cx, batch, MAX_BATCH)).await.unwrap()
 }
 
 fn batch(longest: usize) -> Batch {
@@ -147,12 +147,12 @@ async fn one_by_one_serves_as_well() {
     }
     let alone = Sending { batched: false, ..WHOLE };
     for number in 0..5 {
-        assert_eq!(batch.receive(socket.as_fd(), false).unwrap(), 1);
+        assert_eq!(batch.receive(socket.as_fd(), MAX_BATCH, false).unwrap(), 1);
         assert_eq!(batch.send(socket.as_fd(), &[0], alone).unwrap(), 1);
         let mut reply = [0; 9];
         assert_eq!((client.recv(&mut reply).unwrap(), reply[2]), (3, number));
     }
-    let nothing = batch.receive(socket.as_fd(), false).unwrap_err();
+    let nothing = batch.receive(socket.as_fd(), MAX_BATCH, false).unwrap_err();
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
     assert_eq!(batch.send(socket.as_fd(), &[], alone).unwrap(), 0);
 }
@@ -173,7 +173,10 @@ async fn more_than_a_batch_is_received() {
         }
         assert_eq!(received, count);
     }
-    assert_eq!(socket.receive_queued(&mut batch).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(
+        socket.receive_queued(&mut batch, MAX_BATCH).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
     assert!(batch.is_empty());
 }
 
@@ -240,7 +243,7 @@ fn memory_is_bounded_by_two_mib_or_one_datagram() {
         (1 << 20, 2),
         (2 << 20, 1),
         (8 << 20, 1),
-        (100, 128.min(crate::MAX_BATCH)),
+        (100, MAX_BATCH),
     ] {
         let batch = batch(longest);
         assert_eq!(batch.capacity(), capacity, "{longest}");

@@ -15,6 +15,10 @@ use crate::seldom::Seldom;
 use crate::service::Core;
 use crate::stats::{Tally, Turns, Unanswered};
 
+/// Datagrams that are asked for when one at a time comes: the second one is asked for in vain, but tells
+/// that the queue is empty; more are there for when there are more.
+const FEW: usize = 4;
+
 /// Bytes that a UDP datagram never reaches: its length has 16 bits.
 const LONGEST_UDP: usize = 1 << 16;
 
@@ -24,6 +28,8 @@ pub(super) struct Answering {
     echo: Arc<DatagramEcho>,
     udp: bool,
     sending: Sending,
+    /// How many datagrams to ask for: a few more than came the last time.
+    expected: usize,
     /// Errors since a datagram was received.
     errors: u32,
     /// The kernel's counter when it was last told.
@@ -42,6 +48,7 @@ impl Answering {
             echo,
             udp,
             sending: Sending { from_arrival: every_address, segmented: udp, batched: true },
+            expected: FEW,
             errors: 0,
             kernel_drops: 0,
             turns: Turns::new(),
@@ -51,6 +58,11 @@ impl Answering {
     /// The longest datagram that is answered.
     pub(super) fn longest(&self) -> usize {
         if self.udp { LONGEST_UDP } else { self.core.limits.max_datagram() }
+    }
+
+    /// How many datagrams to ask for. To ask for a whole batch takes longer than to answer one datagram.
+    pub(super) fn expected(&self) -> usize {
+        self.expected
     }
 
     /// How many errors of receiving there were since a datagram came.
@@ -80,6 +92,7 @@ impl Answering {
     /// Answers a batch that was just received. Returns how many answers went out.
     pub(super) fn answer(&mut self, socket: &Socket, batch: &mut Batch) -> u32 {
         self.errors = 0;
+        self.expected = (2 * batch.len()).max(FEW);
         let received = Instant::now();
         let mut tally = Tally::default();
         let mut which = [0; MAX_BATCH];

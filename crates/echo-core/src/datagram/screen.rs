@@ -11,6 +11,8 @@ use crate::stats::Unanswered;
 
 /// The index of the loopback interface, in every network namespace.
 const LOOPBACK: u32 = 1;
+/// What came before an inherited socket was ours: the kernel had not been asked.
+const UNKNOWN: u32 = 0;
 
 /// What is looked at in a datagram but its rate.
 pub(super) struct Screen<'a> {
@@ -79,7 +81,8 @@ fn is_one_host(source: IpAddr, arrival: Option<Arrival>) -> bool {
         IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
         IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
     };
-    !many && arrival.unicast && (!source.is_loopback() || arrival.interface == LOOPBACK)
+    let local = !source.is_loopback() || matches!(arrival.interface, LOOPBACK | UNKNOWN);
+    !many && arrival.unicast && local
 }
 
 #[cfg(test)]

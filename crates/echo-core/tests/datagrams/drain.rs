@@ -109,3 +109,27 @@ fn an_inherited_socket_is_let_go() {
     theirs.set_nonblocking(false).unwrap();
     assert_eq!(theirs.recv(&mut [0; 99]).unwrap(), 12);
 }
+
+/// What waited in a socket before it was inherited, as what a supervisor activates us for.
+#[test]
+fn what_waited_before_is_answered() {
+    for (bound, to) in [
+        ("127.0.0.1:0", "127.0.0.1"),
+        ("0.0.0.0:0", "127.0.0.2"),
+        ("[::1]:0", "::1"),
+        ("[::]:0", "::1"),
+        ("[::]:0", "127.0.0.2"),
+    ] {
+        let theirs = UdpSocket::bind(bound).unwrap();
+        let port = theirs.local_addr().unwrap().port();
+        let client = udp_client(SocketAddr::new(to.parse().unwrap(), port));
+        client.send(b"wake up").unwrap();
+        let echoing = Echoing::start(Limits::default(), DatagramEcho::new(Mode::Auto), || {
+            vec![DatagramSocket::inherited(theirs.into()).unwrap()]
+        });
+        let mut reply = [0; 99];
+        assert_eq!(client.recv(&mut reply).unwrap(), 7, "{to} of {bound}");
+        assert_eq!(exchange(&client, b"good morning"), b"good morning");
+        echoing.stop();
+    }
+}

@@ -188,7 +188,8 @@ fn an_idle_pipe_waits_for_its_producer() {
     ready.recv_timeout(LIMIT).unwrap();
     server.stop();
     let notice = client.stderr.recv_timeout(LIMIT).unwrap();
-    assert!(notice.contains("the server drains: 1 of 1 frames answered; connecting"), "{notice}");
+    let told = "the server drains: 1 of 1 frames answered; more of stdin connects again\n";
+    assert_eq!(notice, format!("echo-client: {told}"));
     let server = Server::start(&path, Mode::Auto);
     again.send(()).unwrap();
     let (ended, stdout) = client.end();
@@ -221,8 +222,8 @@ fn each_connection_after_the_first_is_told() {
         assert_eq!((ended.code, &ended.stdout[..]), (Some(0), input), "{}", ended.stderr);
         let again = match count {
             _ if quiet => "",
-            1 => "echo-client: connected again: 1 frame sent again\n",
-            _ => "echo-client: connected again: 2 frames sent again\n",
+            1 => "echo-client: connected again; 1 frame goes out again\n",
+            _ => "echo-client: connected again; 2 frames go out again\n",
         };
         assert!(ended.stderr.ends_with(again), "{}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), if quiet { 0 } else { 2 }, "{}", ended.stderr);

@@ -138,13 +138,14 @@ fn keeps_the_interval() {
     let (came, arrivals) = channel();
     let target = serve(move |mut stream| {
         greet(&mut stream, 100);
+        let mut late = LATE;
         loop {
             let frame = read_frame(&mut stream, 100);
             if frame.is_empty() {
                 return;
             }
             came.send(Instant::now()).unwrap();
-            thread::sleep(LATE);
+            thread::sleep(std::mem::take(&mut late));
             stream.write_all(&frame).unwrap();
         }
     });

@@ -62,7 +62,7 @@ pub use datagrams::{DatagramClient, DatagramEvent};
 pub use error::{ClosedEarly, Error, Fault, PushError};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
 
-/// How a client behaves.
+/// How a client behaves. No wait is longer than about 30 years, whatever is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which addresses of a name count. Only TCP has families.

@@ -58,7 +58,8 @@ impl Sender<'_> {
         loop {
             let ready = async {
                 let message = source.next().await;
-                if let Ok(Some(_)) = message {
+                // A sleep takes up to a millisecond, even where nothing is left to wait.
+                if matches!(message, Ok(Some(_))) && Instant::now() < earliest {
                     sleep_until(earliest).await;
                 }
                 message

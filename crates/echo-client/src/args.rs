@@ -1,5 +1,6 @@
 //! The command line, which is stable: other programs use it.
 
+mod datagrams;
 mod send;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,14 +15,8 @@ use clap_complete::Shell;
 use echo_core::client::{Family, Options};
 use echo_core::{Address, Endpoint, EndpointError};
 
+use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
-
-/// How long the reply to a datagram may take unless told otherwise: longer than any path but a few take,
-/// and not too long for somebody who waits.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What fits into a UDP datagram over IPv4 behind the 36 bytes that number it.
-const MAX_MESSAGE: usize = 65_507 - 36;
 
 /// Talks to an echo server, and checks every byte that comes back.
 ///
@@ -88,8 +83,8 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub(crate) connect_timeout: Option<Duration>,
 
-    /// How long the server may be silent while an answer is due, or the reply to a datagram may take
-    /// [default: 30s, of datagrams 2s]
+    /// How long the server may be silent while an answer is due [default: 30s], or the reply to a
+    /// datagram may take [default: 2s]
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
 
@@ -288,14 +283,6 @@ pub(crate) fn target(text: &str) -> Result<Endpoint, String> {
 /// Reads an address of this host.
 fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "write an IPv4 or IPv6 address: 192.0.2.1 or 2001:db8::1".to_owned())
-}
-
-/// Reads the size of a message in a datagram.
-fn message_size(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(size @ 1..=MAX_MESSAGE) => Ok(size),
-        _ => Err(format!("write a whole number from 1 to {MAX_MESSAGE}")),
-    }
 }
 
 /// Reads how often something is done.

@@ -77,6 +77,7 @@ impl Connection {
     ) -> io::Result<Option<usize>> {
         debug_assert!(self.output.is_empty(), "what came first goes out first");
         let Some(pipe) = Pipe::take() else {
+            self.scope.core.stats.pipes_exhausted.fetch_add(1, Relaxed);
             self.bulk = false;
             return Ok(None);
         };

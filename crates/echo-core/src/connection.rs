@@ -119,13 +119,18 @@ pub struct Connection {
     pub(crate) armed_for_traffic: Option<u32>,
     pub(crate) slot: Option<u32>,
     pub(crate) waker: Option<Waker>,
-    _permit: Permit,
+    _permit: Option<Permit>,
     /// Whether it is counted for its source.
     counted: bool,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, peer: Peer, scope: Arc<Scope>, permit: Permit) -> Self {
+    pub(crate) fn new(
+        stream: Stream,
+        peer: Peer,
+        scope: Arc<Scope>,
+        permit: Option<Permit>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             stream,

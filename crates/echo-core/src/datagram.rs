@@ -178,7 +178,8 @@ async fn until_drained(
                 }
                 Poll::Pending => Poll::Pending,
             };
-            // After the turn, which is short: the answers do not wait for it.
+            // Both after the turn, which is short: the answers do not wait for them.
+            pulse.poll(cx);
             match started.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(Event::Drain),
                 Poll::Pending => turn.map(Event::Failed),
@@ -219,6 +220,7 @@ fn poll_turn(
         }
         answering.answer(&socket.socket, batch);
     }
+    answering.note_full_batch();
     // Comes back after the next look at the other sockets. Never ready at its first poll.
     let yielded = pin!(tokio::task::yield_now()).poll(cx);
     debug_assert!(yielded.is_pending());
@@ -245,7 +247,7 @@ async fn answer_queued(
         });
         if let Err(error) = turn {
             if error.kind() == io::ErrorKind::WouldBlock {
-                break;
+                return answered;
             }
             answering.note_error(&error);
             match fault(&error) {
@@ -253,11 +255,12 @@ async fn answer_queued(
                 AcceptFault::Connection | AcceptFault::Exhausted => {
                     tokio::time::sleep(Backoff::MIN).await;
                 }
-                AcceptFault::Listener => break,
+                AcceptFault::Listener => return answered,
             }
         }
         tokio::task::coop::consume_budget().await;
     }
+    answering.note_left_in_queue();
     answered
 }
 

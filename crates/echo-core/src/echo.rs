@@ -122,6 +122,10 @@ impl<E: Extension> Handler for Echo<E> {
             }
         }
     }
+
+    async fn turn_away(&self, connection: &mut Connection) -> Result<(), Error> {
+        connection.turn_away(self.mode).await
+    }
 }
 
 impl<E: Extension> Echo<E> {
@@ -144,9 +148,7 @@ impl<E: Extension> Echo<E> {
             kind => kind.is_extension() && features.contains(Features::FILES),
         };
         if offered && header.kind == Kind::AUTH && header.len > MAX_CONTROL_LEN {
-            return connection
-                .refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN })
-                .await;
+            return connection.refuse(Error::ControlTooLong { len: header.len }).await;
         }
         if offered {
             // Until it has ended it may have answered or not.
@@ -175,7 +177,10 @@ pub(crate) enum Step {
 impl Connection {
     /// Decides between raw and framed by the first bytes; `None` when nothing that decides comes
     /// before the end.
-    fn poll_detect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Mode>, Error>> {
+    pub(crate) fn poll_detect(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Mode>, Error>> {
         loop {
             match (self.input.first(), self.input.first_chunk::<HEADER_LEN>()) {
                 (Some(0x00 | 0x80 | 0x83), Some(head)) => {

@@ -25,3 +25,22 @@ impl Seldom {
         Some(std::mem::take(&mut self.muted))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_line_a_minute_counts_the_others() {
+        let mut seldom = Seldom::default();
+        assert_eq!(seldom.speak(), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(seldom.speak(), None);
+        }
+        tokio::time::advance(INTERVAL - Duration::from_millis(1)).await;
+        assert_eq!(seldom.speak(), None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(seldom.speak(), Some(1001));
+        assert_eq!(seldom.speak(), None);
+    }
+}

@@ -69,7 +69,11 @@ impl Service {
 
     /// The counters at this moment.
     pub fn stats(&self) -> Snapshot {
-        self.core.stats.snapshot(self.core.gate.open())
+        Snapshot {
+            active: self.core.gate.open(),
+            max_connections: self.core.limits.max_connections(),
+            ..self.core.stats.snapshot()
+        }
     }
 
     /// Tells `observer` of each connection that has ended, as an access log needs it. It is called on the

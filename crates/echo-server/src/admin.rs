@@ -22,9 +22,10 @@ use echo_core::{AcceptFault, Drain, Endpoint, EndpointError, Listener, LocalAddr
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::runtime;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bind;
@@ -43,8 +44,9 @@ const REQUEST: usize = 8 << 10;
 const HEADERS: usize = 32;
 /// Descriptors kept for connections that come when the service has used up all others.
 const SPARES: usize = 4;
-/// How long to wait where accept fails and no spare descriptor helps.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait where descriptors have run out: accept then fails whether somebody waits or not, so that the
+/// socket has to be looked at. A thousandth of a core.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Where to answer: `HOST:PORT`, `unix:PATH` or the like URI.
 pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
@@ -140,41 +142,48 @@ async fn serve(mut listener: Listener, answers: Arc<Answers>, stop: Drain) {
         let accepted = tokio::select! {
             biased;
             () = stop.started() => return,
-            // A panic was logged, an abort is ours.
-            Some(_) = connections.join_next() => {
-                spares.fill();
+            Some(ended) = connections.join_next() => {
+                spares.keep(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
         };
-        match accepted {
+        let error = match accepted {
             Ok((stream, _)) => {
-                spares.fill();
                 slots.retain(|slot| !slot.is_finished());
                 if slots.len() >= CONNECTIONS {
                     make_room(&mut slots, &answers);
                 }
                 slots.push_back(connections.spawn(converse(stream, Arc::clone(&answers))));
+                continue;
             }
-            Err(error) => match AcceptFault::of(&error) {
-                AcceptFault::Connection => {}
-                AcceptFault::Listener => {
-                    tracing::error!(%error, "the admin endpoint failed; the service goes on");
-                    return stop.started().await;
-                }
-                // The next try takes it.
-                AcceptFault::Exhausted if spares.give_up_one() => {}
-                _ => {
-                    make_room(&mut slots, &answers);
-                    tokio::select! {
-                        () = stop.started() => return,
-                        Some(_) = connections.join_next() => {}
-                        () = sleep(PAUSE) => {}
-                    }
-                }
-            },
+            Err(error) => error,
+        };
+        match AcceptFault::of(&error) {
+            AcceptFault::Connection => continue,
+            AcceptFault::Listener => {
+                tracing::error!(%error, "the admin endpoint failed; the service goes on");
+                return stop.started().await;
+            }
+            // The next try takes it.
+            _ if is_waited_for(&listener) && spares.give_up_one() => continue,
+            _ if is_waited_for(&listener) => make_room(&mut slots, &answers),
+            _ => spares.fill(),
+        }
+        tokio::select! {
+            () = stop.started() => return,
+            Some(ended) = connections.join_next() => spares.keep(ended),
+            () = sleep(PAUSE) => {}
         }
     }
+}
+
+/// Whether a connection waits in the queue: without a descriptor for it accept(2) fails before it has looked.
+fn is_waited_for(listener: &Listener) -> bool {
+    let Some(fd) = listener.fd() else { return true };
+    let now = Timespec::default();
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&now))
+        .is_ok_and(|ready| ready > 0)
 }
 
 /// Ends the oldest connection.
@@ -185,21 +194,23 @@ fn make_room(slots: &mut VecDeque<AbortHandle>, answers: &Answers) {
     }
 }
 
-/// One connection: one request, its answer, the end; all before the deadline.
+/// One connection: one request, its answer, the end; all before the deadline. What is left is its descriptor.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     answers: Arc<Answers>,
-) {
+) -> Option<Descriptor> {
     let deadline = Instant::now() + DEADLINE;
-    if timeout_at(deadline, exchange(stream, &answers)).await.is_err() {
+    let ended = timeout_at(deadline, exchange(stream, &answers)).await;
+    if ended.is_err() {
         answers.metrics.admin.late.fetch_add(1, Relaxed);
     }
+    ended.ok()
 }
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     answers: &Arc<Answers>,
-) {
+) -> Descriptor {
     let answer = service_fn(|request| {
         let answers = Arc::clone(answers);
         Box::pin(async move { answers.answer(&request).await })
@@ -212,25 +223,43 @@ async fn exchange(
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), answer);
     // What cannot be read as a request has its answer as well, where one can be given.
-    let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    if let Err(error) = poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        && error.is_parse_too_large()
+    {
+        answers.metrics.admin.too_long.fetch_add(1, Relaxed);
+    }
     let mut stream = connection.into_parts().io.into_inner();
     // A close with something unread would be a reset, which destroys the answer on its way.
     if stream.shutdown().await.is_ok() {
         let mut discarded = [0; 1024];
         while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {}
     }
+    Box::new(stream)
 }
 
-/// Descriptors held in reserve.
-#[derive(Debug, Default)]
-struct Spares(Vec<File>);
+/// Something that holds a descriptor.
+type Descriptor = Box<dyn Send>;
+
+/// Descriptors held in reserve. That of a connection which has ended is kept as it is: were it closed and another
+/// one opened, the service, which waits for descriptors too, would be faster one day.
+#[derive(Default)]
+struct Spares(Vec<Descriptor>);
 
 impl Spares {
     /// Takes what can be had.
     fn fill(&mut self) {
         while self.0.len() < SPARES {
             let Ok(spare) = File::open("/dev/null") else { return };
-            self.0.push(spare);
+            self.0.push(Box::new(spare));
+        }
+    }
+
+    /// Keeps what a connection has left, if it is needed. (A panic was logged, an abort is ours.)
+    fn keep(&mut self, ended: Result<Option<Descriptor>, JoinError>) {
+        if let Ok(Some(descriptor)) = ended
+            && self.0.len() < SPARES
+        {
+            self.0.push(descriptor);
         }
     }
 

@@ -16,7 +16,8 @@ use crate::{logging, units};
 
 const NOTES: &str = "\
 URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and IPv6), unix:PATH,
-  unix:@NAME (abstract); for datagrams udp://HOST:PORT, unixgram:PATH; options joined by &:
+  unix:@NAME (abstract); for datagrams udp://HOST:PORT, unixgram:PATH; systemd:NAME (all that were
+  passed as FileDescriptorName=NAME; any that was passed is adopted by its address); joined by &:
   ?mode=auto|framed|raw, ?perm=0660 (Unix paths), ?rate=COUNT (datagrams, instead of --udp-rate)
 Units: us ms s m h d; B kB MB GB KiB MiB GiB
 Settings: an option wins over its variable, as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN

@@ -11,6 +11,7 @@ use echo_core::{
 };
 
 use crate::exit::{self, Failure, UNAVAILABLE};
+use crate::passed::{Passed, Sockets};
 
 /// Of the 64 descriptors that are not left to connections 32 may be pipes of the workers, and a dozen are
 /// the runtime's and stdio: two addresses with so many sockets fit into the rest.
@@ -22,31 +23,43 @@ pub(crate) struct Bound {
     /// The URI with its numeric host and real port.
     pub(crate) uri: String,
     pub(crate) endpoint: Endpoint,
-    pub(crate) listeners: Vec<Listener>,
-    pub(crate) datagrams: Vec<DatagramSocket>,
+    pub(crate) sockets: Sockets,
+    /// Whether a service manager has passed them.
+    pub(crate) adopted: bool,
 }
 
 impl Bound {
-    async fn bind(uri: &str, endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Self> {
-        let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
-        if endpoint.address.is_datagram() {
-            let sockets = udp_sockets(workers);
-            let options = DatagramOptions { sockets, ..DatagramOptions::default() };
-            datagrams = DatagramSocket::bind(endpoint, &options).await?;
-        } else {
-            listeners = Listener::bind(endpoint, &SocketOptions::default()).await?;
+    /// Adopts what was passed for this address, or else binds it.
+    async fn bind(
+        uri: &str,
+        endpoint: &Endpoint,
+        workers: NonZeroUsize,
+        passed: &Passed,
+    ) -> io::Result<Self> {
+        let mut sockets = passed.adopt(endpoint).await?;
+        let adopted = !sockets.is_empty();
+        if !adopted && let Address::Systemd(_) = endpoint.address {
+            let text = "the service manager has passed no socket of this name";
+            return Err(io::Error::new(ErrorKind::NotFound, text));
         }
-        let endpoint = endpoint.clone();
-        let mut bound = Self { uri: String::new(), endpoint, listeners, datagrams };
-        let address = bound.addresses().next().unwrap_or(&LocalAddr::Memory);
-        bound.uri = Endpoint::with_bound(uri, address);
-        Ok(bound)
+        if !adopted {
+            sockets = Self::bind_anew(endpoint, workers).await?;
+        }
+        let address = sockets.addresses().next().unwrap_or(&LocalAddr::Memory);
+        let uri = Endpoint::with_bound(uri, address);
+        Ok(Self { uri, endpoint: endpoint.clone(), sockets, adopted })
     }
 
-    /// The addresses that its sockets are bound to.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = &LocalAddr> {
-        let datagrams = self.datagrams.iter().map(DatagramSocket::local_addr);
-        self.listeners.iter().map(Listener::local_addr).chain(datagrams)
+    async fn bind_anew(endpoint: &Endpoint, workers: NonZeroUsize) -> io::Result<Sockets> {
+        let mut sockets = Sockets::default();
+        if endpoint.address.is_datagram() {
+            let each = udp_sockets(workers);
+            let options = DatagramOptions { sockets: each, ..DatagramOptions::default() };
+            sockets.datagrams = DatagramSocket::bind(endpoint, &options).await?;
+        } else {
+            sockets.listeners = Listener::bind(endpoint, &SocketOptions::default()).await?;
+        }
+        Ok(sockets)
     }
 }
 
@@ -57,14 +70,15 @@ fn udp_sockets(workers: NonZeroUsize) -> NonZeroUsize {
     NonZeroUsize::new((workers.get() / 2).min(MAX_UDP_SOCKETS)).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Binds everything or nothing.
+/// Binds everything or nothing; what was passed is adopted.
 pub(crate) async fn bind(
     endpoints: &[(String, Endpoint)],
     workers: NonZeroUsize,
+    passed: &Passed,
 ) -> Result<Vec<Bound>, Failure> {
     let mut bound = Vec::new();
     for (uri, endpoint) in endpoints {
-        let sockets = Bound::bind(uri, endpoint, workers).await;
+        let sockets = Bound::bind(uri, endpoint, workers, passed).await;
         bound.push(sockets.map_err(|error| failure(uri, &endpoint.address, &error))?);
     }
     Ok(bound)
@@ -80,10 +94,10 @@ pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
         let _ = io::stdout().write_all(lines.as_bytes());
     })?;
     if let Some(first) = bound.first()
-        && let Some(address) = first.addresses().next()
+        && let Some(address) = first.sockets.addresses().next()
     {
         let (mode, datagrams) =
-            (first.endpoint.mode.unwrap_or_default(), first.listeners.is_empty());
+            (first.endpoint.mode.unwrap_or_default(), first.sockets.listeners.is_empty());
         tracing::info!("try: {}", try_it(address, mode, datagrams));
     }
     Ok(())
@@ -96,7 +110,7 @@ pub(crate) fn announce_protection(bound: &[Bound], limits: &Limits) {
             LocalAddr::Udp(address) => !address.ip().is_loopback(),
             _ => false,
         };
-        if it.addresses().any(open) {
+        if it.sockets.addresses().any(open) {
             let (uri, rate) = (&it.uri, it.endpoint.rate);
             let rate = rate.unwrap_or(limits.udp_rate);
             let ports = match limits.udp_refuse_ports.to_string() {

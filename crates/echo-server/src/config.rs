@@ -68,6 +68,14 @@ impl Config {
         Ok(Self { settings, listen, values })
     }
 
+    /// Listens on what was passed, if anything was, and nothing else was asked for.
+    pub(crate) fn or_listen_on(&mut self, passed: Vec<(String, Endpoint)>) {
+        let listen = self.values.iter().find(|value| value.name == "listen");
+        if !passed.is_empty() && listen.is_some_and(|it| it.origin == Origin::Default) {
+            self.listen = passed;
+        }
+    }
+
     /// Fails where one of the settings with these `names` is not as it is in `running`.
     pub(crate) fn refuse_changes(&self, running: &Self, names: &[&str]) -> Result<(), Failure> {
         for (new, old) in self.values.iter().zip(&running.values) {

@@ -11,6 +11,7 @@ use tokio::runtime::{self, Runtime};
 
 use crate::access;
 use crate::admin::Admin;
+use crate::attend::{attend, status};
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
@@ -18,7 +19,9 @@ use crate::end::End;
 use crate::exit::{Failure, SIGNALLED};
 use crate::logging::Log;
 use crate::metrics::Metrics;
+use crate::notify::Notify;
 use crate::open_files;
+use crate::passed::{Descriptors, Passed};
 use crate::readiness::Readiness;
 use crate::reload;
 use crate::serving::Serving;
@@ -31,10 +34,11 @@ const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
 pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
+    let descriptors = Descriptors::take()?;
     let settings = &config.settings;
     let log = Log::start(settings.log, &settings.log_level, settings.access_log)?;
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &log)))
+    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &log, descriptors)))
         .unwrap_or_else(|_| Err(Failure::defect()));
     let (last_line, code) = match &ended {
         Ok(end) => (end.summary(), end.code()),
@@ -48,18 +52,16 @@ pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn start(argv: &[OsString], config: Config, log: &Log) -> Result<End, Failure> {
+fn start(
+    argv: &[OsString],
+    config: Config,
+    log: &Log,
+    descriptors: Descriptors,
+) -> Result<End, Failure> {
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    let service = Service::new(limits.clone(), Drain::new());
-    service.on_close(access::log);
-    let readiness = Readiness::starting();
-    let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone());
-    let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
-    let serving = Serving::new(service.clone());
-    let daemon = Daemon { argv, config, service, readiness, serving, log };
-    let end = runtime.block_on(daemon.live(&limits, metrics));
+    let end = runtime.block_on(live(argv, config, limits, log, descriptors));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -76,6 +78,59 @@ fn runtime(workers: NonZeroUsize) -> io::Result<Runtime> {
     builder.thread_name("worker").enable_all().build()
 }
 
+async fn live(
+    argv: &[OsString],
+    mut config: Config,
+    limits: Limits,
+    log: &Log,
+    descriptors: Descriptors,
+) -> Result<End, Failure> {
+    // Before anybody can know that the server is there.
+    let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
+    let (service, notify) = (Service::new(limits.clone(), Drain::new()), Notify::default());
+    service.on_close(access::log);
+    let readiness = Readiness::starting();
+    // It answers to the very end, which is where it is dropped.
+    let _admin = admin(&config, &service, &readiness, log)?;
+    let control = Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
+    let mut passed = Passed::new(descriptors)?;
+    config.or_listen_on(passed.endpoints());
+    let bound = tokio::select! {
+        bound = bind::bind(&config.listen, config.settings.workers(), &passed) => bound?,
+        _ = signals.stop() => return Ok(End::default()),
+    };
+    // From here on connections are taken; those that come at once wait for microseconds.
+    readiness.ready();
+    bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
+    bind::announce_protection(&bound, &limits);
+    let mut serving = Serving::new(service.clone(), &notify);
+    serving.add(bound, &config.settings.greeting);
+    passed.forget_unused(&serving.stored().cloned().collect::<Vec<_>>(), &notify);
+    let notify = &notify;
+    let mut daemon =
+        Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
+    let life = async {
+        daemon.serve(&mut signals, control).await;
+        daemon.drain(&mut signals).await
+    };
+    tokio::select! {
+        end = life => Ok(end),
+        never = attend(&service, notify) => match never {},
+    }
+}
+
+fn admin(
+    config: &Config,
+    service: &Service,
+    readiness: &Readiness,
+    log: &Log,
+) -> Result<Option<Admin>, Failure> {
+    let Some(endpoint) = config.settings.admin.clone() else { return Ok(None) };
+    let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone());
+    let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
+    Admin::start(endpoint, metrics).map(Some)
+}
+
 /// What there is while it serves.
 struct Daemon<'a> {
     argv: &'a [OsString],
@@ -83,38 +138,17 @@ struct Daemon<'a> {
     config: Config,
     service: Service,
     readiness: Readiness,
-    serving: Serving,
+    serving: Serving<'a>,
+    passed: Passed,
     log: &'a Log,
+    notify: &'a Notify,
 }
 
 impl Daemon<'_> {
-    async fn live(mut self, limits: &Limits, metrics: Metrics) -> Result<End, Failure> {
-        // Before anybody can know that the server is there.
-        let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
-        let settings = &self.config.settings;
-        // It answers to the very end, which is where it is dropped.
-        let _admin = match &settings.admin {
-            Some(endpoint) => Some(Admin::start(endpoint.clone(), metrics)?),
-            None => None,
-        };
-        let control = control::path(settings.control.as_deref());
-        let control = Control::listen(control.as_deref())?;
-        let bound = tokio::select! {
-            bound = bind::bind(&self.config.listen, settings.workers()) => bound?,
-            _ = signals.stop() => return Ok(End::default()),
-        };
-        // From here on connections are taken; those that come at once wait for microseconds.
-        self.readiness.ready();
-        bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
-        bind::announce_protection(&bound, limits);
-        self.serving.add(bound, &settings.greeting);
-        self.serve(&mut signals, control).await;
-        Ok(self.drain(&mut signals).await)
-    }
-
     /// Serves, and reloads its settings when asked, until it is to stop or a listener has failed.
     async fn serve(&mut self, signals: &mut Signals, mut control: Control) {
         loop {
+            self.notify.ready(&status(&self.service.stats(), false));
             let mut asked = None;
             tokio::select! {
                 signalled = signals.next() => if let Signalled::Stop(stop) = signalled {
@@ -126,9 +160,10 @@ impl Daemon<'_> {
                     return self.readiness.ending("a listener failed".to_owned());
                 }
             }
+            self.notify.reloading();
             // A stop need not wait for names that do not resolve.
             let reloaded = tokio::select! {
-                change = reload::prepare(self.argv, &self.config, &self.serving) => change,
+                change = reload::prepare(self.argv, &self.config, &self.serving, &self.passed) => change,
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {
@@ -157,6 +192,7 @@ impl Daemon<'_> {
 
     /// Ends everything that is open, gently at first.
     async fn drain(mut self, signals: &mut Signals) -> End {
+        self.notify.stopping();
         let settings = &self.config.settings;
         let hard = tokio::select! {
             stop = signals.stop() => Some(stop),

@@ -4,6 +4,7 @@
 mod access;
 mod admin;
 mod args;
+mod attend;
 mod bind;
 mod check;
 mod config;
@@ -16,7 +17,9 @@ mod healthcheck;
 mod lines;
 mod logging;
 mod metrics;
+mod notify;
 mod open_files;
+mod passed;
 mod readiness;
 mod reload;
 mod serving;

@@ -34,6 +34,8 @@ pub(crate) struct AdminStats {
     pub(crate) requests: AtomicU64,
     /// Connections closed to make room for others.
     pub(crate) evicted: AtomicU64,
+    /// Requests that were longer than what is read.
+    pub(crate) too_long: AtomicU64,
     /// Connections that took too long.
     pub(crate) late: AtomicU64,
 }
@@ -84,6 +86,8 @@ impl Metrics {
                 open.sample(&[("listener", uri), ("state", state)], count);
             }
         }
+        out.gauge("echo_connections_max", "The limit on open connections.")
+            .sample(&[], self.service.stats().max_connections);
         let mut accepted = out.counter("echo_connections_accepted", "Connections accepted.");
         for (uri, listener) in &listeners {
             accepted.sample(&[("listener", uri)], listener.accepted);
@@ -114,19 +118,37 @@ impl Metrics {
         );
         for (limit, count) in [
             ("connections", stats.gate_full),
+            ("busy", stats.busy),
             ("per_source", stats.source_refused),
             ("frame_length", stats.too_long),
+            ("control_length", stats.control_too_long),
             ("idle_timeout", stats.idle),
             ("frame_timeout", stats.frame_timeouts),
             ("write_timeout", stats.write_timeouts),
+            ("write_buffer", stats.writes_blocked),
+            ("linger", stats.linger_timeouts),
+            ("turn", stats.turns_full),
+            ("pipes", stats.pipes_exhausted),
+            ("descriptors", stats.accept_exhausted),
+            ("drain_timeout", stats.drain_timeouts),
             ("drain_queue", stats.reset_in_queue),
+            ("last_pass", stats.last_pass_full),
             ("datagram_rate", stats.datagrams.over_rate),
+            ("datagram_sources", stats.datagrams.rates_shared),
             ("datagram_length", stats.datagrams.truncated),
+            ("datagram_batch", stats.datagrams.batches_full),
+            ("datagram_queue", stats.datagrams.kernel_drops),
+            ("datagram_drain", stats.datagrams.left_in_queue),
             ("log_lines", self.log.dropped()),
             ("admin_connections", self.admin.evicted.load(Relaxed)),
+            ("admin_request", self.admin.too_long.load(Relaxed)),
             ("admin_timeout", self.admin.late.load(Relaxed)),
         ] {
             reached.sample(&[("limit", limit)], count);
+        }
+        // The kernel's: of all sockets of this host (or container).
+        if let Some(overflows) = process::listen_overflows() {
+            reached.sample(&[("limit", "accept_queue")], overflows);
         }
     }
 }
@@ -200,11 +222,6 @@ fn expose_datagrams(out: &mut Exposition, datagrams: &Datagrams) {
     }
     out.counter("echo_datagram_receive_errors", "Calls to receive datagrams that failed.")
         .sample(&[], datagrams.receive_errors);
-    out.counter(
-        "echo_datagrams_dropped_by_kernel",
-        "Datagrams that the kernel dropped since a socket's queue was full, as far as it has told.",
-    )
-    .sample(&[], datagrams.kernel_drops);
 }
 
 /// A listener's address as operators write it.

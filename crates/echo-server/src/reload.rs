@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::logging::Log;
 use crate::open_files;
+use crate::passed::Passed;
 use crate::serving::Serving;
 
 /// Settings of the process, which has them from its start to its end.
@@ -29,9 +30,11 @@ pub(crate) struct Change {
 pub(crate) async fn prepare(
     argv: &[OsString],
     running: &Config,
-    serving: &Serving,
+    serving: &Serving<'_>,
+    passed: &Passed,
 ) -> Result<Change, Failure> {
-    let config = Config::read(argv)?;
+    let mut config = Config::read(argv)?;
+    config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
     let mut kept: Vec<_> = serving.endpoints().collect();
@@ -45,7 +48,7 @@ pub(crate) async fn prepare(
             None => new.push((uri.clone(), endpoint.clone())),
         }
     }
-    let added = bind::bind(&new, config.settings.workers()).await?;
+    let added = bind::bind(&new, config.settings.workers(), passed).await?;
     Ok(Change { config, limits, added })
 }
 
@@ -54,7 +57,7 @@ impl Change {
     pub(crate) fn make(
         self,
         running: &mut Config,
-        serving: &mut Serving,
+        serving: &mut Serving<'_>,
         service: &Service,
         log: &Log,
     ) -> String {

@@ -14,14 +14,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bind::Bound;
 use crate::end::End;
+use crate::notify::Notify;
+use crate::passed;
 use crate::signals::Stop;
 
 /// How long a hard stop waits for tasks to see it.
 const HARD_STOP: Duration = Duration::from_millis(150);
 
 /// All listeners, each of their sockets in a task of its own.
-pub(crate) struct Serving {
+pub(crate) struct Serving<'a> {
     service: Service,
+    notify: &'a Notify,
     listening: Vec<Listening>,
     tasks: JoinSet<Result<Report, ServeError>>,
     end: End,
@@ -31,6 +34,8 @@ pub(crate) struct Serving {
 struct Listening {
     /// As it was announced.
     uri: String,
+    /// The name under which a service manager has its sockets stored, if it has.
+    stored: String,
     endpoint: Endpoint,
     drain: Drain,
     streams: Arc<Streams>,
@@ -38,10 +43,10 @@ struct Listening {
     datagrams: Option<Arc<DatagramEcho>>,
 }
 
-impl Serving {
+impl<'a> Serving<'a> {
     /// Serves nothing yet.
-    pub(crate) fn new(service: Service) -> Self {
-        Self { service, listening: Vec::new(), tasks: JoinSet::new(), end: End::default() }
+    pub(crate) fn new(service: Service, notify: &'a Notify) -> Self {
+        Self { service, notify, listening: Vec::new(), tasks: JoinSet::new(), end: End::default() }
     }
 
     /// Where it listens.
@@ -52,21 +57,25 @@ impl Serving {
     /// Starts to serve what was bound.
     pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str) {
         let mut futures = Vec::new();
-        for Bound { uri, endpoint, listeners, datagrams: sockets } in bound {
+        for Bound { uri, endpoint, sockets, adopted } in bound {
+            let stored = passed::stored_name(&uri);
+            if !adopted {
+                self.notify.store(&stored, &sockets.fds());
+            }
             let service = self.service.child();
             let streams = Arc::new(Streams(RwLock::new(echo(&endpoint, greeting))));
-            for listener in listeners {
+            for listener in sockets.listeners {
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
             }
-            let datagrams = (!sockets.is_empty()).then(|| {
+            let datagrams = (!sockets.datagrams.is_empty()).then(|| {
                 let echo = DatagramEcho::new(endpoint.mode.unwrap_or_default());
                 Arc::new(echo.rate(endpoint.rate))
             });
-            for (socket, echo) in sockets.into_iter().zip(datagrams.iter().cycle()) {
+            for (socket, echo) in sockets.datagrams.into_iter().zip(datagrams.iter().cycle()) {
                 futures.push(serve_datagrams(socket, service.clone(), Arc::clone(echo)));
             }
             let drain = service.drain().clone();
-            self.listening.push(Listening { uri, endpoint, drain, streams, datagrams });
+            self.listening.push(Listening { uri, stored, endpoint, drain, streams, datagrams });
         }
         // Now that the service knows all its ports, none of which it talks to.
         futures.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
@@ -91,6 +100,7 @@ impl Serving {
                 }
                 None => {
                     tracing::info!("{} is no longer listened on: it is drained", listening.uri);
+                    self.notify.forget(&listening.stored);
                     listening.drain.start(patience);
                 }
             }
@@ -113,11 +123,18 @@ impl Serving {
         }
     }
 
+    /// The names under which a service manager may have their sockets stored.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &String> {
+        self.listening.iter().map(|it| &it.stored)
+    }
+
     /// Drains all listeners after `delay` and waits for their ends. Cancel safe.
     pub(crate) async fn drain(&mut self, delay: Duration, timeout: Duration) {
         if self.end.failure.is_none() && !delay.is_zero() {
             sleep(delay).await;
         }
+        // A stop wants the queues empty and the sockets closed, as without a manager.
+        self.stored().for_each(|name| self.notify.forget(name));
         self.service.drain().start(timeout);
         while let Some(ended) = self.tasks.join_next().await {
             self.end.add(ended);
@@ -180,7 +197,13 @@ impl Handler for Streams {
         let echo = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
         async move { echo.run(connection).await }
     }
+
+    async fn turn_away(&self, connection: &mut Connection) -> Result<(), Error> {
+        let echo = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        echo.turn_away(connection).await
+    }
 }
+
 /// The counters that are not 0, as `name=count`.
 fn counted(datagrams: &Datagrams) -> String {
     let counters = [

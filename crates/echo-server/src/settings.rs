@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::Failure;
@@ -19,9 +19,16 @@ pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127
 /// The longest greeting.
 const MAX_GREETING: usize = 1024;
 
+/// What becomes of connections for which there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AtLimit {
+    Queue,
+    Refuse,
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
-    /// Where to listen; repeatable
+    /// Where to listen; repeatable. Sockets that a service manager passes replace the default
     #[arg(long, value_name = "URI")]
     #[arg(default_values = DEFAULT_LISTEN)]
     pub(crate) listen: Vec<String>,
@@ -44,6 +51,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = units::count::<NonZeroUsize>)]
     max_connections: Option<NonZeroUsize>,
+
+    /// What becomes of connections beyond that: they wait in the kernel's queue (queue), or are refused
+    /// with ERROR busy if they speak frames, and closed (refuse)
+    #[arg(long, value_name = "WHAT", default_value = "queue", hide_possible_values = true)]
+    at_limit: AtLimit,
 
     /// Connections open at once from one IPv4 address or IPv6 /64 [default: 1000, loopback exempt]
     #[arg(long, value_name = "COUNT")]
@@ -140,6 +152,7 @@ impl Settings {
                 default.max_connections,
                 open_files,
             )?,
+            refuse: self.at_limit == AtLimit::Refuse,
             max_per_source: self.max_per_source.unwrap_or(default.max_per_source),
             spare_loopback: self.max_per_source.is_none(),
             max_frame: self.max_frame,
@@ -189,7 +202,7 @@ mod tests {
     #[test]
     fn settings_reach_the_limits() {
         let settings = settings(
-            "--max-connections 7 --max-per-source 3 --max-frame 64KiB --idle-timeout 1h \
+            "--max-connections 7 --at-limit refuse --max-per-source 3 --max-frame 64KiB --idle-timeout 1h \
              --frame-timeout 1s --write-timeout 2s --min-rate 10kB/s --linger 250ms \
              --udp-rate 5 --udp-refuse-ports 53,123 --max-datagram 1MiB",
         );
@@ -197,6 +210,7 @@ mod tests {
         let expected = Limits {
             drain_timeout: Limits::default().drain_timeout,
             max_connections: number(7),
+            refuse: true,
             max_per_source: number(3),
             spare_loopback: false,
             max_frame: 65_536,

@@ -98,6 +98,26 @@ fn the_metrics_are_true() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// README's table of bounds has each one that is counted, and no other.
+#[test]
+fn every_bound_is_in_the_readme_and_counted() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let table = readme.split("| bound | default | option | `limit` |").nth(1).expect("a table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let named =
+        rows.map(|row| row.rsplit(" | ").next().and_then(|it| it.split('`').nth(1)).unwrap_or(row));
+    let named: std::collections::BTreeSet<_> = named.collect();
+    let mut server = Server::start(&[TCP, ADMIN]);
+    let metrics = Admin::of(&server).metrics();
+    let counted =
+        metrics.0.lines().filter_map(|line| line.strip_prefix("echo_limit_reached_total{limit=\""));
+    let counted: std::collections::BTreeSet<_> =
+        counted.filter_map(|it| it.split('"').next()).collect();
+    assert_eq!(named, counted);
+    assert_eq!(server.stop(), Some(0));
+}
+
 /// Prometheus' own checker finds nothing, and the OpenMetrics parser of its Python client reads all.
 #[test]
 fn scrapers_read_both_forms() {
@@ -123,10 +143,10 @@ fn scrapers_read_both_forms() {
                  label = next(sample.labels['listener'] for family in families\n\
                  \x20            for sample in family.samples if 'unix' in sample.labels.get('listener', ''))\n\
                  assert label.endswith('/a \"quoted\"\\nname'), label\n";
-    if can_run("python3", &["-c", "import prometheus_client.openmetrics.parser"]) {
+    if can_run("/usr/bin/python3", &["-c", "import prometheus_client.openmetrics.parser"]) {
         let text = admin.get_as("/metrics", "application/openmetrics-text;version=1.0.0").unwrap();
         assert!(text.headers.contains("application/openmetrics-text; version=1.0.0"), "{text:?}");
-        let mut python = Command::new("python3");
+        let mut python = Command::new("/usr/bin/python3");
         python.args(["-c", parse]);
         assert_eq!(complaints(python, &text.body), None, "{}", text.body);
     } else {

@@ -25,17 +25,19 @@ fn the_defaults_are_those_of_the_library() {
     let help = Args::command().render_help().to_string();
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let Options { connect_timeout, timeout, .. } = Options::default();
-    for told in [
-        format!("addresses of the name [default: {connect_timeout:?}]"),
-        format!("a datagram may take [default: {timeout:?}, of datagrams {REPLY_TIMEOUT:?}]"),
+    for (what, default) in [
+        ("addresses of the name", connect_timeout),
+        ("is due", timeout),
+        ("datagram may take", REPLY_TIMEOUT),
     ] {
+        let told = format!("{what} [default: {default:?}]");
         assert!(words.contains(&told), "{told}: {words}");
     }
-    let retry = Duration::from_secs(1);
-    let options = |text| Connecting::default().options(&target(text).unwrap(), retry);
-    assert_eq!(options("tcp://h:1"), Options { retry, ..Options::default() });
-    let datagrams = Options { retry, timeout: REPLY_TIMEOUT, ..Options::default() };
-    assert_eq!(options("udp://h:1"), datagrams);
+    let options =
+        |uri: &str| Connecting::default().options(&uri.parse().unwrap(), Duration::from_secs(1));
+    let stream = Options { retry: Duration::from_secs(1), ..Options::default() };
+    assert_eq!(options("tcp://h:1"), stream);
+    assert_eq!(options("udp://h:1"), Options { timeout: REPLY_TIMEOUT, ..stream });
 }
 
 #[test]

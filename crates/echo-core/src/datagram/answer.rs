@@ -79,6 +79,16 @@ impl Answering {
         }
     }
 
+    /// Counts a batch that was full.
+    pub(super) fn note_full_batch(&self) {
+        self.core.stats.datagrams.batches_full.fetch_add(1, Relaxed);
+    }
+
+    /// Counts that a drain came to its bound before the queue was empty.
+    pub(super) fn note_left_in_queue(&self) {
+        self.core.stats.datagrams.left_in_queue.fetch_add(1, Relaxed);
+    }
+
     /// Answers a batch that was just received. Returns how many answers went out.
     pub(super) fn answer(&mut self, socket: &Socket, batch: &mut Batch) -> u32 {
         self.errors = 0;
@@ -139,6 +149,10 @@ impl Answering {
                 Ok(false) => tally.unanswered(Unanswered::Rate, 1),
                 Err(why) => tally.unanswered(why, 1),
             }
+        }
+        let shared = limited.map_or(0, |(buckets, _)| buckets.shared);
+        if shared > 0 {
+            core.stats.datagrams.rates_shared.fetch_add(shared.into(), Relaxed);
         }
         tally.received = batch.len() as u32;
         core.stats.read(bytes);

@@ -119,6 +119,20 @@ fn targets() {
 }
 
 #[test]
+fn names_of_passed_sockets() {
+    use EndpointError::{BadName, PermWithoutPath};
+    for (text, wrong) in [
+        ("systemd:", BadName(String::new())),
+        ("systemd:a%3Ab", BadName("a%3Ab".into())),
+        ("systemd:a%0Ab", BadName("a%0Ab".into())),
+        ("systemd:echo?perm=0600", PermWithoutPath),
+        (&format!("systemd:{}", "x".repeat(256)), BadName("x".repeat(256))),
+    ] {
+        assert_eq!(text.parse::<Endpoint>(), Err(wrong), "{text}");
+    }
+}
+
+#[test]
 fn wrong_uris() {
     use EndpointError::*;
     let long = format!("unix:{}", "x".repeat(108));

@@ -150,7 +150,7 @@ fn loops_answer_pings_and_the_echo_changes_while_it_runs() {
         client.connect(addr).await.unwrap();
         for raw in [false, true] {
             echo.set_mode(if raw { Mode::Raw } else { Mode::Auto });
-            let sent = probe(40, 7);
+            let sent = probe(40, 6);
             client.send(&sent).await.unwrap();
             let mut reply = [0; 64];
             assert_eq!(client.recv(&mut reply).await.unwrap(), sent.len());

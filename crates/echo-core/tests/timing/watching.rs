@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use echo_core::{Connection, Echo, Ending, Error, Handler, Kind, Limits, Mode, Open};
+use echo_core::{Connection, Echo, Ending, Error, Handler, Kind, Limits, Mode, Open, Snapshot};
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
@@ -133,4 +133,60 @@ async fn service_time_is_what_the_handler_takes() {
     let within = |bound| times.at_most().find(|it| it.0 == bound).map(|it| it.1);
     assert_eq!((within(millis(2)), within(millis(5)), times.count()), (Some(0), Some(2), 2));
     assert!(times.sum >= millis(6) && times.sum <= millis(10), "{:?}", times.sum);
+}
+
+/// Each bound that a connection runs into is counted once, under its own name.
+#[tokio::test(start_paused = true)]
+async fn every_bound_has_its_counter() {
+    type Count = fn(&Snapshot) -> u64;
+    let flood = echo(&[7; 100]).repeat(4000);
+    let cases: [(&str, Vec<u8>, Duration, Count); 8] = [
+        ("frame length", header(Kind::ECHO, 101), millis(1), |it| it.too_long),
+        ("control length", header(Kind::HELLO, 5000), millis(1), |it| it.control_too_long),
+        ("idle", vec![], secs(601), |it| it.idle),
+        ("frame time", vec![0], secs(11), |it| it.frame_timeouts),
+        ("write time", flood.clone(), secs(200), |it| it.write_timeouts),
+        ("write buffer", flood.clone(), secs(1), |it| it.writes_blocked),
+        ("linger", vec![1, 0, 0, 0], secs(6), |it| it.linger_timeouts),
+        ("drain", header(Kind::ECHO, 90), secs(1), |it| it.drain_timeouts),
+    ];
+    for (name, sent, wait, count) in cases {
+        let (server, connector) = in_memory(limits(), Echo::new(Mode::Framed));
+        let mut client = connector.connect().await.unwrap();
+        assert_eq!(count(&server.service.stats()), 0, "{name}");
+        let writing = tokio::time::timeout(wait, client.write_all(&sent)).await;
+        assert!(writing.is_ok() || sent.len() > 1000, "{name}");
+        sleep(wait).await;
+        let service = server.service.clone();
+        if name == "drain" {
+            server.drain(secs(2));
+            sleep(secs(3)).await;
+        }
+        assert_eq!(count(&service.stats()), 1, "{name}: {:?}", service.stats());
+        drop(client);
+        server.stop(secs(30)).await;
+    }
+}
+
+/// Over the limit, where it is to be refused: counted as such, and out of time after a second.
+#[tokio::test(start_paused = true)]
+async fn the_refused_are_counted_and_have_a_second() {
+    let one = std::num::NonZeroUsize::MIN;
+    let limits = Limits { max_connections: one, refuse: true, ..limits() };
+    let (server, connector) = in_memory(limits, Echo::new(Mode::Auto));
+    let mut open = connector.connect().await.unwrap();
+    open.write_all(b"open").await.unwrap();
+    expect(&mut open, b"open").await;
+    let mut silent = connector.connect().await.unwrap();
+    let began = tokio::time::Instant::now();
+    assert!(read_all(&mut silent).await.is_empty());
+    crate::took(began, secs(1));
+    let mut asks = connector.connect().await.unwrap();
+    asks.write_all(&crate::support::hello()).await.unwrap();
+    let told = read_all(&mut asks).await;
+    assert_eq!((told[0], &told[4..7]), (0x82, &[0, 4, 1][..]), "{told:02x?}");
+    let stats = server.service.stats();
+    assert_eq!((stats.busy, stats.gate_full, stats.accepted, stats.ended.failed), (2, 1, 3, 1));
+    drop((open, silent, asks));
+    server.stop(secs(30)).await;
 }

@@ -180,6 +180,7 @@ async fn what_is_no_request_is_refused() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(admin.answers.metrics.admin.too_long.load(Relaxed), 4);
     // One request a connection: what follows is not answered.
     let two = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2);
     assert_eq!(admin.ask(two).await.matches("HTTP/1.1").count(), 1);

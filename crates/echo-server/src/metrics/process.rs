@@ -66,6 +66,16 @@ fn open_files() -> Option<u64> {
     }
 }
 
+/// Connections that the kernel turned away since a listener's queue was full: proc(5), of the network
+/// namespace.
+pub(super) fn listen_overflows() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/net/netstat").ok()?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let position = names.split(' ').position(|name| name == "ListenOverflows")?;
+    values.split(' ').nth(position)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +85,7 @@ mod tests {
         let process = Process::new().unwrap();
         let (virtual_bytes, resident) = process.memory().unwrap();
         assert!(resident >= 1 << 16 && virtual_bytes >= resident);
+        assert!(listen_overflows().is_some());
         let before = open_files().unwrap();
         let files: Vec<_> = (0..10).map(|_| File::open("/dev/null").unwrap()).collect();
         assert!(open_files().unwrap() >= before.min(3) + files.len() as u64 - 3);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::pairing::{Judged, Request};
 use crate::client::{PushError, Reply, Stamps};
 
-/// What [`DatagramClient::next`] brings. What it lends lives until the next call.
+/// What [`DatagramClient::next`](super::DatagramClient::next) brings. What it lends lives until the next call.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DatagramEvent<'a> {
@@ -26,7 +26,7 @@ pub enum DatagramEvent<'a> {
         /// A later request was answered before.
         overtaken: bool,
     },
-    /// No reply has come within [`Options::timeout`]. It may still come late.
+    /// No reply has come within [`Options::timeout`](crate::client::Options::timeout). It may still come late.
     Lost {
         /// The request's number.
         seq: u64,

@@ -1,0 +1,82 @@
+//! What the service manager is told: sd_notify(3). Without one, nothing.
+
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use sd_notify::NotifyState::{self, *};
+
+/// How far ahead, in microseconds, the end of a stop is put each time, as long as it makes progress: longer than a wait
+/// in which nothing moves though all is well, as that for a peer's last byte.
+const MORE_TIME: NotifyState<'static> = ExtendTimeoutUsec(30_000_000);
+
+/// Tells the manager, and remembers in which phase the service is.
+#[derive(Debug, Default)]
+pub(crate) struct Notify {
+    stopping: Cell<bool>,
+}
+
+impl Notify {
+    /// Every socket is bound and served, at the start or after a reload.
+    pub(crate) fn ready(&self, status: &str) {
+        tell(&[Ready, Status(status)]);
+    }
+
+    /// The settings are being read anew.
+    pub(crate) fn reloading(&self) {
+        // What systemd 253 and later want of Type=notify-reload; others take it as a phase.
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            tell(&[Reloading, now]);
+        }
+    }
+
+    /// The service ends, after a drain that takes its time.
+    pub(crate) fn stopping(&self) {
+        self.stopping.set(true);
+        tell(&[Stopping, MORE_TIME]);
+    }
+
+    /// Whether it does.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// All loops turn.
+    pub(crate) fn alive(&self, status: &str) {
+        tell(&[Watchdog, Status(status)]);
+    }
+
+    /// The stop makes progress, and wants more time.
+    pub(crate) fn progress(&self) {
+        tell(&[MORE_TIME]);
+    }
+
+    /// How often the manager wants to hear that all is well, if it does.
+    pub(crate) fn watchdog(&self) -> Option<Duration> {
+        sd_notify::watchdog_enabled().filter(|it| !it.is_zero())
+    }
+
+    /// Gives sockets to the manager, to be passed again under `name` after a crash. It takes them
+    /// only where `FileDescriptorStoreMax=` says so.
+    pub(crate) fn store(&self, name: &str, sockets: &[BorrowedFd<'_>]) {
+        // Kept also while a socket reports an error.
+        let state = [FdStore, FdName(name), Custom("FDPOLL=0")];
+        log(sd_notify::notify_with_fds(&state, sockets));
+    }
+
+    /// Takes them back.
+    pub(crate) fn forget(&self, name: &str) {
+        tell(&[FdStoreRemove, FdName(name)]);
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    log(sd_notify::notify(state));
+}
+
+/// A manager that does not listen is no reason to stop.
+fn log(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "cannot tell the service manager");
+    }
+}

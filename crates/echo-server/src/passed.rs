@@ -1,0 +1,248 @@
+//! Sockets that a service manager has passed: those of its socket units, and those that it stored
+//! for this service before a crash.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use echo_core::{Address, DatagramSocket, Endpoint, Listener, LocalAddr, SocketOptions};
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+
+use crate::exit::{Failure, UNAVAILABLE, reason};
+use crate::notify::Notify;
+
+/// What the names of stored sockets begin with; a URI follows. No socket unit's name does.
+const STORED: &str = "stored ";
+
+/// The descriptors as they were passed, each with its name.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptors(Vec<(String, OwnedFd)>);
+
+impl Descriptors {
+    /// Takes them over. To be called before anything else opens descriptors.
+    pub(crate) fn take() -> Result<Self, Failure> {
+        let names = sd_notify::listen_fds_with_names().map_err(|error| refused("", &error))?;
+        let names: Vec<_> = names.map(|(_, name)| name).collect();
+        let descriptors = echo_sys::take_passed(names.len());
+        Ok(Self(names.into_iter().zip(descriptors).collect()))
+    }
+}
+
+/// All sockets that were passed, kept for the life of the process: what is served are duplicates.
+#[derive(Debug, Default)]
+pub(crate) struct Passed(Vec<One>);
+
+#[derive(Debug)]
+struct One {
+    name: String,
+    fd: OwnedFd,
+    address: LocalAddr,
+    datagrams: bool,
+}
+
+/// Sockets to be served, adopted or bound here.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) datagrams: Vec<DatagramSocket>,
+}
+
+impl Passed {
+    /// Looks at what was passed. In a Tokio runtime.
+    pub(crate) fn new(descriptors: Descriptors) -> Result<Self, Failure> {
+        let socket = |(name, fd): (String, OwnedFd)| {
+            let looked = look(&fd).map_err(|error| refused(&name, &error));
+            looked.map(|(address, datagrams)| One { name, fd, address, datagrams })
+        };
+        descriptors.0.into_iter().map(socket).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Each of their addresses once, as what to listen on.
+    pub(crate) fn endpoints(&self) -> Vec<(String, Endpoint)> {
+        let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
+        for One { address, datagrams, .. } in &self.0 {
+            let (host, port) = match address {
+                LocalAddr::Tcp(it) | LocalAddr::Udp(it) => (it.ip().to_string(), it.port()),
+                _ => Default::default(),
+            };
+            let address = match address.clone() {
+                LocalAddr::Tcp(_) => Address::Tcp { host, port },
+                LocalAddr::Udp(_) => Address::Udp { host, port },
+                LocalAddr::Unix(name) if *datagrams => Address::Unixgram(name),
+                LocalAddr::Unix(name) => Address::Unix(name),
+                _ => continue,
+            };
+            let endpoint =
+                Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() };
+            let uri = endpoint.to_string();
+            if endpoints.iter().all(|(other, _)| *other != uri) {
+                endpoints.push((uri, endpoint));
+            }
+        }
+        endpoints
+    }
+
+    /// Duplicates of those that an endpoint means: all of a `FileDescriptorName=`, or those bound to
+    /// one of its addresses.
+    pub(crate) async fn adopt(&self, endpoint: &Endpoint) -> io::Result<Sockets> {
+        let mut adopted = Sockets::default();
+        if self.0.is_empty() {
+            return Ok(adopted);
+        }
+        let addresses = match &endpoint.address {
+            Address::Systemd(_) => Vec::new(),
+            Address::Unix(name) | Address::Unixgram(name) => vec![LocalAddr::Unix(name.clone())],
+            Address::Udp { .. } => {
+                endpoint.resolve().await?.into_iter().map(LocalAddr::Udp).collect()
+            }
+            _ => endpoint.resolve().await?.into_iter().map(LocalAddr::Tcp).collect(),
+        };
+        let wanted = |one: &&One| match &endpoint.address {
+            Address::Systemd(name) => one.name == *name,
+            address => one.datagrams == address.is_datagram() && addresses.contains(&one.address),
+        };
+        for One { fd, datagrams, .. } in self.0.iter().filter(wanted) {
+            adopted.add(fd.try_clone()?, *datagrams)?;
+        }
+        Ok(adopted)
+    }
+
+    /// Closes the stored ones that are none of `in_use`, here and at the manager.
+    pub(crate) fn forget_unused(&mut self, in_use: &[String], notify: &Notify) {
+        self.0.retain(|One { name, address, .. }| {
+            let keep = !name.starts_with(STORED) || in_use.contains(name);
+            if !keep {
+                tracing::info!("{address} was stored, but is no longer listened on");
+                notify.forget(name);
+            }
+            keep
+        });
+    }
+}
+
+impl Sockets {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.datagrams.is_empty()
+    }
+
+    fn add(&mut self, fd: OwnedFd, datagrams: bool) -> io::Result<()> {
+        if datagrams {
+            self.datagrams.push(DatagramSocket::inherited(fd)?);
+        } else {
+            self.listeners.push(Listener::inherited(fd, &SocketOptions::default())?);
+        }
+        Ok(())
+    }
+
+    /// The sockets themselves.
+    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let listeners = self.listeners.iter().filter_map(Listener::fd);
+        listeners.chain(self.datagrams.iter().map(DatagramSocket::fd)).collect()
+    }
+
+    /// The addresses that they are bound to.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &LocalAddr> {
+        let datagrams = self.datagrams.iter().map(DatagramSocket::local_addr);
+        self.listeners.iter().map(Listener::local_addr).chain(datagrams)
+    }
+}
+
+/// The name under which the sockets of a URI are stored: the same after a change of its options.
+pub(crate) fn stored_name(uri: &str) -> String {
+    let address = uri.split('?').next().unwrap_or_default();
+    // A name has no colon and at most 255 bytes, all of them plain in a URI.
+    let name = format!("{STORED}{}", address.replace(':', "|"));
+    name.chars().take(255).collect()
+}
+
+/// Where a socket is bound, and whether it is for datagrams.
+fn look(fd: &OwnedFd) -> io::Result<(LocalAddr, bool)> {
+    let mut socket = Sockets::default();
+    let datagrams = match socket_type(fd)? {
+        SocketType::STREAM => false,
+        SocketType::DGRAM => true,
+        _ => return Err(io::Error::new(ErrorKind::InvalidInput, "neither streams nor datagrams")),
+    };
+    socket.add(fd.try_clone()?, datagrams)?;
+    let address = socket.addresses().next().cloned().unwrap_or(LocalAddr::Memory);
+    Ok((address, datagrams))
+}
+
+fn refused(name: &str, error: &io::Error) -> Failure {
+    let reason = reason(error);
+    Failure::new(UNAVAILABLE, format!("cannot use a socket that was passed ({name}): {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    #[tokio::test]
+    async fn sockets_are_adopted_by_address_and_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        // As two sockets of one socket unit have them: the same port, told apart by their kind.
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (stream, datagram) =
+            (UnixListener::bind(path("s")).unwrap(), UnixDatagram::bind(path("d")).unwrap());
+        let udp_address = udp.local_addr().unwrap();
+        let named = |name: &str, fd: OwnedFd| (name.to_owned(), fd);
+        let passed = Passed::new(Descriptors(vec![
+            named("echo-server", tcp.into()),
+            named("echo-server", udp.into()),
+            named("other", stream.into()),
+            named("stored unix|/d", datagram.into()),
+        ]));
+        let mut passed = passed.unwrap();
+
+        let uris: Vec<_> = passed.endpoints().into_iter().map(|(uri, _)| uri).collect();
+        let expected = [
+            format!("tcp://{address}"),
+            format!("udp://{udp_address}"),
+            format!("unix:{}", path("s").display()),
+            format!("unixgram:{}", path("d").display()),
+        ];
+        assert_eq!(uris, expected);
+        for (uri, listeners, datagrams) in [
+            ("systemd:echo-server", 1, 1),
+            ("systemd:nobody", 0, 0),
+            (&format!("tcp://{address}"), 1, 0),
+            (&format!("tcp://localhost:{}", address.port()), 1, 0),
+            (&format!("tcp://{udp_address}"), 0, 0),
+            (&format!("udp://{udp_address}?mode=raw"), 0, 1),
+            (&format!("unixgram:{}", path("d").display()), 0, 1),
+            (&format!("unix:{}", path("d").display()), 0, 0),
+        ] {
+            let adopted = passed.adopt(&uri.parse().unwrap()).await.unwrap();
+            let counted = (adopted.listeners.len(), adopted.datagrams.len());
+            assert_eq!(counted, (listeners, datagrams), "{uri}");
+        }
+
+        passed.forget_unused(&["stored unix|/d".into()], &Notify::default());
+        assert_eq!(passed.endpoints().len(), 4);
+        passed.forget_unused(&[], &Notify::default());
+        assert_eq!(passed.endpoints().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_bound_socket_is_refused() {
+        let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for fd in [stream.into(), file.into()] {
+            let failure = Passed::new(Descriptors(vec![("x".into(), fd)])).unwrap_err();
+            assert_eq!(failure.code, UNAVAILABLE);
+            assert!(failure.message.contains("(x)"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_stored_name_is_one_for_all_options() {
+        assert_eq!(stored_name("tcp://[::1]:7?mode=raw"), "stored tcp|//[||1]|7");
+        assert_eq!(stored_name("tcp://[::1]:7"), "stored tcp|//[||1]|7");
+        assert_eq!(stored_name(&format!("unix:{}", "%20".repeat(107))).len(), 255);
+    }
+}

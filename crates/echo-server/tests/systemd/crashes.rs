@@ -1,0 +1,93 @@
+//! Servers that die or hang: systemd starts another one, and the listeners live on.
+
+use rustix::process::{Signal, kill_process};
+
+use crate::inside::{
+    Clients, TCP, UNIX, drop_in, journal, main_pid, must, property, restarted, run, udp_echoes,
+};
+use crate::support::process::eventually;
+use crate::support::skip;
+use crate::support::traffic::{Peer, assert_serves};
+use crate::under_systemd;
+
+/// Kills the server a few times under clients; none of them is refused, and all go on.
+fn killed_under_clients(uris: &[&str], kills: u32) {
+    let clients = Clients::beside(uris, false, |clients| {
+        for kill in 1..=kills {
+            let echoes = Clients::count(&clients.echoes) + 20;
+            eventually("all clients go on", || Clients::count(&clients.echoes) > echoes);
+            kill_process(main_pid(), Signal::KILL).unwrap();
+            restarted(kill);
+        }
+        let echoes = Clients::count(&clients.echoes) + 20;
+        eventually("all clients go on", || Clients::count(&clients.echoes) > echoes);
+    });
+    assert_eq!(Clients::count(&clients.refused), 0, "{}", journal());
+    udp_echoes();
+}
+
+/// Fault 80: systemd holds the sockets.
+#[test]
+fn a_crash_with_the_socket_unit_refuses_nobody() {
+    under_systemd(|| {
+        must("systemctl start echo-server.socket echo-server.service");
+        killed_under_clients(&[TCP, UNIX], 5);
+    });
+}
+
+/// systemd has been given the sockets that the server bound itself.
+#[test]
+fn a_crash_without_socket_unit_refuses_nobody() {
+    under_systemd(|| {
+        must("systemctl start echo-server.service");
+        eventually("both sockets are stored", || property("NFileDescriptorStore") == "2");
+        killed_under_clients(&[TCP], 5);
+        assert_eq!(property("NFileDescriptorStore"), "2", "none is stored twice");
+
+        // A stop closes them as without a manager.
+        must("systemctl stop echo-server.service");
+        assert!(Peer::try_connect(TCP, |_| Ok(())).is_err());
+        must("systemctl start echo-server.service");
+        assert_serves(TCP);
+    });
+}
+
+/// Fault 77: nobody answers, so nobody feeds the watchdog.
+#[test]
+fn the_watchdog_restarts_a_stopped_server() {
+    under_systemd(|| {
+        drop_in("[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n");
+        must("systemctl start echo-server.socket echo-server.service");
+        kill_process(main_pid(), Signal::STOP).unwrap();
+        restarted(1);
+        assert_serves(TCP);
+        assert!(journal().contains("Watchdog timeout"), "{}", journal());
+    });
+}
+
+/// One accept loop hangs in a system call; the process, its other loops and its timers live.
+#[test]
+fn the_watchdog_restarts_a_wedged_server() {
+    under_systemd(|| {
+        if !run("strace -D -o /dev/null true").0 {
+            return skip("the_watchdog_restarts_a_wedged_server", "strace, and the right to trace");
+        }
+        drop_in(
+            "[Service]\nWatchdogSec=3\nTimeoutAbortSec=1\nExecStart=\n\
+             ExecStart=/usr/bin/strace -D -f -qq -o /dev/null -e trace=accept4 \
+             -e inject=accept4:delay_enter=600s:when=5+ /usr/bin/echo-server\n\
+             DynamicUser=no\nNoNewPrivileges=no\nPrivateUsers=no\nProtectProc=default\n\
+             CapabilityBoundingSet=~\nSystemCallFilter=\nRestrictNamespaces=no\n\
+             MemoryDenyWriteExecute=no\nProcSubset=all\n",
+        );
+        must("systemctl start echo-server.service");
+        // Until one of them waits in vain. Its worker is gone, but others serve datagrams.
+        let mut peers = Vec::new();
+        eventually("the watchdog hears nothing", || {
+            peers.truncate(50);
+            peers.extend(Peer::try_connect(TCP, |_| Ok(())));
+            property("NRestarts") != "0"
+        });
+        assert!(journal().contains("Watchdog timeout"), "{}", journal());
+    });
+}

@@ -1,0 +1,99 @@
+//! Units that are right, hardened, and still serve.
+
+use std::fs;
+use std::net::UdpSocket;
+
+use crate::inside::{TCP, UNIX, drop_in, must, property, run, settings, udp_echoes};
+use crate::support::PATIENCE;
+use crate::support::traffic::{Peer, assert_serves, be};
+use crate::under_systemd;
+
+#[test]
+fn the_units_are_right_and_exposed_to_little() {
+    under_systemd(|| {
+        let folder = "/etc/systemd/system";
+        let units = format!("{folder}/echo-server.service {folder}/echo-server.socket");
+        let verify = "systemd-analyze verify --man=no --recursive-errors=no";
+        assert_eq!(must(&format!("{verify} {units}")), "");
+        let security = "systemd-analyze security --no-pager --offline=true --threshold=15";
+        must(&format!("{security} {folder}/echo-server.service"));
+        // With a key that this systemd does not know, it would complain.
+        let broken = format!("{folder}/broken.service");
+        fs::write(&broken, "[Service]\nExecStart=/bin/true\nNoSuchKey=1\n").unwrap();
+        assert!(!run(&format!("{verify} {broken}")).1.is_empty());
+    });
+}
+
+/// The start blocks until all is served, and the first status comes with it.
+#[test]
+fn a_start_without_socket_unit_and_file_serves_at_once() {
+    under_systemd(|| {
+        must("systemctl start echo-server.service");
+        assert_eq!(property("ActiveState"), "active");
+        assert!(property("StatusText").starts_with("serving: 0 connections"));
+        assert_serves(TCP);
+        udp_echoes();
+        must("systemctl reload echo-server.service");
+        must("systemctl stop echo-server.service");
+        assert_eq!(
+            (property("Result"), property("ExecMainStatus")),
+            ("success".into(), "0".into())
+        );
+        assert!(Peer::try_connect(TCP, |_| Ok(())).is_err());
+    });
+}
+
+#[test]
+fn the_hardened_unit_serves_all_sockets_of_the_socket_unit() {
+    under_systemd(|| {
+        must("systemctl start echo-server.socket");
+        // The first connection starts the service.
+        assert_serves(UNIX);
+        assert_serves(TCP);
+        udp_echoes();
+        let journal = crate::inside::journal();
+        for uri in [TCP, "udp://127.0.0.1:7777", UNIX] {
+            assert!(journal.contains(&format!("listening {uri}\n")), "{uri}: {journal}");
+        }
+        // Neither a stop nor its folder takes the socket's path away.
+        must("systemctl stop echo-server.service");
+        assert_serves(UNIX);
+        must("systemctl stop echo-server.socket echo-server.service");
+        assert!(!fs::exists("/run/echo-server/echo.sock").unwrap());
+    });
+}
+
+#[test]
+fn a_drop_in_takes_port_7() {
+    under_systemd(|| {
+        let port_7 = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/drop-ins/port-7.conf");
+        drop_in(&fs::read_to_string(port_7).unwrap());
+        must("systemctl start echo-server.service");
+        assert_serves("tcp://127.0.0.1:7");
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send_to(b"hi", "127.0.0.1:7").unwrap();
+        assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_bad_reload_fails_and_changes_nothing() {
+    under_systemd(|| {
+        must("systemctl start echo-server.socket echo-server.service");
+        let max_frame = || be(&Peer::connect(TCP).hello().payload[2..6]);
+        settings("max-frame = 1000\nmax-farme = 5\n");
+        let (success, said) = run("systemctl reload echo-server.service");
+        assert!(!success, "{said}");
+        assert_eq!((max_frame(), property("ActiveState")), (1 << 20, "active".into()));
+        let journal = crate::inside::journal();
+        let told =
+            "echo-server.toml:2: unknown key \"max-farme\"; the nearest known one is \"max-frame\"";
+        assert!(journal.contains(told), "{journal}");
+
+        settings("max-frame = 1000\n");
+        must("systemctl reload echo-server.service");
+        assert_eq!(max_frame(), 1000, "the reload is over when systemctl ends");
+        assert_serves(UNIX);
+    });
+}

@@ -6,6 +6,8 @@ use std::time::Duration;
 use echo_core::MAX_PAYLOAD_LEN;
 use echo_core::client::{self, ClosedEarly, PushError};
 
+use crate::show::bytes;
+
 /// Why the client ends with exit code 1. Its text begins with what happened: these first words are
 /// stable, other programs match on them.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +70,8 @@ fn still_open(early: &ClosedEarly) -> String {
     match early.goaway {
         Some(_) => format!("{early}, stdin was still open"),
         None => {
-            let (how, bytes) = (&early.how, early.bytes_answered);
-            let s = if bytes == 1 { "" } else { "s" };
-            format!("{how} while stdin was open, all {bytes} byte{s} answered")
+            let (how, bytes) = (&early.how, bytes(early.bytes_answered));
+            format!("{how} while stdin was open, all {bytes} answered")
         }
     }
 }

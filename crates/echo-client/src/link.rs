@@ -11,7 +11,8 @@ use echo_core::{Endpoint, Peer, Reason};
 use tokio::task::yield_now;
 
 use crate::escape::escape;
-use crate::show::{self, size};
+use crate::notice;
+use crate::show::size;
 use side::Side;
 
 /// A server, and the connection to it while there is one.
@@ -205,7 +206,7 @@ impl Link {
                     self.told = Told::Nothing;
                     let place = match session.peer {
                         Peer::Tcp(addr) => addr.to_string(),
-                        _ => show::target(&self.target),
+                        _ => self.target.to_target(),
                     };
                     let words = connected(&place, session, again, resent);
                     return Happened::Connected { words, plain: !again && !session.fell_back };
@@ -217,25 +218,18 @@ impl Link {
                     continue;
                 }
                 Event::Lost(error) => {
-                    let words = escape(&error.to_string());
-                    // With nothing due it is none too early.
-                    let words = match words.strip_prefix("closed early: ") {
-                        Some(rest) if !due => rest,
-                        _ => &words,
-                    };
-                    match self.told {
-                        Told::Idle => format!("{words}; the next message connects again"),
-                        _ => {
-                            self.told = Told::Lost;
-                            client.reconnect();
-                            format!("{words}; connecting again")
-                        }
+                    let words = notice::lost(error, due);
+                    if self.told == Told::Idle && !due {
+                        format!("{words}; the next message connects again")
+                    } else {
+                        self.told = Told::Lost;
+                        client.reconnect();
+                        format!("{words}; connecting again")
                     }
                 }
                 Event::Retrying { why, .. } if self.told != Told::Retrying => {
                     self.told = Told::Retrying;
-                    let words = escape(&why.to_string());
-                    format!("{words}; trying for {:?}", self.options.retry)
+                    notice::retrying(why, self.options.retry)
                 }
                 _ => continue,
             };
@@ -266,12 +260,8 @@ fn connected(place: &str, session: &Session, again: bool, resent: usize) -> Stri
         }
         Dialect::Raw => "raw".to_owned(),
     };
-    let mut words = format!("{how} to {place}, {speaks}");
-    match resent {
-        0 => {}
-        1 => words += "; 1 message goes out again",
-        _ => words += &format!("; {resent} messages go out again"),
-    }
+    let resent = notice::resent(resent, "message");
+    let mut words = format!("{how} to {place}, {speaks}{resent}");
     if !again && !session.greeting.is_empty() {
         words += &format!("; the server says: {}", escape(&session.greeting));
     }

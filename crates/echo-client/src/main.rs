@@ -10,6 +10,7 @@ mod failure;
 mod generate;
 mod link;
 mod message;
+mod notice;
 mod pipe;
 mod repl;
 mod send;

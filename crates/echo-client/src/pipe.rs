@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::args::Args;
 use crate::failure::Failure;
+use crate::notice;
 use crate::stdio::{self, CHUNK, Input, Output};
 use progress::Progress;
 
@@ -48,14 +49,14 @@ pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
         let (output, digest) = stdio::digest().map_err(start)?;
         let copied = way.run(&mut stdin, &output).await;
         drop(output);
-        let digest = finished(copied, digest.await)?;
+        let digest = stdio::finished(copied, digest.await)?;
         report(args.json, &mut way, began.elapsed(), digest)?;
     } else {
         let (stdout, written) = stdio::write_stdout().map_err(start)?;
         let copied = way.run(&mut stdin, &stdout).await;
         // What was verified is written whatever happened, and before anything is said about it.
         drop(stdout);
-        finished(copied, written.await)?;
+        stdio::finished(copied, written.await)?;
     }
     match way {
         Way::Stream(_) => Ok(()),
@@ -75,21 +76,6 @@ impl Way {
             Self::Stream(pipe) => pipe.run(stdin, stdout).await,
             Self::Datagrams(pipe) => pipe.run(stdin, stdout).await,
         }
-    }
-}
-
-/// What came of the copy and of its output; `None` if the consumer has seen enough, which is no
-/// failure.
-pub(crate) fn finished<T>(
-    copied: Result<(), Failure>,
-    output: Result<io::Result<T>, impl Sized>,
-) -> Result<Option<T>, Failure> {
-    copied?;
-    match output {
-        Ok(Ok(done)) => Ok(Some(done)),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
-        Ok(Err(error)) => Err(Failure::local("cannot write to stdout", &error)),
-        Err(_) => Err(Failure::Local("the thread that writes has died".to_owned())),
     }
 }
 
@@ -152,7 +138,8 @@ impl Pipe {
     /// A pipe with a connection.
     async fn open(args: &Args, options: Options, progress: Progress) -> Result<Self, Failure> {
         let options = Options { window: WINDOW, parts: true, ..options };
-        let voice = Voice { progress, retry: options.retry, told: false, connected: false };
+        let voice =
+            Voice { progress, retry: options.retry, due: false, told: false, connected: false };
         let mut pipe = Self::new(Client::new(&args.target, options), voice);
         while pipe.client.session().is_none() {
             if let Some(event) = pipe.client.next().await? {
@@ -169,6 +156,7 @@ impl Pipe {
         let mut room: Option<Permit<'_, _>> = None;
         loop {
             self.ask()?;
+            self.voice.due = self.client.unanswered() > 0;
             room = room.or_else(|| stdout.try_reserve().ok());
             let takes = self.pending.is_empty() && !self.ended;
             // In random order, so that neither direction starves.
@@ -208,9 +196,7 @@ impl Pipe {
             }
         }
     }
-}
 
-impl Pipe {
     /// Gives the client what stdin brought, as much as the socket has use for.
     fn ask(&mut self) -> Result<(), Failure> {
         while !self.pending.is_empty() && self.client.unsent() < CHUNK {
@@ -242,7 +228,7 @@ impl Pipe {
     }
 
     /// The client is at its end. If all was answered and stdin has ended as well, unseen until now,
-    /// that is no failure.
+    /// that is no failure of a server that left in order.
     fn over(&mut self, error: Error, stdin: &mut Input) -> Result<(), Failure> {
         let Error::ClosedEarly(mut early) = error else { return Err(error.into()) };
         if self.ended || early.bytes_unanswered > 0 || early.inside_frame {
@@ -254,7 +240,8 @@ impl Pipe {
                     self.pending =
                         chunk.map_err(|error| Failure::local("cannot read stdin", &error))?;
                 }
-                Err(TryRecvError::Disconnected) => return Ok(()),
+                Err(TryRecvError::Disconnected) if early.orderly => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(Error::ClosedEarly(early).into()),
                 Err(TryRecvError::Empty) => return Err(Failure::StillOpen(early)),
             }
         }
@@ -268,6 +255,8 @@ impl Pipe {
 struct Voice {
     progress: Progress,
     retry: Duration,
+    /// An answer is due.
+    due: bool,
     /// That the server cannot be reached has been told.
     told: bool,
     /// There has been a connection.
@@ -295,18 +284,21 @@ impl Voice {
                     self.progress.say(text);
                 }
                 if self.connected {
-                    self.progress.say(&match resent {
-                        0 => "connected again".to_owned(),
-                        1 => "connected again: 1 frame sent again".to_owned(),
-                        _ => format!("connected again: {resent} frames sent again"),
-                    });
+                    self.progress
+                        .say(&format!("connected again{}", notice::resent(*resent, "frame")));
                 }
                 (self.told, self.connected) = (false, true);
             }
-            Event::Lost(why) => self.progress.say(&format!("{why}; connecting again")),
+            Event::Lost(why) => {
+                let then = match self.due {
+                    true => "connecting again",
+                    false => "more of stdin connects again",
+                };
+                self.progress.say(&format!("{}; {then}", notice::lost(why, self.due)));
+            }
             Event::Retrying { why, .. } if !self.told => {
                 self.told = true;
-                self.progress.say(&format!("{why}; trying for {:?}", self.retry));
+                self.progress.say(&notice::retrying(why, self.retry));
             }
             _ => {}
         }

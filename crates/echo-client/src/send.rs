@@ -5,16 +5,14 @@ mod source;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use bytes::Bytes;
 use echo_core::client::Error;
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use crate::args::Sending;
 use crate::escape::{escape_bytes, to_hex};
 use crate::failure::Failure;
 use crate::link::{Answer, Happened, Link};
-use crate::pipe;
 use crate::show::bytes;
 use crate::stdio::{self, Output};
 use source::Source;
@@ -34,7 +32,7 @@ pub(crate) async fn run(args: &Sending) -> Result<(), Failure> {
     let sent = sender.run(&output).await;
     // What came is written whatever happened, and before anything is said about it.
     drop(output);
-    pipe::finished(sent, written.await).map(drop)
+    stdio::finished(sent, written.await).map(drop)
 }
 
 struct Sender<'a> {
@@ -54,16 +52,15 @@ impl Sender<'_> {
         // Before stdin is read: what nobody can answer stays in the producer's hands.
         self.link.connect(tell).await?;
         let mut source = Source::new(self.args)?;
-        let mut pause = (!self.args.interval.is_zero()).then(|| interval(self.args.interval));
-        if let Some(pause) = &mut pause {
-            pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        }
+        // When the next message may go, at the earliest.
+        let mut earliest = Instant::now();
         let (mut seq, mut lost) = (0, 0);
         loop {
             let ready = async {
                 let message = source.next().await;
-                if let (Some(pause), Ok(Some(_))) = (&mut pause, &message) {
-                    pause.tick().await;
+                // A sleep takes up to a millisecond, even where nothing is left to wait.
+                if matches!(message, Ok(Some(_))) && Instant::now() < earliest {
+                    sleep_until(earliest).await;
                 }
                 message
             };
@@ -78,6 +75,7 @@ impl Sender<'_> {
                 Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
                 asked => asked?,
             };
+            earliest = Instant::now() + self.args.interval;
             let line = match self.link.answer(asked, tell).await {
                 Err(Error::Lost { len, waited }) => {
                     lost += 1;
@@ -86,7 +84,7 @@ impl Sender<'_> {
                 Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
                 answer => self.line(seq, &answer?),
             };
-            if output.send(line).await.is_err() {
+            if !stdio::write_line(output, &line).await {
                 return Ok(());
             }
             seq += 1;
@@ -101,20 +99,20 @@ impl Sender<'_> {
     }
 
     /// Says that a message is lost. What stdout gets for it: a line of text would pass for a reply.
-    fn lost(&self, seq: u64, len: usize, waited: Duration) -> Bytes {
+    fn lost(&self, seq: u64, len: usize, waited: Duration) -> Vec<u8> {
         if !self.quiet {
-            let (number, len) = (seq + 1, bytes(len));
+            let (number, len) = (seq + 1, bytes(len as u64));
             crate::say(&format!("message {number} ({len}) has no reply within {waited:?}"));
         }
         if self.args.json {
             format!("{}\n", json!({ "seq": seq, "bytes": len, "lost": true })).into()
         } else {
-            Bytes::new()
+            Vec::new()
         }
     }
 
     /// What stdout gets for a reply.
-    fn line(&self, seq: u64, answer: &Answer) -> Bytes {
+    fn line(&self, seq: u64, answer: &Answer) -> Vec<u8> {
         let payload = &answer.payload[..];
         if self.args.json {
             return json(seq, answer, self.args.hex).into();
@@ -134,7 +132,7 @@ impl Sender<'_> {
             (false, false) => line.extend(payload),
         }
         line.push(b'\n');
-        line.into()
+        line
     }
 }
 

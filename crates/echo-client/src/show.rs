@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use echo_core::{Address, Endpoint, Mode};
-
 use crate::escape::{escape_bytes, to_hex};
 
 /// How many of a peer's bytes are shown: half a screen.
@@ -14,17 +12,6 @@ pub(crate) fn preview(bytes: &[u8], hex: bool) -> String {
     let shown = &bytes[..bytes.len().min(SHOWN_MAX)];
     let shown = if hex { to_hex(shown) } else { escape_bytes(shown) };
     if bytes.len() > SHOWN_MAX { shown + " ..." } else { shown }
-}
-
-/// A target as its user would write it.
-pub(crate) fn target(target: &Endpoint) -> String {
-    match (&target.address, target.mode) {
-        (Address::Tcp { .. }, Some(Mode::Raw)) => {
-            let plain = Endpoint { mode: None, ..target.clone() };
-            plain.to_string().replacen("tcp:", "raw:", 1)
-        }
-        _ => target.to_string(),
-    }
 }
 
 /// A duration for people, to three digits.
@@ -44,7 +31,7 @@ pub(crate) fn time(duration: Duration) -> String {
 }
 
 /// A number of bytes for people.
-pub(crate) fn bytes(count: usize) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }
 
@@ -54,7 +41,7 @@ pub(crate) fn size(count: u64) -> String {
         0 => "0 bytes".to_owned(),
         count if count % (1 << 20) == 0 => format!("{} MiB", count >> 20),
         count if count % (1 << 10) == 0 => format!("{} KiB", count >> 10),
-        count => bytes(count as usize),
+        count => bytes(count),
     }
 }
 
@@ -80,16 +67,6 @@ mod tests {
         ] {
             assert_eq!(time(Duration::from_nanos(nanos)), told, "{nanos}");
         }
-    }
-
-    #[test]
-    fn targets_are_shown_as_they_are_given() {
-        for text in
-            ["raw://host:7", "raw://[::1]:7", "tcp://host:7?mode=framed", "unix:/x?mode=raw"]
-        {
-            assert_eq!(target(&Endpoint::target(text).unwrap()), text);
-        }
-        assert_eq!(target(&Endpoint::target("host").unwrap()), "tcp://host:7777");
     }
 
     #[test]

@@ -14,12 +14,15 @@ use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::failure::Failure;
+
 /// Bytes of one read of stdin at most: what a pipe holds by default, and the longest payload that
 /// the pipe puts in a frame.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// Chunks under way between the runtime and each of the two threads: enough that neither side waits
-/// for the other's wake-up, at most 512 KiB each way.
+/// for the other's wake-up. So many wait at most: of stdin and of the lines of `send` 512 KiB; of what
+/// a stream's pipe got back, which is gathered to less than two chunks, 1 MiB.
 const DEPTH: usize = 8;
 
 /// Stdin in chunks; the channel's end is the end of stdin.
@@ -92,6 +95,32 @@ pub(crate) fn digest() -> io::Result<(Output, Outcome<String>)> {
     })
 }
 
+/// Hands over a line of any length in chunks, which are copies: what waits keeps no more alive than
+/// itself. `false` if whoever reads has seen enough.
+pub(crate) async fn write_line(output: &Output, line: &[u8]) -> bool {
+    for chunk in line.chunks(CHUNK) {
+        if output.send(Bytes::copy_from_slice(chunk)).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// What came of the copy and of its output; `None` if the consumer has seen enough, which is no
+/// failure.
+pub(crate) fn finished<T>(
+    copied: Result<(), Failure>,
+    output: Result<io::Result<T>, impl Sized>,
+) -> Result<Option<T>, Failure> {
+    copied?;
+    match output {
+        Ok(Ok(done)) => Ok(Some(done)),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+        Ok(Err(error)) => Err(Failure::local("cannot write to stdout", &error)),
+        Err(_) => Err(Failure::Local("the thread that writes has died".to_owned())),
+    }
+}
+
 fn consume<T: Send + 'static>(
     name: &str,
     work: impl FnOnce(&mut mpsc::Receiver<Bytes>) -> io::Result<T> + Send + 'static,
@@ -104,4 +133,27 @@ fn consume<T: Send + 'static>(
         drop(chunks);
     })?;
     Ok((output, outcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_waits_in_chunks() {
+        let line: Vec<u8> = (0..3 * CHUNK + 1).map(|at| at as u8).collect();
+        let (output, mut chunks) = mpsc::channel(DEPTH);
+        assert!(write_line(&output, &line).await);
+        drop(output);
+        let (mut came, mut lens) = (Vec::new(), Vec::new());
+        while let Some(chunk) = chunks.recv().await {
+            lens.push(chunk.len());
+            came.extend_from_slice(&chunk);
+        }
+        assert!(came == line);
+        assert_eq!(lens, [CHUNK, CHUNK, CHUNK, 1]);
+        let (output, chunks) = mpsc::channel(1);
+        drop(chunks);
+        assert!(!write_line(&output, b"line\n").await);
+    }
 }

@@ -76,6 +76,28 @@ fn sends_again_what_a_dead_server_owes() {
     pty.expect("2 sent, 2 answered, 0 lost");
 }
 
+/// It ends idle connections, but a message had just been sent: that needs another one at once.
+#[test]
+fn connects_at_once_for_what_an_idle_end_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        greet(&mut first, 1 << 20);
+        read_frame(&mut first, 1 << 20);
+        first.write_all(b"\x81\0\0\x0a\0\x01\0\0\0\0\0\0\0\x01").unwrap();
+        drop(first);
+        framed_echo(listener.accept().unwrap().0, 1 << 20);
+    });
+    let mut pty = Pty::start(&[&format!("unix:{}", path.display())]);
+    pty.enter("late");
+    let told =
+        "closed early: the server ends idle connections: 0 of 1 frames answered; connecting again";
+    pty.expect(told);
+    pty.expect("late  (4 bytes, ");
+}
+
 #[test]
 fn ends_with_1_only_if_it_never_connected() {
     let folder = tempfile::tempdir().unwrap();

@@ -132,7 +132,7 @@ fn progress_leaves_a_clean_screen() {
         .spawn()
         .unwrap();
     let mut screen =
-        vt100::Parser::new(NonZeroU16::new(6).unwrap(), NonZeroU16::new(80).unwrap(), 0);
+        vt100::Parser::new(NonZeroU16::new(6).unwrap(), NonZeroU16::new(100).unwrap(), 0);
     let mut until = |seen: &dyn Fn(&str) -> bool| {
         let mut buffer = [0; 1024];
         while !seen(&screen.screen().contents()) {
@@ -148,12 +148,12 @@ fn progress_leaves_a_clean_screen() {
     assert!(shown.starts_with("5 B, ") && shown.lines().count() == 1, "{shown:?}");
     // A notice takes the place of the line, which comes again below it.
     restart.send(()).unwrap();
-    until(&|screen| screen.contains("connecting again"));
+    until(&|screen| screen.contains("connects again"));
     stdin.write_all(b" again").unwrap();
     let shown = until(&|screen| screen.contains("\n11 B, ") && screen.ends_with(" s"));
     let lines: Vec<_> = shown.lines().collect();
     let [lost, again, line] = lines[..] else { panic!("{shown:?}") };
-    assert!(lost.starts_with("echo-client: ") && lost.ends_with("connecting again"), "{lost:?}");
+    assert!(lost.starts_with("echo-client: ") && lost.ends_with("connects again"), "{lost:?}");
     assert!(again == "echo-client: connected again" && line.starts_with("11 B, "), "{shown:?}");
     drop(stdin);
     let shown = until(&|_| false);

@@ -55,13 +55,14 @@ use requests::Requests;
 
 use crate::endpoint::Endpoint;
 use crate::frame::{Features, Kind, MAX_PAYLOAD_LEN, PROBE_MIN_LEN};
+use crate::limits::LONGEST_WAIT;
 use crate::listener::Connector;
 
 pub use datagrams::{DatagramClient, DatagramEvent};
 pub use error::{ClosedEarly, Error, Fault, PushError};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
 
-/// How a client behaves.
+/// How a client behaves. No wait is longer than about 30 years, whatever is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Which addresses of a name count. Only TCP has families.
@@ -71,7 +72,8 @@ pub struct Options {
     /// How long one attempt to connect may take, over all addresses of the name (5 s).
     pub connect_timeout: Duration,
     /// How long the server may be silent while an answer is due (30 s). Only time spent in
-    /// [`Client::next`] counts.
+    /// [`Client::next`] counts, but for the answer to HELLO, which is due within so long of the
+    /// connection.
     pub timeout: Duration,
     /// How long to keep trying to connect, at the start and after a loss (0). 0 is one try, and then
     /// a lost connection is the end.
@@ -98,6 +100,18 @@ impl Default for Options {
             window: 1 << 20,
             parts: false,
             hello: true,
+        }
+    }
+}
+
+impl Options {
+    /// The same with waits that a timer can hold.
+    fn bounded(self) -> Self {
+        Self {
+            connect_timeout: self.connect_timeout.min(LONGEST_WAIT),
+            timeout: self.timeout.min(LONGEST_WAIT),
+            retry: self.retry.min(LONGEST_WAIT),
+            ..self
         }
     }
 }
@@ -152,10 +166,15 @@ pub struct Client {
 impl Client {
     /// A client without a connection. [`next`](Self::next) makes one and tells of it.
     pub fn new(target: impl Into<Target>, options: Options) -> Self {
-        Self { driver: Driver::new(target.into(), options) }
+        Self { driver: Driver::new(target.into(), options.bounded()) }
     }
 
     /// A client with a connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it gives up the connection with the client. To keep what has been
+    /// tried, await [`next`](Self::next) of a [`new`](Self::new) one.
     ///
     /// # Errors
     ///
@@ -195,9 +214,10 @@ impl Client {
         self.requests().unanswered()
     }
 
-    /// Payload bytes that came back, over all connections.
+    /// Payload bytes that came back, over all connections: never fewer than before, though part of a
+    /// reply that was cut comes again.
     pub fn bytes_answered(&self) -> u64 {
-        self.requests().byte_counts().1
+        self.requests().came_bytes()
     }
 
     /// Queues a message, and says its number: 0 for the first, then 1. [`next`](Self::next) sends it.
@@ -262,7 +282,7 @@ impl Client {
     }
 
     /// Waits for what happens next; connects, writes and reads meanwhile. `None` is the end that
-    /// [`finish`](Self::finish) asked for.
+    /// [`finish`](Self::finish) asked for, however often it is asked then.
     ///
     /// With nothing to do it waits for what the server does by itself.
     ///
@@ -275,7 +295,7 @@ impl Client {
     /// Why the client is at its end. Everything that came before was brought before.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>, Error> {
         // What a read brought is told without another look at the socket, or a wait's book-keeping.
-        if !self.driver.has_ready() {
+        if !self.driver.take_ready() {
             let wait = Wait(&mut self.driver);
             if !poll_fn(|cx| wait.0.poll(cx)).await? {
                 return Ok(None);
@@ -287,11 +307,16 @@ impl Client {
     /// What the last read brought and [`next`](Self::next) has not: without waiting, and without a
     /// look at the socket. `None` may hide an error, which [`next`](Self::next) tells.
     pub fn ready(&mut self) -> Option<Event<'_>> {
-        self.driver.has_ready().then(|| self.driver.event())
+        self.driver.take_ready().then(|| self.driver.event())
     }
 
     /// Sends one message and waits for its reply. What else happens, replies of earlier requests
     /// too, goes untold.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it leaves its request queued: a later [`next`](Self::next) brings the
+    /// reply, and another call sends the message again and lets that reply go untold.
     ///
     /// # Errors
     ///
@@ -303,6 +328,10 @@ impl Client {
     }
 
     /// The same with a PROBE.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`echo`](Self::echo).
     ///
     /// # Errors
     ///

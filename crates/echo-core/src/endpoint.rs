@@ -46,6 +46,17 @@ impl Endpoint {
         syntax::target(text)
     }
 
+    /// What [`target`](Self::target) reads, for people: `raw://HOST:PORT` where it is that.
+    pub fn to_target(&self) -> String {
+        match (&self.address, self.mode) {
+            (Address::Tcp { .. }, Some(Mode::Raw)) => {
+                let plain = Self { mode: None, ..self.clone() };
+                plain.to_string().replacen("tcp:", "raw:", 1)
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// The URI `given`, which was bound as `bound`, for people and programs that want to connect:
     /// as it was written, but the host numeric where a name was written and the real port where 0
     /// was.

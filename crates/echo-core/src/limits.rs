@@ -206,9 +206,12 @@ impl LiveLimits {
     }
 }
 
-/// Milliseconds, at least one and at most about 30 years, which a timer can still hold.
+/// The longest wait, about 30 years: a timer can still hold it, and the clock what is added to it.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(1_000_000_000_000);
+
+/// Milliseconds, at least one.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1_000_000_000_000)
+    duration.min(LONGEST_WAIT).as_millis().max(1) as u64
 }
 
 #[cfg(test)]

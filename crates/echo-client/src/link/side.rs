@@ -73,7 +73,7 @@ pub(super) async fn next(client: &mut DatagramClient) -> Happened {
     match event {
         DatagramEvent::Opened { peer, max_datagram } => {
             let place = peer.map(|peer| format!(" to {peer}")).unwrap_or_default();
-            let most = bytes(max_datagram as usize);
+            let most = bytes(max_datagram.into());
             let words = format!(
                 "datagrams{place}, of up to {most}: each may be lost, doubled or overtaken"
             );

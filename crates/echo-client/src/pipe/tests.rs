@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use echo_core::client::ClosedEarly;
 use echo_core::{Connection, Drain, Echo, Handler, Limits, Listener, Mode, Service};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -41,7 +42,8 @@ async fn start(handler: impl Handler, depth: usize) -> Ends {
     let client = Client::connect(connector, options).await.unwrap();
     tasks.spawn(async move {
         let progress = Progress::new(true, true);
-        let voice = Voice { progress, retry: Duration::ZERO, told: false, connected: false };
+        let voice =
+            Voice { progress, retry: Duration::ZERO, due: false, told: false, connected: false };
         let mut pipe = Pipe::new(client, voice);
         Some(pipe.run(&mut input, &output).await.map_err(|failure| failure.to_string()))
     });
@@ -76,6 +78,34 @@ async fn an_end_of_stdin_that_is_not_yet_seen_counts() {
         drop(stdin);
         assert_eq!(Ends::outcome(&mut tasks).await, Ok(()));
         drop(stdout);
+    }
+}
+
+/// The same of a server that did not end its side but was cut off: whenever the end of stdin is seen, it
+/// is a failure.
+#[tokio::test(start_paused = true)]
+async fn a_reset_behind_the_last_answer_is_no_end() {
+    for orderly in [true, false] {
+        let (_listener, connector) = Listener::memory();
+        let progress = Progress::new(true, true);
+        let voice =
+            Voice { progress, retry: Duration::ZERO, due: false, told: false, connected: true };
+        let mut pipe = Pipe::new(Client::new(connector, Options::default()), voice);
+        let (stdin, mut input) = mpsc::channel(8);
+        drop(stdin);
+        let how = "Connection reset by peer".to_owned();
+        let early = ClosedEarly {
+            how,
+            orderly,
+            asked: 1,
+            answered: 1,
+            bytes_answered: 4,
+            ..ClosedEarly::default()
+        };
+        let over = pipe.over(Error::ClosedEarly(early.into()), &mut input);
+        let told = "closed early: Connection reset by peer, all 4 bytes answered".to_owned();
+        let expected = if orderly { Ok(()) } else { Err(told) };
+        assert_eq!(over.map_err(|failure| failure.to_string()), expected);
     }
 }
 

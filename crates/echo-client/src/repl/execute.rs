@@ -16,7 +16,7 @@ use crate::escape::escape;
 use crate::failure::unsent;
 use crate::link::{Answer, Happened, Link};
 use crate::message;
-use crate::show::{self, bytes, preview, time};
+use crate::show::{bytes, preview, time};
 use crate::tally::Tally;
 
 /// `:repeat` shows each reply up to so many, and else how far it is.
@@ -68,7 +68,7 @@ impl Execution {
 
     pub(super) fn prompt(&self) -> String {
         let state = if self.link.is_connected() { "" } else { " (not connected)" };
-        format!("{}{state}> ", show::target(&self.link.target))
+        format!("{}{state}> ", self.link.target.to_target())
     }
 
     /// Runs a command to its end. Dropped before, it is abandoned, and [`abandon`](Self::abandon)
@@ -214,7 +214,7 @@ impl Execution {
                 Ok(())
             }
             Err(error) => {
-                let place = show::target(&self.link.target);
+                let place = self.link.target.to_target();
                 Err(format!("{}; staying with {place}", words(&error)))
             }
         }
@@ -278,7 +278,7 @@ impl Log {
             Happened::Connected { words, .. } | Happened::Notice(words) => colours.notice(&words),
             Happened::Refused(_, error) | Happened::Different(error) => colours.bad(&words(&error)),
             Happened::Unexpected(came, _) => {
-                let (shown, len) = (preview(&came, false), bytes(came.len()));
+                let (shown, len) = (preview(&came, false), bytes(came.len() as u64));
                 let len = colours.dim(&format!("({len})"));
                 format!("{} {shown}  {len}", colours.bad("unexpected:"))
             }
@@ -297,7 +297,7 @@ impl Log {
                 (_, true) => ", overtaken",
                 _ => "",
             };
-            let (len, took) = (bytes(answer.payload.len()), time(answer.round_trip));
+            let (len, took) = (bytes(answer.payload.len() as u64), time(answer.round_trip));
             let space = if line.is_empty() { "" } else { "  " };
             let beside = self.colours.dim(&format!("({len}, {took}{again})"));
             line += &format!("{space}{beside}");

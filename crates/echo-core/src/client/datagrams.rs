@@ -92,6 +92,7 @@ enum State {
 impl DatagramClient {
     /// A client whose socket [`next`](Self::next) opens and tells of.
     pub fn new(endpoint: &Endpoint, options: Options) -> Self {
+        let options = options.bounded();
         Self {
             place: endpoint.to_string(),
             state: State::Opening(Box::pin(open(endpoint.clone(), options.clone()))),

@@ -42,15 +42,16 @@ pub(super) async fn dial(target: &Target, options: &Options) -> Result<(Stream, 
         Address::Tcp { .. } => dial_name(endpoint, options, deadline).await,
         Address::Unix(name) => match timeout_at(deadline, dial_unix(name)).await {
             Ok(Ok(stream)) => Ok((Stream::Unix(stream), Peer::Unix)),
-            Ok(Err(error)) => Err(Error::connecting(endpoint, error)),
-            Err(_) => Err(late(endpoint, options)),
+            Ok(Err(error)) => Err(Error::connecting(endpoint.to_target(), error)),
+            Err(_) => Err(late(endpoint.to_target(), options)),
         },
-        Address::Udp { .. } | Address::Unixgram(_) | Address::Systemd(_) => {
-            let source = io::Error::new(
-                io::ErrorKind::Unsupported,
-                "these are datagrams: a DatagramClient speaks them",
-            );
-            Err(Error::Unreachable { place: endpoint.to_string(), source })
+        Address::Udp { .. } | Address::Unixgram(_) => {
+            let what = "datagrams are for a DatagramClient";
+            Err(Error::Unsupported { place: endpoint.to_target(), what })
+        }
+        Address::Systemd(_) => {
+            let what = "sockets of the service manager are for listeners";
+            Err(Error::Unsupported { place: endpoint.to_target(), what })
         }
     }
 }
@@ -68,11 +69,11 @@ pub(super) async fn addresses(
 ) -> Result<Vec<SocketAddr>, Error> {
     let mut addrs = match timeout_at(deadline, endpoint.resolve()).await {
         Ok(addrs) => addrs.map_err(Error::Unresolved)?,
-        Err(_) => return Err(late(endpoint, options)),
+        Err(_) => return Err(late(endpoint.to_target(), options)),
     };
     addrs.retain(|addr| admits(options, addr));
     if addrs.is_empty() {
-        let text = format!("{endpoint} has no address of the family asked for");
+        let text = format!("{} has no address of the family asked for", endpoint.to_target());
         return Err(Error::Unresolved(io::Error::new(io::ErrorKind::NotFound, text)));
     }
     Ok(addrs)
@@ -92,7 +93,7 @@ async fn dial_name(
     match (connected, failed) {
         (Ok(Some((addr, stream))), _) => Ok((Stream::Tcp(stream), Peer::Tcp(addr))),
         (_, Some((addr, error))) => Err(Error::connecting(addr, error)),
-        (_, None) => Err(late(endpoint, options)),
+        (_, None) => Err(late(endpoint.to_target(), options)),
     }
 }
 

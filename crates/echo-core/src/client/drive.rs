@@ -101,7 +101,7 @@ impl Driver {
             fault: None,
             told_goaway: false,
             wanted: true,
-            happened: Happened::Lost,
+            happened: Happened::Nothing,
             read_at: Instant::now(),
             retry: Retry::new(options.retry),
             silence: Silence::new(options.timeout),
@@ -126,7 +126,7 @@ impl Driver {
     /// Goes on until something has happened; `false` is the end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
         loop {
-            if self.has_ready() {
+            if self.take_ready() {
                 return Poll::Ready(Ok(true));
             }
             match ready!(self.poll_link(cx)) {

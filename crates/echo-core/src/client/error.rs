@@ -10,30 +10,40 @@ use crate::frame::{ErrorCode, Goaway, Reason};
 /// connection, or has no reply.
 ///
 /// Its text begins with what happened, in words that programs may match on: `refused:`,
-/// `unreachable:`, `unresolved:`, `timed out:`, `closed early:`, `different at byte N:`, `lost:`. What a peer
-/// wrote comes in it as escapes where it could harm a terminal or a log.
+/// `unreachable:`, `unresolved:`, `unsupported:`, `timed out:`, `closed early:`, `different at byte N:`,
+/// `lost:`; of a message that was not sent the words of [`PushError`]; and `the client has ended`. It
+/// tells the cause too, so that none is a [`source`](std::error::Error::source). What a peer wrote comes in
+/// it as escapes where it could harm a terminal or a log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Nobody listens there, or not for us.
-    #[error("refused: {place}: {}", Connecting(source))]
+    #[error("refused: {place}: {}", Connecting(error))]
     Refused {
         /// The address.
         place: String,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// No way there, or none from this host.
-    #[error("unreachable: {place}: {}", Words(source))]
+    #[error("unreachable: {place}: {}", Words(error))]
     Unreachable {
         /// The address.
         place: String,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The name has no address, or none of the family asked for.
     #[error("unresolved: {}", Words(.0))]
-    Unresolved(#[source] io::Error),
+    Unresolved(io::Error),
+    /// Nobody connects to a place of that kind, or not with this client.
+    #[error("unsupported: {place}: {what}")]
+    Unsupported {
+        /// The address.
+        place: String,
+        /// What it is for.
+        what: &'static str,
+    },
     /// Nothing came while something was due.
     #[error("timed out: {0}")]
     TimedOut(String),
@@ -82,7 +92,7 @@ pub enum Error {
 pub enum Fault {
     /// The server's: it answered wrongly, or would not.
     Server,
-    /// The server's or the path's, which nobody can tell apart from here.
+    /// The server's or the path's, this host's part of it included: nobody can tell them apart from here.
     Path,
     /// The caller's.
     Caller,
@@ -93,7 +103,8 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Different { .. } | Self::Rejected(_) => Fault::Server,
-            Self::Unsent(_) | Self::Over => Fault::Caller,
+            Self::Unsent(why) => why.fault(),
+            Self::Unsupported { .. } | Self::Over => Fault::Caller,
             Self::GaveUp { lost, .. } => lost.fault(),
             _ => Fault::Path,
         }
@@ -105,15 +116,15 @@ impl Error {
     }
 
     /// That connecting to `place` failed.
-    pub(super) fn connecting(place: impl fmt::Display, source: io::Error) -> Self {
+    pub(super) fn connecting(place: impl fmt::Display, error: io::Error) -> Self {
         let place = place.to_string();
-        match source.kind() {
+        match error.kind() {
             io::ErrorKind::ConnectionRefused
             | io::ErrorKind::NotFound
             | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ConnectionReset => Self::Refused { place, source },
-            io::ErrorKind::TimedOut => Self::TimedOut(format!("{place}: {}", Words(&source))),
-            _ => Self::Unreachable { place, source },
+            | io::ErrorKind::ConnectionReset => Self::Refused { place, error },
+            io::ErrorKind::TimedOut => Self::TimedOut(format!("{place}: {}", Words(&error))),
+            _ => Self::Unreachable { place, error },
         }
     }
 
@@ -139,6 +150,8 @@ pub struct ClosedEarly {
     pub how: String,
     /// The server's last frame, if it sent one.
     pub goaway: Option<Goaway>,
+    /// Whether the server ended it in order: by GOAWAY or its end of stream, and not by a reset.
+    pub orderly: bool,
     /// Whether a reply had come in part.
     pub inside_frame: bool,
     /// Requests asked and answered on this connection.
@@ -269,4 +282,14 @@ pub enum PushError {
     /// [`Client::finish`](super::Client::finish) was called, or the client has ended.
     #[error("nothing more can be asked")]
     Finished,
+}
+
+impl PushError {
+    /// Whose fault it was.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoMemory | Self::Blocked { .. } => Fault::Path,
+            _ => Fault::Caller,
+        }
+    }
 }

@@ -1,14 +1,13 @@
 //! The first exchange: whether the server speaks frames, and how long they may be.
 
-use std::future::poll_fn;
-use std::io;
+use std::fmt;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{Words, leaving};
 use super::{ClosedEarly, Dialect, Error, Session};
-use crate::connection::with_scratch;
 use crate::endpoint::Mode;
 use crate::frame::{
     ErrorFrame, Features, Goaway, HEADER_LEN, Header, Hello, HelloReply, Kind, MAX_CONTROL_LEN,
@@ -42,17 +41,17 @@ pub(super) async fn negotiate(
 ) -> Result<(Session, Vec<u8>), Error> {
     let exchange = async {
         let hello = hello();
-        write_all(stream, &hello).await.map_err(|error| lost(&Words(&error).to_string()))?;
+        stream.write_all(&hello).await.map_err(|error| lost(Words(&error), false))?;
         let mut answer = Vec::new();
         loop {
             if let Some((session, used)) = judge(&answer, &hello, peer, mode)? {
                 answer.drain(..used);
                 return Ok((session, answer));
             }
-            match read(stream, &mut answer).await {
-                Ok(0) => return Err(lost("the server ended the stream")),
+            match stream.read_buf(&mut answer).await {
+                Ok(0) => return Err(lost("the server ended the stream", true)),
                 Ok(_) => {}
-                Err(error) => return Err(lost(&Words(&error).to_string())),
+                Err(error) => return Err(lost(Words(&error), false)),
             }
         }
     };
@@ -62,26 +61,6 @@ pub(super) async fn negotiate(
             Err(Error::TimedOut(format!("no answer to HELLO within {timeout:?} ({TRY_RAW})")))
         }
     }
-}
-
-async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = poll_fn(|cx| stream.poll_write(cx, bytes)).await?;
-        bytes = &bytes[written..];
-    }
-    Ok(())
-}
-
-async fn read(stream: &mut Stream, into: &mut Vec<u8>) -> io::Result<usize> {
-    poll_fn(|cx| {
-        with_scratch(|scratch| {
-            stream.poll_read(cx, scratch).map_ok(|read| {
-                into.extend_from_slice(&scratch[..read]);
-                read
-            })
-        })
-    })
-    .await
 }
 
 fn hello() -> Vec<u8> {
@@ -135,7 +114,12 @@ fn judge(
             Err(_) => garbage(answer),
         }),
         Kind::GOAWAY => Err(match Goaway::parse(payload) {
-            Ok(goaway) => lost(&leaving(goaway.reason)),
+            // A plain server says no such thing.
+            Ok(goaway) => Error::ClosedEarly(Box::new(ClosedEarly {
+                how: format!("{} before it answered HELLO", leaving(goaway.reason)),
+                orderly: true,
+                ..ClosedEarly::default()
+            })),
             Err(_) => garbage(answer),
         }),
         _ => {
@@ -160,9 +144,10 @@ fn framed(reply: &HelloReply<'_>, peer: Peer) -> Result<Session, Error> {
     })
 }
 
-fn lost(how: &str) -> Error {
+fn lost(how: impl fmt::Display, orderly: bool) -> Error {
     Error::ClosedEarly(Box::new(ClosedEarly {
         how: format!("{how} before it answered HELLO ({TRY_RAW})"),
+        orderly,
         ..ClosedEarly::default()
     }))
 }
@@ -227,12 +212,14 @@ mod tests {
             (b"\x82\0\0\0", "different at byte 0: "),
             (
                 b"\x81\0\0\x0a\0\0\0\0\0\0\0\0\0\0",
-                "closed early: the server drains before it answered",
+                "closed early: the server drains before it answered HELLO",
             ),
             (b"\x81\0\0\0", "different at byte 0: "),
         ] {
             let judged = judged(answer, Mode::Auto).unwrap_err();
             assert!(judged.starts_with(told), "{judged}");
+            // It spoke frames.
+            assert!(!(judged.contains("drains") && judged.contains(TRY_RAW)), "{judged}");
         }
     }
 

@@ -53,9 +53,10 @@ pub(super) struct Requests {
     next_seq: u64,
     /// Requests of this connection that were delivered.
     delivered: u64,
-    /// Payload bytes asked, and those of requests that were delivered.
+    /// Payload bytes: asked, of requests that were delivered, and back when a connection was lost.
     asked_bytes: u64,
     delivered_bytes: u64,
+    came_bytes: u64,
     place: Place,
     /// Bytes that nobody asked for, of the last read.
     unexpected: Vec<u8>,
@@ -122,6 +123,7 @@ impl Requests {
             delivered: 0,
             asked_bytes: 0,
             delivered_bytes: 0,
+            came_bytes: 0,
             place: Place::Replies,
             unexpected: Vec::new(),
             goaway: None,
@@ -131,6 +133,7 @@ impl Requests {
     /// Starts on another connection: what is due goes out again from the start of its first request.
     /// How many requests those are that had gone out before.
     pub(super) fn start_over(&mut self, dialect: Dialect, hellos: u64) -> usize {
+        self.came_bytes = self.came_bytes();
         (self.dialect, self.hellos) = (dialect, hellos);
         (self.sent, self.verified, self.begun, self.delivered) = (self.front, self.front, 0, 0);
         (self.place, self.goaway) = (Place::Replies, None);
@@ -193,9 +196,9 @@ impl Requests {
         }
     }
 
-    /// Gives a burst's memory back, if nothing is under way.
+    /// Gives a burst's memory back, if nothing is under way. What was refused may still have to go out.
     pub(super) fn release(&mut self) {
-        if self.due.is_empty() && self.wire.capacity() > KEPT {
+        if self.due.is_empty() && self.unsent().is_empty() && self.wire.capacity() > KEPT {
             self.base = self.end();
             self.wire = Vec::new();
             self.due = VecDeque::new();
@@ -347,6 +350,11 @@ impl Requests {
     pub(super) fn byte_counts(&self) -> (u64, u64) {
         let answered = self.answered_bytes();
         (self.asked_bytes - answered, answered)
+    }
+
+    /// Payload bytes that came back, over all connections: never fewer than before.
+    pub(super) fn came_bytes(&self) -> u64 {
+        self.came_bytes.max(self.answered_bytes())
     }
 
     /// Where the request `index` of those due begins.

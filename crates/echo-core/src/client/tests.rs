@@ -1,12 +1,15 @@
+mod cuts;
 mod exchange;
 mod loss;
 mod sessions;
 mod silence;
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -80,6 +83,16 @@ impl Framed {
     async fn closed(mut self) {
         while self.0.read(&mut [0; 4096]).await.unwrap() > 0 {}
     }
+}
+
+/// A listener on a real port, whose connections take little at once, and its address.
+fn on_a_port() -> (TcpListener, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    (listener, addr)
 }
 
 /// Our own server, in memory.

@@ -328,3 +328,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_target_is_told_as_it_is_given() {
+    for text in ["raw://host:7", "raw://[::1]:7", "tcp://host:7?mode=framed", "unix:/x?mode=raw"] {
+        assert_eq!(Endpoint::target(text).unwrap().to_target(), text);
+    }
+    assert_eq!(Endpoint::target("host").unwrap().to_target(), "tcp://host:7777");
+}

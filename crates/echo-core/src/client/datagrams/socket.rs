@@ -82,9 +82,8 @@ pub(super) async fn open(endpoint: Endpoint, options: Options) -> Result<Opened,
             Err(error) => Err(Error::connecting(&endpoint, error)),
         },
         Address::Tcp { .. } | Address::Unix(_) | Address::Systemd(_) => {
-            let source =
-                io::Error::new(io::ErrorKind::Unsupported, "this client speaks datagrams only");
-            Err(Error::Unreachable { place: endpoint.to_string(), source })
+            let what = "this client speaks datagrams only";
+            Err(Error::Unsupported { place: endpoint.to_target(), what })
         }
     }
 }

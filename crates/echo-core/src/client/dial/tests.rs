@@ -118,3 +118,15 @@ fn the_family_is_asked_for_or_the_sources() {
         assert_eq!(found, admitted, "{family:?} {source:?}");
     }
 }
+
+#[tokio::test]
+async fn a_target_is_told_as_it_is_given() {
+    let target = Endpoint::target("raw://127.0.0.1:7").unwrap();
+    let options = Options { family: Family::V6, ..Options::default() };
+    let deadline = Instant::now() + options.connect_timeout;
+    let error = addresses(&target, &options, deadline).await.unwrap_err();
+    let told = "unresolved: raw://127.0.0.1:7 has no address of the family asked for";
+    assert_eq!(error.to_string(), told);
+    let told = "timed out: raw://127.0.0.1:7: no connection within 5s";
+    assert_eq!(late(target.to_target(), &options).to_string(), told);
+}

@@ -41,6 +41,7 @@ impl Driver {
     fn why(&mut self, ended: End) -> Error {
         let (asked, answered) = self.requests.counts();
         let (bytes_unanswered, bytes_answered) = self.requests.byte_counts();
+        let orderly = matches!(ended, End::Goaway(_) | End::Fin);
         let (how, goaway) = match (ended, self.broken.take()) {
             (End::Goaway(goaway), _) => (leaving(goaway.reason), Some(goaway)),
             (End::Failed(error), _) | (End::Fin, Some(error))
@@ -57,6 +58,7 @@ impl Driver {
         Error::ClosedEarly(Box::new(ClosedEarly {
             how,
             goaway,
+            orderly,
             inside_frame,
             asked,
             answered,

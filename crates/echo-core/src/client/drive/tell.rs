@@ -10,6 +10,7 @@ use crate::frame::Goaway;
 /// What is to be told: [`Event`] without what it lends.
 #[derive(Debug)]
 pub(super) enum Happened {
+    Nothing,
     Connected { resent: usize },
     Answered(Answered),
     Part((u64, u64)),
@@ -21,9 +22,10 @@ pub(super) enum Happened {
 }
 
 impl Driver {
-    /// Whether something came that is not told yet; then it is what [`event`](Self::event) shows.
+    /// Takes what came next and is not told yet, for [`event`](Self::event) to show; whether there was
+    /// anything.
     #[inline]
-    pub(in crate::client) fn has_ready(&mut self) -> bool {
+    pub(in crate::client) fn take_ready(&mut self) -> bool {
         match self.requests.take() {
             Ok(Some(answered)) => {
                 self.retry.succeeded();
@@ -49,7 +51,7 @@ impl Driver {
                 self.happened = Happened::Unexpected;
                 return true;
             }
-            self.happened = Happened::Lost;
+            self.happened = Happened::Nothing;
             self.requests.forget_unexpected();
         }
         match self.requests.goaway() {
@@ -76,6 +78,8 @@ impl Driver {
             Happened::Sent => Event::Sent,
             Happened::Unexpected => Event::Unexpected(self.requests.unexpected()),
             Happened::Goaway(goaway) => Event::Goaway(*goaway),
+            // Nobody asks before something has happened.
+            Happened::Nothing => Event::Lost(&NEVER),
             Happened::Lost => Event::Lost(self.retry.last_loss().unwrap_or(&NEVER)),
             Happened::Retrying(pause) => {
                 let why = self.retry.failed.as_ref().unwrap_or(&NEVER);

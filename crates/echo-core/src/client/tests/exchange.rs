@@ -17,7 +17,7 @@ async fn echoes_and_probes() {
     client.finish();
     assert_eq!(next(&mut client).await, "over");
     assert_eq!(client.push(b"more"), Err(PushError::Finished));
-    assert!(matches!(client.next().await, Ok(None) | Err(Error::Over)));
+    assert_eq!(next(&mut client).await, "over", "again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,6 +139,46 @@ async fn one_request_is_refused_and_the_others_go_on() {
     let (refused, ()) = tokio::join!(exchange, script);
     let told = "refused: the server says: no (error 3, malformed)";
     assert_eq!((refused.to_string(), refused.fault()), (told.to_owned(), Fault::Server));
+}
+
+/// Over a real socket, which has taken only part of it when the ERROR comes, and nothing else is due.
+#[tokio::test]
+async fn a_refused_message_goes_out_whole() {
+    let (listener, target) = on_a_port();
+    let mut client = Client::new(Endpoint::target(&target).unwrap(), Options::default());
+    let greet = async {
+        let mut stream = listener.accept().await.unwrap().0;
+        stream.read_exact(&mut [0; HELLO.len()]).await.unwrap();
+        let answer = b"\x80\0\0\x0c\0\x01\0\xff\xff\xff\0\0\0\x01\0\0";
+        stream.write_all(answer).await.unwrap();
+        stream
+    };
+    let (connected, mut stream) = tokio::join!(client.next(), greet);
+    connected.unwrap();
+    // More than the sockets of both sides hold.
+    let big = vec![7; MAX_PAYLOAD_LEN as usize];
+    client.push(&big).unwrap();
+    let refuse = async {
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+        stream.write_all(b"\x82\0\0\x05\0\x01\0no").await.unwrap();
+    };
+    let (refused, ()) = tokio::join!(client.next(), refuse);
+    assert_eq!(told(refused.unwrap()), "0 refused: 1, no");
+    tokio::select! {
+        biased;
+        happened = client.next() => panic!("{}", told(happened.unwrap())),
+        () = tokio::task::yield_now() => {}
+    }
+    let script = async {
+        let mut came = vec![0; big.len()];
+        stream.read_exact(&mut came).await.unwrap();
+        assert!(came == big);
+        let mut frame = [0; 8];
+        stream.read_exact(&mut frame).await.unwrap();
+        stream.write_all(&frame).await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(client.echo(b"next"), script);
+    assert_eq!(reply.unwrap().payload, b"next");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,40 @@ use tokio::io::copy_bidirectional;
 
 use super::*;
 
+/// What only the caller can mend is not tried again.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_of_another_kind_is_the_callers_fault() {
+    for (endpoint, told) in [
+        ("udp://127.0.0.1:7", "unsupported: udp://127.0.0.1:7: datagrams are for a DatagramClient"),
+        ("unixgram:/x", "unsupported: unixgram:/x: datagrams are for a DatagramClient"),
+        ("systemd:x", "unsupported: systemd:x: sockets of the service manager are for listeners"),
+    ] {
+        let endpoint: Endpoint = endpoint.parse().unwrap();
+        let mut client = Client::new(endpoint, retrying(30));
+        let error = client.next().await.unwrap_err();
+        assert_eq!((error.to_string(), error.fault()), (told.to_owned(), Fault::Caller));
+    }
+}
+
+/// A text that tells the source names no source, or whoever prints both says it twice.
+#[test]
+fn a_cause_is_told_once() {
+    let errors = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NetworkUnreachable]
+        .map(|kind| Error::connecting("x:1", kind.into()));
+    for error in errors.into_iter().chain([Error::Unresolved(io::Error::other("no such name"))]) {
+        assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+    }
+}
+
+/// What was not sent was not always asked wrongly.
+#[test]
+fn a_message_that_was_not_sent_has_its_own_fault() {
+    let waited = Duration::from_secs(1);
+    assert_eq!(Error::from(PushError::Blocked { waited }).fault(), Fault::Path);
+    assert_eq!(Error::from(PushError::NoMemory).fault(), Fault::Path);
+    assert_eq!(Error::from(PushError::Full).fault(), Fault::Caller);
+}
+
 /// A path that passes so many bytes up and down, in random pieces, and breaks then.
 async fn break_somewhere(
     mut near: DuplexStream,

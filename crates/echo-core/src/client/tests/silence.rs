@@ -1,5 +1,7 @@
 //! How long a server may be silent, and that nobody else's time counts.
 
+use tokio::net::UdpSocket;
+
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -25,6 +27,39 @@ async fn only_what_is_due_counts() {
         let (told, ()) = tokio::join!(next(&mut client), script);
         assert!(told.ends_with("line"), "{told}");
     }
+}
+
+/// Fault 35: the longest wait that can be written is one, for datagrams too.
+#[tokio::test]
+async fn any_wait_is_taken() {
+    let longest = Duration::MAX;
+    let options = Options {
+        connect_timeout: longest,
+        timeout: longest,
+        retry: longest,
+        ..Options::default()
+    };
+    let (mut server, connector) = scripted();
+    let mut client = Client::new(connector, options.clone());
+    let (_, framed) = tokio::join!(client.next(), server.greet());
+    client.push(b"hello").unwrap();
+    drop(framed);
+    assert!(next(&mut client).await.starts_with("lost: "));
+    let (_, mut framed) = tokio::join!(client.next(), server.greet());
+    let (told, ()) = tokio::join!(next(&mut client), framed.echo(1));
+    assert_eq!(told, "0 hello");
+
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("udp://{}", server.local_addr().unwrap()).parse().unwrap();
+    let mut client = DatagramClient::connect(&target, options).await.unwrap();
+    client.push(b"hello").unwrap();
+    let script = async {
+        let mut datagram = [0; 100];
+        let (len, from) = server.recv_from(&mut datagram).await.unwrap();
+        server.send_to(&datagram[..len], from).await.unwrap();
+    };
+    let (event, ()) = tokio::join!(client.next(), script);
+    assert!(matches!(event.unwrap(), Some(DatagramEvent::Reply { .. })));
 }
 
 /// Each byte that comes starts it anew; a request does not.

@@ -141,10 +141,12 @@ fn an_error_frame_answers_one_request() {
 fn a_refused_request_is_still_sent_whole() {
     let mut requests = fresh(Dialect::Framed);
     requests.push(Kind::ECHO, &[], &[7; 300_000]);
-    requests.push(Kind::ECHO, &[], b"next");
     requests.mark_sent(HEADER_LEN, Instant::now());
     requests.receive(&control(Kind::ERROR, b"\0\x01\0")).unwrap();
     assert!(requests.take().unwrap().unwrap().refused.is_some());
+    requests.release();
+    assert_eq!(requests.unsent().len(), 300_000);
+    requests.push(Kind::ECHO, &[], b"next");
     assert_eq!(requests.unsent().len(), 300_000 + HEADER_LEN + 4);
     // Pushing moves nothing that has still to go out.
     for _ in 0..1000 {

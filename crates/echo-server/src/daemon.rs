@@ -101,7 +101,7 @@ async fn live(
     let (service, notify) = (Service::new(limits, Drain::new()), Notify::default());
     let mut serving = Serving::new(service.clone(), &notify);
     serving.add(bound, &config.settings.greeting);
-    passed.forget_unused(&serving.stored().cloned().collect::<Vec<_>>(), &notify);
+    passed.forget_unused(&serving.stored(), &notify);
     let mut daemon = Daemon { argv, config, service, serving, passed, level, notify: &notify };
     let service = daemon.service.clone();
     let life = async {
@@ -150,7 +150,11 @@ impl Daemon<'_> {
                 change.make(&mut self.config, &mut self.serving, &self.service, self.level)
             });
             match &reloaded {
-                Ok(words) => tracing::info!("{words}"),
+                Ok(words) => {
+                    tracing::info!("{words}");
+                    // Whose path was unlinked, and which the manager holds no longer.
+                    self.passed.forget_unused(&self.serving.stored(), self.notify);
+                }
                 Err(failure) => tracing::error!("not reloaded, nothing has changed: {failure}"),
             }
             if let Some(asked) = asked {
@@ -172,6 +176,8 @@ impl Daemon<'_> {
     /// Ends everything that is open, gently at first.
     async fn drain(mut self, signals: &mut Signals) -> End {
         self.notify.stopping();
+        // What others hold lives on with them; our own sockets shall close with their listeners.
+        self.passed = Passed::default();
         let settings = &self.config.settings;
         let hard = tokio::select! {
             stop = signals.stop() => Some(stop),

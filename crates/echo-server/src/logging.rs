@@ -209,10 +209,8 @@ mod tests {
     /// Fault 66: whatever a peer could bring into an event, a line stays one, and harmless.
     #[test]
     fn a_hostile_field_stays_in_its_line() {
-        for line in [
-            logged(|lines| text(lines, false), hostile_event),
-            logged(|lines| json(lines), hostile_event),
-        ] {
+        for line in [logged(|lines| text(lines, false), hostile_event), logged(json, hostile_event)]
+        {
             assert_eq!(line.len(), 1, "{line:?}");
             assert_harmless(&line[0]);
         }
@@ -221,7 +219,7 @@ mod tests {
         let (colour, rest) = coloured.split_once("it was").unwrap();
         assert!(colour.contains('\u{1b}'), "{}", colour.escape_debug());
         assert_harmless(rest);
-        let json = logged(|lines| json(lines), hostile_event).remove(0);
+        let json = logged(json, hostile_event).remove(0);
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&json["text"], &json["shown"]), (&HOSTILE.into(), &HOSTILE.into()));
         assert_eq!(json["message"], format!("it was {HOSTILE}"));

@@ -77,6 +77,7 @@ impl Connection {
     ) -> io::Result<Option<usize>> {
         debug_assert!(self.output.is_empty(), "what came first goes out first");
         let Some(pipe) = Pipe::take() else {
+            self.scope.core.stats.pipes_exhausted.fetch_add(1, Relaxed);
             self.bulk = false;
             return Ok(None);
         };
@@ -99,6 +100,7 @@ impl Connection {
             return Err(error);
         }
         PIPE.set(Some(pipe));
+        self.note_served(moved);
         Ok(Some(moved))
     }
 
@@ -108,7 +110,7 @@ impl Connection {
             match self.stream.poll_splice_out(cx, pipe, left) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(sent)) => {
-                    self.scope.core.stats.wrote(sent);
+                    self.has_written(sent);
                     left -= sent;
                 }
                 Poll::Ready(Err(error)) if !is_passing(&error) => return Err(error),

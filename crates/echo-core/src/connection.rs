@@ -19,6 +19,7 @@ use crate::buffer::Buffer;
 use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
 use crate::service::Scope;
+use crate::stats::{Closed, Ending, State, is_due};
 use crate::stream::{Peer, Stream};
 use crate::waiting::{CONTROL_COST, Writing};
 
@@ -63,6 +64,8 @@ pub struct Connection {
     pub(crate) stream: Stream,
     peer: Peer,
     pub(crate) scope: Arc<Scope>,
+    /// What it is counted under.
+    state: State,
     /// Read and not yet processed: empty between turns but for control frames and whole-frame
     /// handlers.
     pub(crate) input: Buffer,
@@ -83,6 +86,12 @@ pub struct Connection {
     pub(crate) writing: Writing,
     /// Frames answered.
     pub(crate) answered: u64,
+    /// Bytes read and written.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    accepted_at: Instant,
+    /// How it has ended, once it is known.
+    pub(crate) ending: Option<Ending>,
     /// When the last read returned.
     pub(crate) read_at: Instant,
     /// Bytes read since the last wait, and what else counts in a turn.
@@ -110,17 +119,24 @@ pub struct Connection {
     pub(crate) armed_for_traffic: Option<u32>,
     pub(crate) slot: Option<u32>,
     pub(crate) waker: Option<Waker>,
-    _permit: Permit,
+    _permit: Option<Permit>,
     /// Whether it is counted for its source.
     counted: bool,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, peer: Peer, scope: Arc<Scope>, permit: Permit) -> Self {
+    pub(crate) fn new(
+        stream: Stream,
+        peer: Peer,
+        scope: Arc<Scope>,
+        permit: Option<Permit>,
+    ) -> Self {
+        let now = Instant::now();
         Self {
             stream,
             peer,
             scope,
+            state: State::Undecided,
             input: Buffer::default(),
             output: Buffer::default(),
             head: [0; HEADER_LEN - 1],
@@ -132,7 +148,11 @@ impl Connection {
             began: None,
             writing: Writing::Unused,
             answered: 0,
-            read_at: Instant::now(),
+            bytes_in: 0,
+            bytes_out: 0,
+            accepted_at: now,
+            ending: None,
+            read_at: now,
             moved: 0,
             looks: 0,
             last_pass: None,
@@ -226,9 +246,14 @@ impl Connection {
         }
         self.output.release();
         let now = Instant::now();
-        if let (Writing::Blocked { since, .. }, Some(began)) = (self.writing, self.began) {
+        match (self.writing, self.began) {
             // While we could not write we did not read: that time was not the frame's.
-            self.began = Some(began + (now - since));
+            (Writing::Blocked { since, .. }, Some(began)) => {
+                self.began = Some(began + (now - since));
+            }
+            (Writing::Blocked { .. }, None) => {}
+            _ if is_due() => self.scope.core.stats.service_time.observe(now - self.read_at),
+            _ => {}
         }
         self.writing = Writing::Flushed { at: now };
         Poll::Ready(Ok(()))
@@ -243,7 +268,7 @@ impl Connection {
                     Poll::Ready(Err(io::ErrorKind::WriteZero.into()))
                 }
                 Poll::Ready(Ok(written)) => {
-                    self.scope.core.stats.wrote(written);
+                    self.has_written(written);
                     Poll::Ready(Ok(written))
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -253,6 +278,33 @@ impl Connection {
                 }
                 Poll::Pending => Poll::Pending,
             };
+        }
+    }
+
+    /// Counts a write.
+    #[inline(always)]
+    pub(crate) fn has_written(&mut self, len: usize) {
+        self.bytes_out += len as u64;
+        self.scope.core.stats.wrote(len);
+    }
+
+    /// So many bytes of answers to a read were written: measures, now and then, what that took.
+    #[inline(always)]
+    pub(crate) fn note_served(&self, bytes: usize) {
+        if is_due() && bytes > 0 && self.output.is_empty() {
+            self.scope.core.stats.service_time.observe(self.read_at.elapsed());
+        }
+    }
+
+    /// Counts the connection under another state from here on.
+    pub(crate) fn enter(&mut self, state: State) {
+        self.scope.listener.moved(std::mem::replace(&mut self.state, state), state);
+    }
+
+    /// A handler that receives whole frames has said what the connection is about.
+    pub(crate) fn enter_framed(&mut self) {
+        if self.state == State::Undecided {
+            self.enter(State::Framed);
         }
     }
 
@@ -317,6 +369,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.scope.listener.left(self.state);
         if let Some(slot) = self.slot {
             self.scope.unregister(slot);
         }
@@ -327,5 +380,18 @@ impl Drop for Connection {
             // Aborted, panicked or failed: the peer must not take what it has for the whole.
             self.stream.reset_on_close();
         }
+        let ending = self.ending.unwrap_or_else(|| match std::thread::panicking() {
+            true => Ending::Panicked,
+            false => Ending::Forced,
+        });
+        self.scope.core.observer.tell(&Closed {
+            listener: self.scope.listener.address(),
+            peer: self.peer,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            frames: self.answered,
+            took: self.accepted_at.elapsed(),
+            ending,
+        });
     }
 }

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::connection::{Connection, Under};
+use crate::endpoint::Mode;
 use crate::frame::{
-    ErrorCode, ErrorFrame, Features, Goaway, Header, Hello, HelloReply, Kind, MAX_CONTROL_LEN,
-    PROBE_MIN_LEN, Passage, Reason, VERSION, mark_probe_reply,
+    ErrorCode, ErrorFrame, Features, Goaway, HEADER_LEN, Header, Hello, HelloReply, Kind,
+    MAX_CONTROL_LEN, PROBE_MIN_LEN, Passage, Reason, VERSION, mark_probe_reply,
 };
 use crate::waiting::CONTROL_COST;
 
@@ -37,6 +38,28 @@ impl Connection {
         self.moved += CONTROL_COST;
     }
 
+    /// Tells whoever has asked for control, within the first frame, that there is no place. `mode` is the
+    /// listener's.
+    pub(crate) async fn turn_away(&mut self, mode: Mode) -> Result<(), Error> {
+        let mode = match mode {
+            Mode::Auto => poll_fn(|cx| self.poll_detect(cx)).await?,
+            mode => Some(mode),
+        };
+        if mode != Some(Mode::Framed) {
+            return Ok(());
+        }
+        while self.input.first_chunk::<HEADER_LEN>().is_none() {
+            if !poll_fn(|cx| self.poll_fill(cx, 0)).await? {
+                return Ok(());
+            }
+        }
+        if let Some(head) = self.input.first_chunk() {
+            self.begin(Header::parse(*head));
+            self.say_error(&Error::Busy, true);
+        }
+        Ok(())
+    }
+
     /// Answers the frame whose header was read last, and which is not an ECHO within the limit.
     /// Cancelled, it may be called again.
     pub(crate) async fn answer(&mut self, offer: Offer<'_>) -> Result<(), Error> {
@@ -47,9 +70,7 @@ impl Connection {
         let header = Header { kind: self.kind, len: self.passage.declared };
         match header.kind {
             Kind::HELLO if header.len <= MAX_CONTROL_LEN => self.hello(header, offer).await,
-            Kind::HELLO => {
-                self.refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN }).await
-            }
+            Kind::HELLO => self.refuse(Error::ControlTooLong { len: header.len }).await,
             Kind::PROBE if header.len < PROBE_MIN_LEN => {
                 self.refuse(Error::Malformed(header.kind)).await
             }
@@ -115,7 +136,8 @@ impl Connection {
             return;
         }
         let code = match error {
-            Error::FrameTooLong { .. } => ErrorCode::TooLong,
+            Error::FrameTooLong { .. } | Error::ControlTooLong { .. } => ErrorCode::TooLong,
+            Error::Busy => ErrorCode::Busy,
             Error::UnexpectedKind(_) => ErrorCode::UnexpectedKind,
             _ => ErrorCode::Malformed,
         };

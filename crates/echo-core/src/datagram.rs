@@ -218,6 +218,7 @@ fn poll_turn(
         }
         answering.answer(&socket.socket, batch);
     }
+    answering.note_full_batch();
     // Comes back after the next look at the other sockets. Never ready at its first poll.
     let yielded = pin!(tokio::task::yield_now()).poll(cx);
     debug_assert!(yielded.is_pending());
@@ -244,7 +245,7 @@ async fn answer_queued(
         });
         if let Err(error) = turn {
             if error.kind() == io::ErrorKind::WouldBlock {
-                break;
+                return answered;
             }
             answering.note_error(&error);
             match fault(&error) {
@@ -252,11 +253,12 @@ async fn answer_queued(
                 AcceptFault::Connection | AcceptFault::Exhausted => {
                     tokio::time::sleep(Backoff::MIN).await;
                 }
-                AcceptFault::Listener => break,
+                AcceptFault::Listener => return answered,
             }
         }
         tokio::task::coop::consume_budget().await;
     }
+    answering.note_left_in_queue();
     answered
 }
 

@@ -14,6 +14,7 @@ use crate::connection::{Connection, READ_BUFFER, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
 use crate::frame::{Features, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Stop};
+use crate::stats::State;
 use crate::{Error, Handler};
 
 /// Echoes what comes, in one of three [`Mode`]s; frames of other kinds go to the extension `E`.
@@ -104,10 +105,12 @@ impl<E: Extension> Handler for Echo<E> {
             };
             match mode {
                 Some(Mode::Raw) => {
+                    connection.enter(State::Raw);
                     self.greet(connection);
                     poll_fn(|cx| connection.poll_pass_raw(cx)).await
                 }
                 Some(_) => {
+                    connection.enter(State::Framed);
                     let mut session = E::Session::default();
                     while let Some(header) = poll_fn(|cx| connection.poll_pass_frames(cx)).await? {
                         // Boxed: rare, and larger than all the rest of a connection's future.
@@ -118,6 +121,10 @@ impl<E: Extension> Handler for Echo<E> {
                 None => Ok(()),
             }
         }
+    }
+
+    async fn turn_away(&self, connection: &mut Connection) -> Result<(), Error> {
+        connection.turn_away(self.mode).await
     }
 }
 
@@ -141,9 +148,7 @@ impl<E: Extension> Echo<E> {
             kind => kind.is_extension() && features.contains(Features::FILES),
         };
         if offered && header.kind == Kind::AUTH && header.len > MAX_CONTROL_LEN {
-            return connection
-                .refuse(Error::FrameTooLong { len: header.len, max: MAX_CONTROL_LEN })
-                .await;
+            return connection.refuse(Error::ControlTooLong { len: header.len }).await;
         }
         if offered {
             // Until it has ended it may have answered or not.
@@ -172,7 +177,10 @@ pub(crate) enum Step {
 impl Connection {
     /// Decides between raw and framed by the first bytes; `None` when nothing that decides comes
     /// before the end.
-    fn poll_detect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Mode>, Error>> {
+    pub(crate) fn poll_detect(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Mode>, Error>> {
         loop {
             match (self.input.first(), self.input.first_chunk::<HEADER_LEN>()) {
                 (Some(0x00 | 0x80 | 0x83), Some(head)) => {
@@ -212,6 +220,7 @@ impl Connection {
                 let read = ready!(self.poll_read(cx, scratch, 0));
                 Poll::Ready(read.and_then(|read| {
                     self.write_through(cx, &scratch[..read])?;
+                    self.note_served(read);
                     Ok(read)
                 }))
             });
@@ -301,6 +310,7 @@ impl Connection {
     fn pass_chunk(&mut self, cx: &mut Context<'_>, chunk: &[u8]) -> io::Result<Step> {
         let (pass, stop) = self.scan(chunk);
         self.write_through(cx, &chunk[..pass])?;
+        self.note_served(pass);
         let rest = &chunk[pass..];
         Ok(match stop {
             Stop::Exhausted => {

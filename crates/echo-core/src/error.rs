@@ -16,6 +16,12 @@ pub enum Error {
         /// The limit in force.
         max: u32,
     },
+    /// A control frame declares more payload than 4 KiB.
+    #[error("a control frame of {len} bytes is over the limit of 4096")]
+    ControlTooLong {
+        /// What the header declared.
+        len: u32,
+    },
     /// A frame of a kind that has no place there.
     #[error("a frame of kind {0:?} has no place here")]
     UnexpectedKind(Kind),
@@ -40,6 +46,9 @@ pub enum Error {
     /// The peer's address holds as many connections as one source may.
     #[error("too many connections from one source")]
     SourceLimit,
+    /// There was no place for the connection, which was told so.
+    #[error("the server is at its limit of connections")]
+    Busy,
     /// A handler or an extension began a frame and did not end it.
     #[error("a frame of our own was left unfinished")]
     Unfinished,

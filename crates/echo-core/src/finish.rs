@@ -5,19 +5,21 @@
 //! replies of a peer that has more in flight.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::connection::{Connection, Under, with_scratch};
-use crate::deadline::{Wait, deadline};
+use crate::deadline::{Wait, Why, deadline};
 use crate::frame::Reason;
-use crate::stats::Ending;
+use crate::stats::{Ending, State};
 
 impl Connection {
     /// Ends the connection after its handler. What cannot end in order is reset when dropped.
     pub(crate) async fn finish(&mut self, result: Result<(), Error>) -> Ending {
+        self.enter(State::Closing);
         if let Err(error) = &result {
             self.note(error);
             self.scope.log(self.peer(), error);
@@ -36,7 +38,11 @@ impl Connection {
         if !self.ended {
             self.say_goaway(reason);
         }
-        match self.close().await {
+        let closed = self.close().await;
+        if let Err(error) = &closed {
+            self.note(error);
+        }
+        match closed {
             Ok(_) if failed => Ending::Failed,
             Ok(ending) => ending,
             Err(Error::DrainDeadline) => Ending::Forced,
@@ -76,9 +82,11 @@ impl Connection {
                 Poll::Pending => {
                     self.moved = 0;
                     ready!(self.park_until(cx, wait, Instant::now()));
+                    self.note_expired(self.deadline(wait).1);
                     return Poll::Ready(Ok(self.expired(linger)));
                 }
             };
+            self.bytes_in += read as u64;
             self.scope.core.stats.read(read);
             if read == 0 {
                 return Poll::Ready(Ok(Ending::Completed));
@@ -86,11 +94,25 @@ impl Connection {
             self.moved += read;
             let now = Instant::now();
             linger.arrived = Some(now);
-            let drain = self.scope.drain.deadline();
-            if deadline(wait, &self.scope.core.limits, drain).0 <= now {
+            let (until, why) = self.deadline(wait);
+            if until <= now {
+                self.note_expired(why);
                 return Poll::Ready(Ok(Ending::Forced));
             }
         }
+    }
+
+    fn deadline(&self, wait: Wait) -> (Instant, Why) {
+        deadline(wait, &self.scope.core.limits, self.scope.drain.deadline())
+    }
+
+    fn note_expired(&self, why: Why) {
+        let stats = &self.scope.core.stats;
+        let counter = match why {
+            Why::Drain => &stats.drain_timeouts,
+            _ => &stats.linger_timeouts,
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
     /// The peer has not closed in time: was it silent, or is it sending still?

@@ -15,14 +15,16 @@ use crate::stream::Peer;
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     open: AtomicUsize,
+    /// Connections that are being refused.
+    refusing: AtomicUsize,
     /// Listeners that found it full, first come first served.
     waiting: Mutex<VecDeque<Waker>>,
 }
 
 impl Gate {
-    /// Connections open now.
+    /// Connections open now, those included that are being refused.
     pub(crate) fn open(&self) -> usize {
-        self.open.load(SeqCst)
+        self.open.load(SeqCst) + self.refusing.load(SeqCst)
     }
 
     /// Wakes all listeners that found the gate full: the limit has changed, or a listener that may
@@ -35,8 +37,12 @@ impl Gate {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn try_enter(&self, limit: usize) -> bool {
-        self.open.try_update(SeqCst, SeqCst, |open| (open < limit).then_some(open + 1)).is_ok()
+    fn leave(&self, count: &AtomicUsize) {
+        count.fetch_sub(1, SeqCst);
+        // One place, one listener: were all woken, whoever came first would always do so again.
+        if let Some(next) = self.waiting().pop_front() {
+            next.wake();
+        }
     }
 }
 
@@ -64,17 +70,44 @@ impl Permit {
 
     /// Takes a place if there is one now.
     pub(crate) fn now(core: &Arc<Core>) -> Option<Self> {
-        core.gate.try_enter(core.limits.max_connections()).then(|| Self(Arc::clone(core)))
+        let limit = core.limits.max_connections();
+        let open = &core.gate.open;
+        let entered = open.try_update(SeqCst, SeqCst, |open| (open < limit).then_some(open + 1));
+        entered.is_ok().then(|| Self(Arc::clone(core)))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.gate.open.fetch_sub(1, SeqCst);
-        // One place, one listener: were all woken, whoever came first would always do so again.
-        if let Some(next) = self.0.gate.waiting().pop_front() {
-            next.wake();
-        }
+        self.0.gate.leave(&self.0.gate.open);
+    }
+}
+
+/// Connections that are refused at once: more wait in the kernel's queue. Half of the descriptors that a daemon
+/// keeps spare; as each has a second at most, 32 silent ones a second are refused, and thousands of others.
+const MAX_REFUSING: usize = 32;
+
+/// A place for a connection that is refused, of which there are few.
+#[derive(Debug)]
+pub(crate) struct Refusal(Arc<Core>);
+
+impl Refusal {
+    /// Whether one more connection is to be accepted and refused. Where not, a place that is given back
+    /// wakes those in line as well.
+    pub(crate) fn is_due(core: &Core) -> bool {
+        core.limits.refuses() && core.gate.refusing.load(SeqCst) < MAX_REFUSING
+    }
+
+    /// Takes a place for one that was. Two listeners may do so at once for the last place, and both get one.
+    pub(crate) fn take(core: &Arc<Core>) -> Self {
+        core.gate.refusing.fetch_add(1, SeqCst);
+        Self(Arc::clone(core))
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.0.gate.leave(&self.0.gate.refusing);
     }
 }
 

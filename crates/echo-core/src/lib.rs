@@ -52,5 +52,5 @@ pub use limits::{Limits, MAX_DATAGRAM};
 pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
 pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;
-pub use stats::{Datagrams, Ended, Snapshot};
+pub use stats::{Closed, Datagrams, Ended, Ending, ListenerSnapshot, Open, ServiceTime, Snapshot};
 pub use stream::Peer;

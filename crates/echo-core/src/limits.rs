@@ -15,6 +15,9 @@ pub struct Limits {
     /// Connections open at once, over all listeners (10,000). At the limit the kernel's queue
     /// holds. Keep it below `RLIMIT_NOFILE` minus a reserve.
     pub max_connections: NonZeroUsize,
+    /// Whether connections beyond that are accepted and refused (false), instead of waiting in the kernel's
+    /// queue: see [`Handler::turn_away`](crate::Handler::turn_away).
+    pub refuse: bool,
     /// Connections open at once from one source: an IPv4 address or an IPv6 /64 (1,000).
     pub max_per_source: NonZeroUsize,
     /// Whether `max_per_source` spares loopback peers (true): a local proxy is one source.
@@ -56,6 +59,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: const { NonZeroUsize::new(10_000).unwrap() },
+            refuse: false,
             max_per_source: const { NonZeroUsize::new(1_000).unwrap() },
             spare_loopback: true,
             max_frame: 1 << 20,
@@ -78,6 +82,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub(crate) struct LiveLimits {
     max_connections: AtomicUsize,
+    refuse: AtomicBool,
     max_per_source: AtomicUsize,
     spare_loopback: AtomicBool,
     max_frame: AtomicU32,
@@ -97,6 +102,7 @@ impl LiveLimits {
     pub(crate) fn new(limits: &Limits) -> Self {
         let live = Self {
             max_connections: AtomicUsize::new(0),
+            refuse: AtomicBool::new(false),
             max_per_source: AtomicUsize::new(0),
             spare_loopback: AtomicBool::new(true),
             max_frame: AtomicU32::new(0),
@@ -117,6 +123,7 @@ impl LiveLimits {
 
     pub(crate) fn store(&self, limits: &Limits) {
         self.max_connections.store(limits.max_connections.get(), Relaxed);
+        self.refuse.store(limits.refuse, Relaxed);
         self.max_per_source.store(limits.max_per_source.get(), Relaxed);
         self.spare_loopback.store(limits.spare_loopback, Relaxed);
         self.max_frame.store(limits.max_frame.min(crate::frame::MAX_PAYLOAD_LEN), Relaxed);
@@ -140,6 +147,10 @@ impl LiveLimits {
 
     pub(crate) fn max_connections(&self) -> usize {
         self.max_connections.load(Relaxed)
+    }
+
+    pub(crate) fn refuses(&self) -> bool {
+        self.refuse.load(Relaxed)
     }
 
     pub(crate) fn max_per_source(&self) -> usize {

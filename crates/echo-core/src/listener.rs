@@ -8,6 +8,7 @@ mod tests;
 pub(crate) mod unix;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +17,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::endpoint::{Address, Endpoint, UnixName};
@@ -195,6 +197,18 @@ impl Listener {
             Socket::Unix(_, listener) => Some(listener.as_fd()),
             Socket::Memory(_) => None,
         }
+    }
+
+    /// Waits for a connection, for servers of another kind than [`serve`](crate::serve): what to do
+    /// about an error, [`AcceptFault`] knows. In memory, when nobody is left to connect, it waits for
+    /// ever.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a connection that was not returned is still in the queue.
+    pub async fn accept(
+        &mut self,
+    ) -> io::Result<(impl AsyncRead + AsyncWrite + Send + Unpin + use<>, Peer)> {
+        poll_fn(|cx| self.poll_accept(cx)).await
     }
 
     /// Waits for a connection. In memory, when nobody is left to connect, it waits for ever.

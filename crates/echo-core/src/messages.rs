@@ -33,6 +33,7 @@ impl Connection {
     /// with it.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, Error> {
         self.check_finished()?;
+        self.enter_framed();
         loop {
             match self.under {
                 Under::Nothing => match poll_fn(|cx| self.poll_message(cx)).await? {

@@ -1,6 +1,7 @@
 //! Reading from a connection: in a turn, and in the last pass of a drain.
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use tokio::task::coop::has_budget_remaining;
@@ -40,9 +41,16 @@ impl Connection {
             if self.ended {
                 return Poll::Ready(Ok(0));
             }
-            let left = *self
-                .last_pass
-                .get_or_insert_with(|| self.stream.queued().unwrap_or(LAST_PASS).min(LAST_PASS));
+            let left = match self.last_pass {
+                Some(left) => left,
+                None => {
+                    let queued = self.stream.queued().unwrap_or(LAST_PASS);
+                    if queued > LAST_PASS {
+                        self.scope.core.stats.last_pass_full.fetch_add(1, Relaxed);
+                    }
+                    *self.last_pass.insert(queued.min(LAST_PASS))
+                }
+            };
             let cap = match left {
                 0 => rest.min(buf.len()),
                 left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
@@ -89,6 +97,7 @@ impl Connection {
             *left = left.saturating_sub(len as u64);
         }
         self.moved += len;
+        self.bytes_in += len as u64;
         self.scope.core.stats.read(len);
     }
 

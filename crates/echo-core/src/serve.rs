@@ -3,6 +3,8 @@
 //! Stop order: stop accepting, tell the connections, take in what the listener's queue holds, close
 //! the listener, wait for the connections until the drain's deadline, cut what is left, report.
 
+mod task;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -17,7 +19,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::backoff::Backoff;
 use crate::connection::Connection;
-use crate::gate::Permit;
+use crate::gate::{Permit, Refusal};
 use crate::listener::{AcceptFault, Listener};
 use crate::pulse::Pulse;
 use crate::seldom::Seldom;
@@ -40,6 +42,17 @@ pub trait Handler: Send + Sync + 'static {
     /// It should end when [`Connection::recv`] returns `None`. In a drain it is aborted at the
     /// deadline.
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Tells a peer for which there is no place, where [`Limits::refuse`](crate::Limits::refuse) asks for
+    /// that; then the connection is closed in order. It has a second for both. Without a definition of its
+    /// own it says nothing.
+    fn turn_away(
+        &self,
+        connection: &mut Connection,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = connection;
+        async { Ok(()) }
+    }
 }
 
 /// What became of the connections of one [`serve`], or the datagrams of one
@@ -97,7 +110,7 @@ pub async fn serve<H: Handler>(
     handler: Arc<H>,
 ) -> Result<Report, ServeError> {
     let mut connections = Connections {
-        scope: Arc::new(Scope::new(&service)),
+        scope: Arc::new(Scope::new(&service, listener.local_addr())),
         handler,
         tasks: JoinSet::new(),
         report: Report::default(),
@@ -151,7 +164,13 @@ pub async fn serve_until<H: Handler>(
 enum Event {
     Drain,
     Ended(Result<Ending, JoinError>),
-    Accepted(Permit, io::Result<(Stream, Peer)>),
+    Accepted(Place, io::Result<(Stream, Peer)>),
+}
+
+/// What an accept is made with.
+enum Place {
+    Open(Permit),
+    Refused(Refusal),
 }
 
 /// Accepts until the drain starts, or the listener fails.
@@ -180,10 +199,15 @@ async fn accept_until_drained<H: Handler>(
                 if !std::mem::replace(&mut full, true) {
                     scope.core.stats.gate_full.fetch_add(1, Relaxed);
                 }
-                return Poll::Pending;
+                if !Refusal::is_due(&scope.core) {
+                    return Poll::Pending;
+                }
+                let accepted = ready!(listener.poll_accept(cx));
+                let place = Place::Refused(Refusal::take(&scope.core));
+                return Poll::Ready(Event::Accepted(place, accepted));
             };
             full = false;
-            listener.poll_accept(cx).map(|accepted| Event::Accepted(permit, accepted))
+            listener.poll_accept(cx).map(|it| Event::Accepted(Place::Open(permit), it))
         });
         match event.await {
             Event::Drain => return Ok(()),
@@ -191,9 +215,9 @@ async fn accept_until_drained<H: Handler>(
                 connections.reap(ended);
                 backoff.retry_now();
             }
-            Event::Accepted(permit, Ok((stream, peer))) => {
+            Event::Accepted(place, Ok((stream, peer))) => {
                 backoff = Backoff::default();
-                connections.spawn(stream, peer, permit);
+                connections.spawn(stream, peer, place);
             }
             Event::Accepted(_, Err(error)) => {
                 let fault = AcceptFault::of(&error);
@@ -239,7 +263,9 @@ async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Co
         connections.pulse.answer_now();
         match listener.accept_queued() {
             Ok(Some((stream, peer))) => match Permit::now(&core) {
-                Some(permit) if Instant::now() < until => connections.spawn(stream, peer, permit),
+                Some(permit) if Instant::now() < until => {
+                    connections.spawn(stream, peer, Place::Open(permit));
+                }
                 _ => {
                     stream.reset_on_close();
                     connections.report.reset_in_queue += 1;
@@ -272,16 +298,25 @@ struct Connections<H> {
 }
 
 impl<H: Handler> Connections<H> {
-    fn spawn(&mut self, stream: Stream, peer: Peer, permit: Permit) {
+    fn spawn(&mut self, stream: Stream, peer: Peer, place: Place) {
         self.report.accepted += 1;
-        self.scope.core.stats.accepted.fetch_add(1, Relaxed);
-        let connection = Box::new(Connection::new(stream, peer, Arc::clone(&self.scope), permit));
-        self.tasks.spawn(run(connection, Arc::clone(&self.handler)));
+        self.scope.listener.accepted();
+        let connection =
+            |permit| Box::new(Connection::new(stream, peer, Arc::clone(&self.scope), permit));
+        let handler = Arc::clone(&self.handler);
+        match place {
+            Place::Open(permit) => self.tasks.spawn(task::run(connection(Some(permit)), handler)),
+            Place::Refused(place) => {
+                self.scope.core.stats.busy.fetch_add(1, Relaxed);
+                self.tasks.spawn(task::refuse(connection(None), handler, place))
+            }
+        };
     }
 
     fn reap(&mut self, ended: Result<Ending, JoinError>) {
         let ending = ended.unwrap_or_else(|error| {
             if !error.is_panic() {
+                self.scope.core.stats.drain_timeouts.fetch_add(1, Relaxed);
                 return Ending::Forced;
             }
             if let Some(muted) = self.panics.speak() {
@@ -289,7 +324,7 @@ impl<H: Handler> Connections<H> {
             }
             Ending::Panicked
         });
-        self.scope.core.stats.ended(ending);
+        self.scope.listener.ended(ending);
         if self.draining {
             self.report.drained.add(ending);
         }
@@ -301,6 +336,7 @@ impl<H: Handler> Connections<H> {
             self.reap(ended);
         }
         tracing::debug!(open = self.tasks.len(), "draining");
+        self.scope.core.stats.drains.fetch_add(1, Relaxed);
         self.draining = true;
         self.scope.start_drain();
     }
@@ -334,24 +370,5 @@ impl<H: Handler> Connections<H> {
         while let Some(ended) = self.tasks.join_next().await {
             self.reap(ended);
         }
-    }
-}
-
-/// One connection's task.
-#[allow(
-    clippy::manual_async_fn,
-    reason = "an async fn keeps its arguments twice, and a task's size is paid by every idle connection"
-)]
-fn run<H: Handler>(
-    mut connection: Box<Connection>,
-    handler: Arc<H>,
-) -> impl Future<Output = Ending> + Send {
-    async move {
-        let result = match connection.admit() {
-            Ok(()) => handler.run(&mut connection).await,
-            Err(error) => Err(error),
-        };
-        // Boxed: the rest of a connection's life is short, and needs more room than all before.
-        Box::pin(connection.finish(result)).await
     }
 }

@@ -11,9 +11,9 @@ use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
 use crate::pulse::Loops;
 use crate::seldom::Seldom;
-use crate::stats::{Snapshot, Stats};
+use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, Stats};
 use crate::stream::Peer;
-use crate::{Drain, Error, Limits};
+use crate::{Drain, Error, Limits, LocalAddr};
 
 /// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
 /// clone.
@@ -31,6 +31,7 @@ impl Service {
             gate: Gate::default(),
             sources: Sources::default(),
             stats: Stats::default(),
+            observer: Observer::default(),
             own_ports: PortSet::default(),
             loops: Loops::default(),
             born: Instant::now(),
@@ -68,7 +69,22 @@ impl Service {
 
     /// The counters at this moment.
     pub fn stats(&self) -> Snapshot {
-        self.core.stats.snapshot(self.core.gate.open())
+        Snapshot {
+            active: self.core.gate.open(),
+            max_connections: self.core.limits.max_connections(),
+            ..self.core.stats.snapshot()
+        }
+    }
+
+    /// Tells `observer` of each connection that has ended, as an access log needs it. It is called on the
+    /// connection's task: it must neither wait nor panic. Only the first call counts.
+    pub fn on_close(&self, observer: impl Fn(&Closed<'_>) + Send + Sync + 'static) {
+        self.core.observer.set(observer);
+    }
+
+    /// The counters of each listener's connections, of those too that have ended.
+    pub fn listeners(&self) -> Vec<ListenerSnapshot> {
+        self.core.stats.listeners.snapshot()
     }
 }
 
@@ -85,6 +101,7 @@ pub(crate) struct Core {
     pub(crate) gate: Gate,
     pub(crate) sources: Sources,
     pub(crate) stats: Stats,
+    pub(crate) observer: Observer,
     /// The UDP ports of this service: it does not talk to itself.
     pub(crate) own_ports: PortSet,
     pub(crate) loops: Loops,
@@ -108,6 +125,7 @@ impl Core {
 pub(crate) struct Scope {
     pub(crate) core: Arc<Core>,
     pub(crate) drain: Drain,
+    pub(crate) listener: Arc<ListenerStats>,
     draining: AtomicBool,
     faults: Mutex<Seldom>,
     wakers: Mutex<Wakers>,
@@ -120,10 +138,11 @@ struct Wakers {
 }
 
 impl Scope {
-    pub(crate) fn new(service: &Service) -> Self {
+    pub(crate) fn new(service: &Service, address: &LocalAddr) -> Self {
         Self {
             core: Arc::clone(&service.core),
             drain: service.drain.clone(),
+            listener: service.core.stats.listeners.at(address),
             draining: AtomicBool::new(false),
             faults: Mutex::default(),
             wakers: Mutex::default(),

@@ -55,6 +55,7 @@ impl Connection {
     /// sockets once in hundreds of turns only: 128 MiB of bulk would pass by a small frame.
     pub(crate) fn yield_now<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         self.moved = 0;
+        self.scope.core.stats.turn_full();
         self.looks = LOOKS;
         come_back(cx)
     }
@@ -125,6 +126,7 @@ impl Connection {
             let (began, unwritten) = match self.writing {
                 Writing::Blocked { since, unwritten } => (since, unwritten),
                 _ => {
+                    self.scope.core.stats.write_blocked();
                     // A peer that does not read shall not hold more than what is left.
                     self.input.compact();
                     if self.output.spare() > MAX_CONTROL_LEN as usize {

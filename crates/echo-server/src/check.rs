@@ -11,6 +11,7 @@ use echo_core::{Address, Endpoint, UnixName};
 use rustix::fs::{Access, access};
 use tokio::runtime;
 
+use crate::admin;
 use crate::bind;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -27,6 +28,10 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     for (uri, endpoint) in &config.listen {
         let checked = runtime.block_on(endpoint_can_be_used(endpoint));
         checked.map_err(|error| bind::failure(uri, &endpoint.address, &error))?;
+    }
+    if let Some(endpoint) = &config.settings.admin {
+        let checked = runtime.block_on(endpoint_can_be_used(endpoint));
+        checked.map_err(|error| admin::failure(endpoint, &error))?;
     }
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();

@@ -9,20 +9,23 @@ use std::time::Duration;
 use echo_core::{Drain, Limits, Service};
 use tokio::runtime::{self, Runtime};
 
+use crate::access;
+use crate::admin::Admin;
 use crate::attend::{attend, status};
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
-use crate::exit::{Failure, SIGNALLED, SOFTWARE};
-use crate::logging::{self, Level};
+use crate::exit::{Failure, SIGNALLED};
+use crate::logging::Log;
+use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::open_files;
 use crate::passed::{Descriptors, Passed};
+use crate::readiness::Readiness;
 use crate::reload;
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
-use crate::stderr::Stderr;
 
 /// How long the last line may take where nobody reads stderr.
 const LAST_LINE: Duration = Duration::from_secs(1);
@@ -32,38 +35,45 @@ const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
 pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
     let descriptors = Descriptors::take()?;
-    let stderr = Stderr::start().map_err(|error| Failure::cannot_start(&error))?;
-    let level = logging::start(config.settings.log, &config.settings.log_level, &stderr);
+    let settings = &config.settings;
+    let log = Log::start(settings.log, &settings.log_level, settings.access_log)?;
     // A defect in here is logged by the panic hook; its line must not be lost with the process.
-    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &level, descriptors)))
-        .unwrap_or_else(|_| {
-            Err(Failure::new(
-                SOFTWARE,
-                "stopped by a defect of its own: please report the line above",
-            ))
-        });
+    let ended = catch_unwind(AssertUnwindSafe(|| start(argv, config, &log, descriptors)))
+        .unwrap_or_else(|_| Err(Failure::defect()));
     let (last_line, code) = match &ended {
         Ok(end) => (end.summary(), end.code()),
         Err(failure) => (failure.line(), failure.code),
     };
-    let dropped = stderr.dropped();
+    let dropped = log.dropped();
     if dropped > 0 {
-        tracing::warn!(dropped, "log lines were dropped: stderr was not read fast enough");
+        tracing::warn!(dropped, "log lines were lost: nobody read them fast enough");
     }
-    stderr.finish(&last_line, if code > SIGNALLED { LAST_LINE_HARD } else { LAST_LINE });
+    log.finish(&last_line, if code > SIGNALLED { LAST_LINE_HARD } else { LAST_LINE });
     Ok(code)
 }
 
 fn start(
     argv: &[OsString],
     config: Config,
-    level: &Level,
+    log: &Log,
     descriptors: Descriptors,
 ) -> Result<End, Failure> {
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    let end = runtime.block_on(live(argv, config, limits, level, descriptors));
+    let service = Service::new(limits.clone(), Drain::new());
+    service.on_close(access::log);
+    let readiness = Readiness::starting();
+    // It answers to the very end, which is where it is dropped.
+    let _admin = match config.settings.admin.clone() {
+        Some(endpoint) => {
+            let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone())
+                .map_err(|error| Failure::cannot_start(&error))?;
+            Some(Admin::start(endpoint, metrics)?)
+        }
+        None => None,
+    };
+    let end = runtime.block_on(live(argv, config, limits, log, descriptors, (service, readiness)));
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -84,8 +94,9 @@ async fn live(
     argv: &[OsString],
     mut config: Config,
     limits: Limits,
-    level: &Level,
+    log: &Log,
     descriptors: Descriptors,
+    (service, readiness): (Service, Readiness),
 ) -> Result<End, Failure> {
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
@@ -96,13 +107,16 @@ async fn live(
         bound = bind::bind(&config.listen, config.settings.workers(), &passed) => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
+    // From here on connections are taken; those that come at once wait for microseconds.
+    readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
-    let (service, notify) = (Service::new(limits, Drain::new()), Notify::default());
+    let notify = Notify::default();
     let mut serving = Serving::new(service.clone(), &notify);
     serving.add(bound, &config.settings.greeting);
     passed.forget_unused(&serving.stored(), &notify);
-    let mut daemon = Daemon { argv, config, service, serving, passed, level, notify: &notify };
+    let mut daemon =
+        Daemon { argv, config, service, readiness, serving, passed, log, notify: &notify };
     let service = daemon.service.clone();
     let life = async {
         daemon.serve(&mut signals, control).await;
@@ -120,9 +134,10 @@ struct Daemon<'a> {
     /// What is in force.
     config: Config,
     service: Service,
+    readiness: Readiness,
     serving: Serving<'a>,
     passed: Passed,
-    level: &'a Level,
+    log: &'a Log,
     notify: &'a Notify,
 }
 
@@ -138,7 +153,7 @@ impl Daemon<'_> {
                 },
                 reload = control.next() => asked = Some(reload),
                 // What is left is drained.
-                () = self.serving.failed() => return,
+                () = self.serving.failed() => return self.readiness.ending("a listener failed".to_owned()),
             }
             self.notify.reloading();
             // A stop need not wait for names that do not resolve.
@@ -147,7 +162,7 @@ impl Daemon<'_> {
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {
-                change.make(&mut self.config, &mut self.serving, &self.service, self.level)
+                change.make(&mut self.config, &mut self.serving, &self.service, self.log)
             });
             match &reloaded {
                 Ok(words) => {
@@ -165,6 +180,7 @@ impl Daemon<'_> {
     }
 
     fn say_stop(&self, stop: Stop) {
+        self.readiness.ending(stop.to_string());
         let settings = &self.config.settings;
         tracing::info!(
             connections = self.service.stats().active,

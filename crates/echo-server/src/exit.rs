@@ -1,9 +1,11 @@
 //! How the process ends: the codes of sysexits.h where one fits.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io;
 
 use rustix::io::Errno;
+
+use crate::logging::Harmless;
 
 /// The server that was asked does not answer.
 pub(crate) const UNHEALTHY: u8 = 1;
@@ -59,6 +61,11 @@ impl Failure {
         }
     }
 
+    /// What cannot happen did: a line of the log says what.
+    pub(crate) fn defect() -> Self {
+        Self::new(SOFTWARE, "stopped by a defect of its own: please report the line above")
+    }
+
     /// The line on stderr.
     pub(crate) fn line(&self) -> String {
         format!("echo-server: {self}\n")
@@ -68,10 +75,7 @@ impl Failure {
 /// The message. Whatever is quoted in it, it stays one line and harmless on a terminal.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.message.chars().try_for_each(|c| match c.is_control() {
-            true => write!(f, "{}", c.escape_default()),
-            false => f.write_char(c),
-        })
+        write!(f, "{}", Harmless(&self.message))
     }
 }
 

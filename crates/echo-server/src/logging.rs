@@ -1,62 +1,149 @@
-//! Logs on stderr: what, how much of it, and in which form.
+//! Logs: what, how much of it, where to and in which form.
+
+mod escape;
+mod journal;
 
 use std::env;
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
+use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum;
+use tracing::Subscriber;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use crate::stderr::Stderr;
+use crate::access;
+use crate::exit::{self, CONFIG, Failure};
+use crate::lines::{Lines, Writers};
+pub(crate) use escape::Harmless;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// What fits the place: text
+    /// What fits the place: journald where stderr is the journal's, else text
     Auto,
     /// Lines for people.
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries of the systemd journal.
+    Journald,
 }
 
 /// The variable that Rust programs take for their log level.
 pub(crate) const VARIABLE: &str = EnvFilter::DEFAULT_ENV;
 
-/// How much is logged, which can change.
-#[derive(Clone)]
-pub(crate) struct Level(reload::Handle<EnvFilter, Registry>);
+/// The log at work. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    filter: reload::Handle<EnvFilter, Registry>,
+    stderr: Lines,
+    journal: Option<Lines>,
+}
 
-impl Level {
+impl Log {
+    /// Logs from here on, so much as `level` says, and connections if `access`.
+    pub(crate) fn start(format: Format, level: &str, access: bool) -> Result<Self, Failure> {
+        let stderr = Lines::to_stderr().map_err(|error| Failure::cannot_start(&error))?;
+        let journal = match format {
+            Format::Journald => {
+                Some(journal::start(Path::new(journal::SOCKET)).map_err(no_journal)?)
+            }
+            // Without a journal to talk to it takes lines, as from any other program.
+            Format::Auto if journal::is_stderr() => journal::start(Path::new(journal::SOCKET)).ok(),
+            _ => None,
+        };
+        let (filter, handle) = reload::Layer::new(filter(level, access));
+        let layer = match (&journal, format) {
+            (Some(entries), _) => journal::Journal { entries: entries.clone() }.boxed(),
+            (None, Format::Json) => json(stderr.clone()).boxed(),
+            (None, _) => text(stderr.clone(), colours()).boxed(),
+        };
+        tracing_subscriber::registry().with(filter).with(layer).init();
+        if let Some(Err(complaint)) = from_environment() {
+            tracing::warn!("{VARIABLE} is ignored: {complaint}");
+        }
+        panic::set_hook(Box::new(log_panic));
+        Ok(Self { filter: handle, stderr, journal })
+    }
+
+    /// One that logs nothing.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let (_, filter) = reload::Layer::new(filter("off", false));
+        Self { filter, stderr: Lines::default(), journal: None }
+    }
+
     /// Logs so much from here on.
-    pub(crate) fn set(&self, level: &str) {
+    pub(crate) fn set(&self, level: &str, access: bool) {
         // Fails without a subscriber, which there is until the process ends.
-        let _ = self.0.reload(filter(level));
+        let _ = self.filter.reload(filter(level, access));
+    }
+
+    /// How many lines were lost.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.stderr.dropped() + self.journal.as_ref().map_or(0, Lines::dropped)
+    }
+
+    /// Writes the last line, to stderr, after all that was logged before. Gives up after `patience`.
+    pub(crate) fn finish(&self, last: &str, patience: Duration) {
+        if let Some(journal) = &self.journal {
+            journal.finish("", patience);
+        }
+        self.stderr.finish(last, patience);
     }
 }
 
-/// Logs to `stderr` from here on, so much as `level` says.
-pub(crate) fn start(format: Format, level: &str, stderr: &Stderr) -> Level {
-    let target = stderr.clone();
-    let (filter, handle) = reload::Layer::new(filter(level));
-    let lines = fmt::layer().with_target(false).with_writer(move || target.clone());
-    let lines = match format {
-        Format::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
-        Format::Auto | Format::Text => lines.with_ansi(colours()).boxed(),
-    };
-    tracing_subscriber::registry().with(filter).with(lines).init();
-    if let Some(Err(complaint)) = from_environment() {
-        tracing::warn!("{VARIABLE} is ignored: {complaint}");
-    }
-    panic::set_hook(Box::new(log_panic));
-    Level(handle)
+fn no_journal(error: io::Error) -> Failure {
+    let reason = exit::reason(&error);
+    let socket = journal::SOCKET;
+    Failure::new(CONFIG, format!("cannot log to journald at {socket}: {reason}; try --log text"))
 }
 
-/// The filter of a level that was read as one before.
-fn filter(level: &str) -> EnvFilter {
-    EnvFilter::builder().parse_lossy(level)
+/// Lines for people. Whatever a field holds, it stays one harmless line.
+fn text<S>(lines: Lines, colours: bool) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let fields = debug_fn(|writer, field, value| match field.name() {
+        "message" => write!(writer, "{:?}", Harmless(value)),
+        name => write!(writer, "{name}={:?}", Harmless(value)),
+    });
+    fmt::layer()
+        .fmt_fields(fields.delimited(" "))
+        .with_target(false)
+        .with_ansi(colours)
+        .with_ansi_sanitization(false) // More than that is done already.
+        .with_writer(Writers { lines, filter: None })
+}
+
+/// One JSON object a line.
+fn json<S>(lines: Lines) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(Writers { lines, filter: Some(escape::json) })
+}
+
+/// The filter of a level that was read as one before. The access log is a matter of its own.
+fn filter(level: &str, access: bool) -> EnvFilter {
+    let filter = EnvFilter::builder().parse_lossy(level);
+    let directive = format!("{}={}", access::TARGET, if access { "info" } else { "off" });
+    match directive.parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
 }
 
 /// Reads a level, or directives that give parts of the program levels of their own.
@@ -92,7 +179,60 @@ fn log_panic(info: &PanicHookInfo<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use super::escape::tests::{HOSTILE, assert_harmless};
     use super::*;
+
+    /// The lines that `layer` makes of what `events` logs.
+    fn logged<L: Layer<Registry> + Send + Sync>(
+        layer: impl FnOnce(Lines) -> L,
+        events: impl FnOnce(),
+    ) -> Vec<String> {
+        let (sender, receiver) = mpsc::channel();
+        let lines = Lines::to("test", move |batch| {
+            sender.send(String::from_utf8(batch.to_vec()).unwrap()).unwrap();
+            0
+        });
+        let lines = lines.unwrap();
+        let subscriber = tracing_subscriber::registry().with(layer(lines.clone()));
+        tracing::subscriber::with_default(subscriber, events);
+        lines.finish("", Duration::from_secs(60));
+        receiver.iter().collect::<String>().lines().map(str::to_owned).collect()
+    }
+
+    fn hostile_event() {
+        let error = io::Error::other(HOSTILE);
+        tracing::error!(text = HOSTILE, shown = %HOSTILE, debug = ?HOSTILE, %error, "it was {HOSTILE}");
+    }
+
+    /// Fault 66: whatever a peer could bring into an event, a line stays one, and harmless.
+    #[test]
+    fn a_hostile_field_stays_in_its_line() {
+        for line in [logged(|lines| text(lines, false), hostile_event), logged(json, hostile_event)]
+        {
+            assert_eq!(line.len(), 1, "{line:?}");
+            assert_harmless(&line[0]);
+        }
+        // With colours the formatter's own are left.
+        let coloured = logged(|lines| text(lines, true), hostile_event).remove(0);
+        let (colour, rest) = coloured.split_once("it was").unwrap();
+        assert!(colour.contains('\u{1b}'), "{}", colour.escape_debug());
+        assert_harmless(rest);
+        let json = logged(json, hostile_event).remove(0);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["text"], &json["shown"]), (&HOSTILE.into(), &HOSTILE.into()));
+        assert_eq!(json["message"], format!("it was {HOSTILE}"));
+    }
+
+    #[test]
+    fn a_line_says_when_how_bad_and_what() {
+        let event = || tracing::info!(count = 5, text = "a b", "it happened");
+        let line = logged(|lines| text(lines, false), event).remove(0);
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(time.ends_with('Z') && time.len() > 20, "{line}");
+        assert_eq!(rest, " INFO it happened count=5 text=\"a b\"");
+    }
 
     #[test]
     fn a_level_that_cannot_be_read_is_refused() {

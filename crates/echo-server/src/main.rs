@@ -1,6 +1,8 @@
 //! The echo daemon: TCP, UDP and Unix sockets in, the same bytes out, and a stop that loses nothing.
 #![forbid(unsafe_code)]
 
+mod access;
+mod admin;
 mod args;
 mod attend;
 mod bind;
@@ -12,15 +14,17 @@ mod end;
 mod exit;
 mod generate;
 mod healthcheck;
+mod lines;
 mod logging;
+mod metrics;
 mod notify;
 mod open_files;
 mod passed;
+mod readiness;
 mod reload;
 mod serving;
 mod settings;
 mod signals;
-mod stderr;
 mod units;
 
 use std::env;

@@ -7,13 +7,13 @@ use echo_core::{Endpoint, Limits, Service};
 use crate::bind::{self, Bound};
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::logging::Level;
+use crate::logging::Log;
 use crate::open_files;
 use crate::passed::Passed;
 use crate::serving::Serving;
 
 /// Settings of the process, which has them from its start to its end.
-const AT_START: [&str; 3] = ["workers", "log", "control"];
+const AT_START: [&str; 4] = ["workers", "log", "admin", "control"];
 
 /// A change of which nothing can fail any more.
 pub(crate) struct Change {
@@ -59,11 +59,11 @@ impl Change {
         running: &mut Config,
         serving: &mut Serving<'_>,
         service: &Service,
-        level: &Level,
+        log: &Log,
     ) -> String {
         let Self { config, limits, added } = self;
         let settings = &config.settings;
-        level.set(&settings.log_level);
+        log.set(&settings.log_level, settings.access_log);
         service.set_limits(&limits);
         let wanted: Vec<Endpoint> = config.listen.iter().map(|it| it.1.clone()).collect();
         let removed = serving.keep(&wanted, &settings.greeting, settings.drain_timeout);

@@ -197,7 +197,13 @@ impl Handler for Streams {
         let echo = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
         async move { echo.run(connection).await }
     }
+
+    async fn turn_away(&self, connection: &mut Connection) -> Result<(), Error> {
+        let echo = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        echo.turn_away(connection).await
+    }
 }
+
 /// The counters that are not 0, as `name=count`.
 fn counted(datagrams: &Datagrams) -> String {
     let counters = [

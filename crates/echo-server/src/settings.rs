@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
-use echo_core::{Limits, PortRanges};
+use clap::{Args, ValueEnum};
+use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::Failure;
 use crate::logging::{self, Format};
-use crate::{open_files, units};
+use crate::{admin, open_files, units};
 
 /// What is asked for when nothing else is.
 pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127.0.0.1:7777"];
@@ -19,12 +19,23 @@ pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127
 /// The longest greeting.
 const MAX_GREETING: usize = 1024;
 
+/// What becomes of connections for which there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AtLimit {
+    Queue,
+    Refuse,
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Settings {
     /// Where to listen; repeatable. Sockets that a service manager passes replace the default
     #[arg(long, value_name = "URI")]
     #[arg(default_values = DEFAULT_LISTEN)]
     pub(crate) listen: Vec<String>,
+
+    /// Where to answer /metrics, /healthz and /readyz: HOST:PORT or unix:PATH [default: nowhere]
+    #[arg(long, value_name = "ADDR", value_parser = admin::endpoint)]
+    pub(crate) admin: Option<Endpoint>,
 
     /// How long open connections have to end after the first SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION", default_value = "30s")]
@@ -39,6 +50,11 @@ pub(crate) struct Settings {
     /// Connections open at once [default: 10000, fewer where RLIMIT_NOFILE - 64 is below]
     #[arg(long, value_name = "COUNT")]
     max_connections: Option<NonZeroUsize>,
+
+    /// What becomes of connections beyond that: they wait in the kernel's queue (queue), or are refused
+    /// with ERROR busy if they speak frames, and closed (refuse)
+    #[arg(long, value_name = "WHAT", default_value = "queue", hide_possible_values = true)]
+    at_limit: AtLimit,
 
     /// Connections open at once from one IPv4 address or IPv6 /64 [default: 1000, loopback exempt]
     #[arg(long, value_name = "COUNT")]
@@ -102,7 +118,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
 
-    /// How log lines on stderr look: auto (text), text or json
+    /// How logs look: text or json on stderr, journald; auto takes journald where stderr is the journal
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     #[arg(hide_possible_values = true)]
     pub(crate) log: Format,
@@ -110,6 +126,10 @@ pub(crate) struct Settings {
     /// How much is logged: error, warn, info, debug or trace; or directives as in RUST_LOG
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = logging::level)]
     pub(crate) log_level: String,
+
+    /// Log one line for each connection when it has ended
+    #[arg(long)]
+    pub(crate) access_log: bool,
 }
 
 impl Settings {
@@ -129,6 +149,7 @@ impl Settings {
                 default.max_connections,
                 open_files,
             )?,
+            refuse: self.at_limit == AtLimit::Refuse,
             max_per_source: self.max_per_source.unwrap_or(default.max_per_source),
             spare_loopback: self.max_per_source.is_none(),
             max_frame: self.max_frame,
@@ -173,7 +194,7 @@ mod tests {
     #[test]
     fn settings_reach_the_limits() {
         let settings = settings(
-            "--max-connections 7 --max-per-source 3 --max-frame 64KiB --idle-timeout 1h \
+            "--max-connections 7 --at-limit refuse --max-per-source 3 --max-frame 64KiB --idle-timeout 1h \
              --frame-timeout 1s --write-timeout 2s --min-rate 10kB/s --linger 250ms \
              --udp-rate 5 --udp-refuse-ports 53,123 --max-datagram 1MiB",
         );
@@ -181,6 +202,7 @@ mod tests {
         let expected = Limits {
             drain_timeout: Limits::default().drain_timeout,
             max_connections: number(7),
+            refuse: true,
             max_per_source: number(3),
             spare_loopback: false,
             max_frame: 65_536,

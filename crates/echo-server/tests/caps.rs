@@ -1,13 +1,14 @@
 //! The bounds on how many, and the greeting.
 
+#![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
 #![allow(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::Server;
-use support::process::eventually;
+use support::process::{descriptors, eventually, ticks};
 use support::traffic::*;
 
 const TCP: &str = "--listen=tcp://127.0.0.1:0";
@@ -99,5 +100,79 @@ fn the_greeting_is_a_line_in_raw_mode() {
         assert!(Peer::connect(uri).is_silent_for(A_WHILE), "not asked for");
     }
     assert_eq!(exchange(&uris[2], b"text"), (b"text".to_vec(), End::Fin));
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// Who asks for control is told that the server is busy, the others get FIN, and those inside notice nothing.
+#[test]
+fn beyond_the_cap_peers_are_refused_when_asked() {
+    let raw = "--listen=tcp://127.0.0.1:0?mode=raw";
+    let framed = "--listen=tcp://127.0.0.1:0?mode=framed";
+    let args =
+        [TCP, framed, raw, "--max-connections=1", "--at-limit=refuse", "--admin=127.0.0.1:0"];
+    let mut server = Server::start(&args);
+    let uris = server.uris().to_vec();
+    let admin = support::http::Admin::of(&server);
+    let open = Peer::connect(&uris[0]);
+    open.round_trip(&echo(b"open"));
+    let hello = frame(HELLO, &[]);
+    for (uri, first, is_told) in [
+        (&uris[0], &hello[..], true),
+        (&uris[0], &frame(PROBE, &[0; 40]), true),
+        (&uris[0], &echo(b"x"), false),
+        (&uris[0], b"text", false),
+        (&uris[1], &hello, true),
+        (&uris[1], &frame(0x84, b""), true),
+        (&uris[1], &echo(b"x"), false),
+        (&uris[1], &[0xff; 100], false),
+        (&uris[2], &hello, false),
+    ] {
+        let peer = Peer::connect(uri);
+        peer.send(first);
+        let (got, end) = peer.read_to_end();
+        let (frames, rest) = frames(&got);
+        assert!(end == End::Fin && rest.is_empty(), "{uri}, {first:02x?}: {got:02x?}, {end:?}");
+        let errors: Vec<_> = frames.iter().map(Frame::error).collect();
+        assert_eq!(errors, if is_told { vec![(4, true)] } else { vec![] }, "{uri}, {first:02x?}");
+    }
+    // One that says nothing is not waited for long.
+    let silent = Peer::connect(&uris[0]);
+    assert_eq!(silent.read_to_end().0, b"");
+    open.round_trip(&echo(b"still open"));
+    let limit =
+        |limit| admin.metrics().get(&format!("echo_limit_reached_total{{limit=\"{limit}\"}}"));
+    assert_eq!(limit("busy"), 10);
+    assert!(limit("connections") >= 1);
+    drop(open);
+    eventually("there is a place again", || {
+        let peer = Peer::connect(&uris[0]);
+        peer.send(&hello);
+        peer.read_frame().is_some_and(|frame| frame.kind == HELLO)
+    });
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// However many come and say nothing, those with a place are served, few descriptors are taken, and the
+/// processor idles.
+#[test]
+fn refusals_are_bounded() {
+    let mut server = Server::start(&[TCP, "--max-connections=2", "--at-limit=refuse"]);
+    let (uri, pid) = (server.uris()[0].clone(), server.pid());
+    let open = [Peer::connect(&uri), Peer::connect(&uri)];
+    open.iter().for_each(|peer| peer.round_trip(b"open"));
+    let before = descriptors(pid);
+    let silent: Vec<_> = (0..200).map(|_| Peer::connect(&uri)).collect();
+    let (began, ticks_before) = (Instant::now(), ticks(pid));
+    let mut most = 0;
+    while began.elapsed() < 4 * A_WHILE {
+        open.iter().for_each(|peer| peer.round_trip(b"still open"));
+        most = most.max(descriptors(pid) - before);
+    }
+    println!("{most} refused at once, {} ticks", ticks(pid) - ticks_before);
+    assert!((1..=34).contains(&most), "{most} at once");
+    // Each has its second at most, and nobody is forgotten.
+    drop(silent);
+    eventually("all are gone", || descriptors(pid) == before);
+    drop(open);
     assert_eq!(server.stop(), Some(0));
 }

@@ -113,6 +113,8 @@ fn check_tells_what_would_not_start() {
         (["--listen", "udp://192.0.2.1:7777"], 69, "no such address"),
         (["--listen", &path("file")], 69, "not a socket"),
         (["--listen", &path("no/such/folder")], 69, "no such directory"),
+        (["--admin", "192.0.2.1:9777"], 69, "no such address"),
+        (["--admin", "127.0.0.1"], 64, "no port"),
         (["--linger", "0"], 64, "no \"unlimited\""),
         (["--max-connections", "99999999"], 78, "does not fit"),
     ] {

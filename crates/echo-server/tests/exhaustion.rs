@@ -6,14 +6,16 @@
 
 mod support;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Resource;
+use support::http::Admin;
 use support::injection::{can_inject, each, start_injected, was_injected};
-use support::process::{eventually, leave_room, limit, ticks};
+use support::process::{descriptors, eventually, leave_room, limit, long, ticks};
 use support::traffic::*;
 use support::{Server, Signal};
 
@@ -56,6 +58,95 @@ fn descriptors_run_out_and_come_back() {
         drop((open, waiting));
         assert_eq!(server.stop(), Some(0));
     }
+}
+
+/// Fault 14: descriptors run out again and again. Whoever waits is served as soon as one is free, nothing leaks,
+/// the admin endpoint answers all the while, and the log keeps to a line a minute.
+#[test]
+fn descriptors_run_out_a_hundred_times() {
+    let (rounds, window) = if long() { (100, 500) } else { (10, 50) };
+    let mut server = Server::start(&[TCP, "--admin=127.0.0.1:0"]);
+    let (pid, uri, admin) = (server.pid(), server.uris()[0].clone(), Admin::of(&server));
+    admin.get("/readyz");
+    // Its connection may not have ended yet.
+    let idle = descriptors(pid);
+    leave_room(pid, 2);
+    let (began, mut slowest, mut busiest) = (Instant::now(), Duration::ZERO, 0.0_f64);
+    for _ in 0..rounds {
+        let mut open: Vec<_> = (0..2).map(|_| Peer::connect(&uri)).collect();
+        open.iter().for_each(|peer| peer.round_trip(b"open"));
+        let mut waiting: Vec<_> = (0..6).map(|_| Peer::connect(&uri)).collect();
+        waiting.iter().for_each(|peer| peer.send(b"waiting"));
+        let (before, full) = (ticks(pid), Instant::now());
+        thread::sleep(Duration::from_millis(window)); // What is measured is how little happens in it.
+        let busy = (ticks(pid) - before) as f64 / (full.elapsed().as_secs_f64() * 100.0);
+        busiest = busiest.max(busy);
+        assert_eq!(admin.get("/healthz").body, "ok\n");
+        while !waiting.is_empty() {
+            open = {
+                let given_back = Instant::now();
+                drop(open);
+                let next: Vec<_> = waiting.drain(..2).collect();
+                for peer in &next {
+                    assert_eq!(peer.read_exact(7).as_deref(), Some(&b"waiting"[..]));
+                }
+                slowest = slowest.max(given_back.elapsed());
+                next
+            };
+        }
+        drop(open);
+        // The first answer may have been on its way still when they were counted.
+        eventually("descriptors are back", || descriptors(pid) <= idle);
+    }
+    let limit = "echo_limit_reached_total{limit=\"descriptors\"}";
+    println!(
+        "{rounds} times: {} failed accepts, at most {:.1} % of a core, the next served {slowest:?} after one was free",
+        admin.metrics().get(limit),
+        busiest * 100.0
+    );
+    assert!(admin.metrics().get(limit) >= rounds, "they did not run out");
+    assert!(
+        !long() || (busiest <= 0.05 && slowest <= Duration::from_secs(1)),
+        "{busiest}, {slowest:?}"
+    );
+    assert_eq!(server.stop(), Some(0));
+    let log = server.stderr();
+    let said = log.lines().filter(|line| line.contains("cannot accept")).count();
+    let minutes = began.elapsed().as_secs() as usize / 60 + 1;
+    assert!((1..=2 * minutes).contains(&said), "{said} lines in {minutes} minutes: {log}");
+}
+
+/// Faults 14 and 16: while accept goes on failing, for whatever is used up, the loop pauses. Its system calls are
+/// counted.
+#[test]
+fn a_loop_that_cannot_accept_does_not_spin() {
+    if !can_inject("a_loop_that_cannot_accept_does_not_spin") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    each(&["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"], |error| {
+        let trace = directory.path().join(error);
+        let injection = format!("accept4:error={error}");
+        let mut server = start_injected(&trace, &injection, &[TCP, "--workers=2"]);
+        let peer = Peer::connect(&server.uris()[0]);
+        eventually("accept fails", || was_injected(&trace));
+        let calls = |name: &str| {
+            let trace = fs::read_to_string(&trace).unwrap_or_default();
+            trace.lines().filter(|line| line.contains(name)).count()
+        };
+        let (accepts, all, began) = (calls("accept4("), calls("("), Instant::now());
+        thread::sleep(Duration::from_secs(2)); // What is measured is how little happens in it.
+        let (accepts, all) = (calls("accept4(") - accepts, calls("(") - all);
+        let seconds = began.elapsed().as_secs_f64();
+        println!("{error}: {accepts} of {all} system calls in {seconds:.1} s");
+        // Pauses of 10 ms that double to a second, and for each a timer, a wait and what wakes them.
+        assert!(accepts as f64 <= 8.0 + 1.5 * seconds, "{accepts} in {seconds} s");
+        assert!(all <= 20 * (accepts + 5), "{all} system calls for {accepts} accepts");
+        drop(peer);
+        // What waits in the queue cannot be accepted, and is reset.
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait(support::PATIENCE).code(), Some(0));
+    });
 }
 
 /// A drain out of descriptors ends; what the queue holds and cannot be accepted is reset.
@@ -172,7 +263,9 @@ fn bulk_goes_on_without_a_pipe() {
     let cases = ["pipe2:error=EMFILE", "splice:error=EINVAL", "splice:error=EINTR:when=1..9+2"];
     each(&cases, |injection| {
         let trace = directory.path().join(injection);
-        let mut server = start_injected(&trace, injection, &[TCP, "--workers=2"]);
+        let mut server =
+            start_injected(&trace, injection, &[TCP, "--workers=2", "--admin=127.0.0.1:0"]);
+        let admin = Admin::of(&server);
         let address = server.uris()[0].trim_start_matches("tcp://").to_owned();
         let mut reader = TcpStream::connect(address).unwrap();
         reader.set_read_timeout(Some(support::PATIENCE)).unwrap();
@@ -188,6 +281,8 @@ fn bulk_goes_on_without_a_pipe() {
         reader.read_to_end(&mut got).unwrap();
         writing.join().unwrap();
         assert!(got == frames, "{injection}: {} of {} bytes", got.len(), frames.len());
+        let without = admin.metrics().get("echo_limit_reached_total{limit=\"pipes\"}");
+        assert_eq!(without > 0, injection.starts_with("pipe2"), "{injection}: {without}");
         assert_eq!(server.stop(), Some(0), "{injection}");
         eventually("the trace shows the error", || was_injected(&trace));
     });

@@ -112,6 +112,7 @@ impl Error {
             ErrorCode::TooLong => "too long",
             ErrorCode::UnexpectedKind => "unexpected kind",
             ErrorCode::Malformed => "malformed",
+            ErrorCode::Busy => "busy",
             ErrorCode::Other(_) => "unknown",
         };
         let text = text.escape_debug();

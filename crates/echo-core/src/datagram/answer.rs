@@ -13,7 +13,7 @@ use super::{DatagramEcho, DatagramSocket};
 use crate::LocalAddr;
 use crate::seldom::Seldom;
 use crate::service::Core;
-use crate::stats::{Tally, Unanswered};
+use crate::stats::{Tally, Turns, Unanswered};
 
 /// Datagrams that are asked for when one at a time comes: the second one is asked for in vain, but tells
 /// that the queue is empty; more are there for when there are more.
@@ -34,6 +34,7 @@ pub(super) struct Answering {
     errors: u32,
     /// The kernel's counter when it was last told.
     kernel_drops: u32,
+    turns: Turns,
 }
 
 impl Answering {
@@ -50,6 +51,7 @@ impl Answering {
             expected: FEW,
             errors: 0,
             kernel_drops: 0,
+            turns: Turns::new(),
         }
     }
 
@@ -77,6 +79,16 @@ impl Answering {
         }
     }
 
+    /// Counts a batch that was full.
+    pub(super) fn note_full_batch(&self) {
+        self.core.stats.datagrams.batches_full.fetch_add(1, Relaxed);
+    }
+
+    /// Counts that a drain came to its bound before the queue was empty.
+    pub(super) fn note_left_in_queue(&self) {
+        self.core.stats.datagrams.left_in_queue.fetch_add(1, Relaxed);
+    }
+
     /// Answers a batch that was just received. Returns how many answers went out.
     pub(super) fn answer(&mut self, socket: &Socket, batch: &mut Batch) -> u32 {
         self.errors = 0;
@@ -92,6 +104,9 @@ impl Answering {
         }
         self.send(socket, batch, which, &mut tally);
         self.core.stats.datagrams.add(&tally);
+        if self.turns.is_due() && tally.answered > 0 {
+            self.core.stats.datagram_service_time.observe(received.elapsed());
+        }
         self.count_kernel_drops(batch);
         if !socket.has_batches() && !self.echo.said_one_by_one.swap(true, Relaxed) {
             tracing::warn!("this kernel receives and sends no batches: datagrams go one by one");
@@ -134,6 +149,10 @@ impl Answering {
                 Ok(false) => tally.unanswered(Unanswered::Rate, 1),
                 Err(why) => tally.unanswered(why, 1),
             }
+        }
+        let shared = limited.map_or(0, |(buckets, _)| buckets.shared);
+        if shared > 0 {
+            core.stats.datagrams.rates_shared.fetch_add(shared.into(), Relaxed);
         }
         tally.received = batch.len() as u32;
         core.stats.read(bytes);

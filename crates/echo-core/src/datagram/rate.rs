@@ -88,7 +88,7 @@ impl Buckets {
     /// Locks the table, for a batch of datagrams.
     pub(crate) fn lock(&self) -> Taking<'_> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        Taking { hash: &self.hash, table }
+        Taking { hash: &self.hash, table, shared: 0 }
     }
 }
 
@@ -103,6 +103,8 @@ impl Default for Buckets {
 pub(crate) struct Taking<'a> {
     hash: &'a RandomState,
     table: MutexGuard<'a, Table>,
+    /// How many tokens were asked for by sources without a place of their own.
+    pub(crate) shared: u32,
 }
 
 impl Taking<'_> {
@@ -121,7 +123,10 @@ impl Taking<'_> {
                     place.source = source.0;
                     &mut place.full_at
                 }
-                None => &mut table.shared,
+                None => {
+                    self.shared += 1;
+                    &mut table.shared
+                }
             },
         };
         let next = (*full_at).max(now) + rate.interval;

@@ -189,6 +189,8 @@ pub enum ErrorCode {
     UnexpectedKind,
     /// A control payload that cannot be read.
     Malformed,
+    /// There is no place for another connection: try again later.
+    Busy,
     /// A code that this version does not know.
     Other(u16),
 }
@@ -200,6 +202,7 @@ impl ErrorCode {
             Self::TooLong => 1,
             Self::UnexpectedKind => 2,
             Self::Malformed => 3,
+            Self::Busy => 4,
             Self::Other(code) => code,
         }
     }
@@ -211,6 +214,7 @@ impl From<u16> for ErrorCode {
             1 => Self::TooLong,
             2 => Self::UnexpectedKind,
             3 => Self::Malformed,
+            4 => Self::Busy,
             other => Self::Other(other),
         }
     }

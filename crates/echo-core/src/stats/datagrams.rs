@@ -54,6 +54,12 @@ pub struct Datagrams {
     pub failed: u64,
     /// Calls to receive that failed.
     pub receive_errors: u64,
+    /// Datagrams whose source found no place in the table of rates, and shared one with others.
+    pub rates_shared: u64,
+    /// Batches that were full, so that others could run before more was received.
+    pub batches_full: u64,
+    /// Sockets whose queue was not empty at the end of what a drain answers.
+    pub left_in_queue: u64,
     /// Datagrams that the kernel dropped because a socket's queue was full, as far as it has told: it
     /// does so with the next datagram.
     pub kernel_drops: u64,
@@ -96,6 +102,9 @@ pub(crate) struct DatagramStats {
     answered: AtomicU64,
     unanswered: [AtomicU64; REASONS],
     pub(crate) receive_errors: AtomicU64,
+    pub(crate) rates_shared: AtomicU64,
+    pub(crate) batches_full: AtomicU64,
+    pub(crate) left_in_queue: AtomicU64,
     pub(crate) kernel_drops: AtomicU64,
 }
 
@@ -124,6 +133,9 @@ impl DatagramStats {
             blocked: unanswered(Unanswered::Blocked),
             failed: unanswered(Unanswered::Failed),
             receive_errors: self.receive_errors.load(Relaxed),
+            rates_shared: self.rates_shared.load(Relaxed),
+            batches_full: self.batches_full.load(Relaxed),
+            left_in_queue: self.left_in_queue.load(Relaxed),
             kernel_drops: self.kernel_drops.load(Relaxed),
         }
     }

@@ -15,6 +15,7 @@ mod deadlines;
 mod drain;
 mod pulse;
 mod stop;
+mod watching;
 #[path = "../support/mod.rs"]
 mod support;
 

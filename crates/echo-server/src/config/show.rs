@@ -80,7 +80,9 @@ mod tests {
                 _ if !default.is_empty() => toml(&arg, &default),
                 "max-connections" => limits.max_connections.to_string(),
                 "max-per-source" => limits.max_per_source.to_string(),
+                _ if !arg.get_action().takes_values() => "false".to_owned(),
                 // What has no default has an example.
+                "admin" => "\"127.0.0.1:9777\"".to_owned(),
                 "workers" => "2".to_owned(),
                 "control" => "\"/run/echo-server-control/control.sock\"".to_owned(),
                 _ => panic!("{name} needs an example"),

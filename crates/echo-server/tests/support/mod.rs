@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod ending;
+pub(crate) mod http;
 pub(crate) mod injection;
 pub(crate) mod process;
 pub(crate) mod traffic;

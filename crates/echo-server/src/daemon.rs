@@ -105,7 +105,7 @@ async fn live(
     bind::announce_protection(&bound, &limits);
     let mut serving = Serving::new(service.clone(), &notify);
     serving.add(bound, &config.settings.greeting);
-    passed.forget_unused(&serving.stored().cloned().collect::<Vec<_>>(), &notify);
+    passed.forget_unused(&serving.stored(), &notify);
     let notify = &notify;
     let mut daemon =
         Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
@@ -170,7 +170,11 @@ impl Daemon<'_> {
                 change.make(&mut self.config, &mut self.serving, &self.service, self.log)
             });
             match &reloaded {
-                Ok(words) => tracing::info!("{words}"),
+                Ok(words) => {
+                    tracing::info!("{words}");
+                    // Whose path was unlinked, and which the manager holds no longer.
+                    self.passed.forget_unused(&self.serving.stored(), self.notify);
+                }
                 Err(failure) => tracing::error!("not reloaded, nothing has changed: {failure}"),
             }
             if let Some(asked) = asked {
@@ -193,6 +197,8 @@ impl Daemon<'_> {
     /// Ends everything that is open, gently at first.
     async fn drain(mut self, signals: &mut Signals) -> End {
         self.notify.stopping();
+        // What others hold lives on with them; our own sockets shall close with their listeners.
+        self.passed = Passed::default();
         let settings = &self.config.settings;
         let hard = tokio::select! {
             stop = signals.stop() => Some(stop),

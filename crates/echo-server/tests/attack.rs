@@ -1,12 +1,8 @@
 //! An attack of every kind at once: whoever is honest is served, and memory stays within README's formula
 //! (faults 2 to 5, 12, 26, 29, 43).
 
-#![allow(
-    clippy::disallowed_types,
-    clippy::print_stdout,
-    reason = "black-box tests measure real time"
-)]
-#![allow(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "helpers of tests do as tests do")]
 
 mod support;
 

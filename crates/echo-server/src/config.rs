@@ -7,6 +7,8 @@ mod show;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
@@ -102,7 +104,9 @@ fn path(arguments: &Arguments) -> Option<PathBuf> {
         // systemd joins several by colons.
         let folders = env::var_os("CONFIGURATION_DIRECTORY")?;
         let path = env::split_paths(&folders).next()?.join(FILE_NAME);
-        path.exists().then_some(path)
+        // Whatever else keeps it from being read is an error: the file may say much.
+        let missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        (!fs::symlink_metadata(&path).is_err_and(missing)).then_some(path)
     };
     arguments.config.clone().or_else(usual)
 }

@@ -60,6 +60,12 @@ fn the_usual_file_may_be_missing() {
     missing.env("CONFIGURATION_DIRECTORY", folder).args(["--listen", "tcp://127.0.0.1:0"]);
     drop(Server::start_command(missing, 1));
 
+    // That a link leads to nothing is something else.
+    std::os::unix::fs::symlink("nowhere", file.path()).unwrap();
+    let mut dangling = command();
+    dangling.env("CONFIGURATION_DIRECTORY", folder).args(["--listen", "tcp://127.0.0.1:0"]);
+    assert_refused(dangling, 78, "No such file or directory");
+
     let mut wanted = command();
     wanted.args(["--config", file.path()]);
     assert_refused(wanted, 78, "No such file or directory");

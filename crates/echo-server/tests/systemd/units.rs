@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::inside::{TCP, UNIX, drop_in, must, property, run, settings, udp_echoes};
 use crate::support::PATIENCE;
@@ -95,5 +96,28 @@ fn a_bad_reload_fails_and_changes_nothing() {
         must("systemctl reload echo-server.service");
         assert_eq!(max_frame(), 1000, "the reload is over when systemctl ends");
         assert_serves(UNIX);
+    });
+}
+
+/// Not to be able to look for the file is something else than that there is none.
+#[test]
+fn a_folder_that_the_service_cannot_enter_is_an_error() {
+    under_systemd(|| {
+        settings("max-frame = 1000\n");
+        let folder = |mode| {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions("/etc/echo-server", mode).unwrap();
+        };
+        folder(0o750);
+        assert!(!run("systemctl start echo-server.service").0);
+        assert_eq!(property("ExecMainStatus"), "78");
+        let told = "cannot read /etc/echo-server/echo-server.toml: Permission denied";
+        assert!(crate::inside::journal().contains(told), "{}", crate::inside::journal());
+
+        folder(0o755);
+        must("systemctl start echo-server.service");
+        folder(0o750);
+        assert!(!run("systemctl reload echo-server.service").0);
+        assert_eq!(be(&Peer::connect(TCP).hello().payload[2..6]), 1000);
     });
 }

@@ -94,6 +94,7 @@ async fn live(
     let _admin = admin(&config, &service, &readiness, log)?;
     let control = Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
+    passed.forget_lost(&notify);
     config.or_listen_on(passed.endpoints());
     let bound = tokio::select! {
         bound = bind::bind(&config.listen, config.settings.workers(), &passed) => bound?,
@@ -161,6 +162,7 @@ impl Daemon<'_> {
                 }
             }
             self.notify.reloading();
+            self.passed.forget_lost(self.notify);
             // A stop need not wait for names that do not resolve.
             let reloaded = tokio::select! {
                 change = reload::prepare(self.argv, &self.config, &self.serving, &self.passed) => change,

@@ -1,10 +1,12 @@
 //! Sockets that a service manager has passed: those of its socket units, and those that it stored
 //! for this service before a crash.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 
-use echo_core::{Address, DatagramSocket, Endpoint, Listener, LocalAddr, SocketOptions};
+use echo_core::{Address, DatagramSocket, Endpoint, Listener, LocalAddr, SocketOptions, UnixName};
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
@@ -102,21 +104,45 @@ impl Passed {
             address => one.datagrams == address.is_datagram() && addresses.contains(&one.address),
         };
         for One { name, fd, datagrams, .. } in self.0.iter().filter(wanted) {
-            adopted.add(fd.try_clone()?, *datagrams, name.starts_with(STORED))?;
+            let own = name.starts_with(STORED);
+            if endpoint.perm.is_some() && !own {
+                let text = "SocketMode= of the socket unit sets it: leave perm out";
+                return Err(io::Error::new(ErrorKind::InvalidInput, text));
+            }
+            adopted.add(fd.try_clone()?, *datagrams, own)?;
         }
         Ok(adopted)
     }
 
     /// Closes the stored ones that are none of `in_use`, here and at the manager.
     pub(crate) fn forget_unused(&mut self, in_use: &[String], notify: &Notify) {
-        self.0.retain(|One { name, address, .. }| {
-            let keep = !name.starts_with(STORED) || in_use.contains(name);
-            if !keep {
-                tracing::info!("{address} was stored, but is no longer listened on");
-                notify.forget(name);
-            }
-            keep
+        self.forget(notify, "is no longer listened on", |one| !in_use.contains(&one.name));
+    }
+
+    /// Closes the stored ones that no peer finds, since their paths are gone, here and at the manager.
+    pub(crate) fn forget_lost(&mut self, notify: &Notify) {
+        self.forget(notify, "its path is gone", |one| match &one.address {
+            LocalAddr::Unix(name) => is_gone(name),
+            _ => false,
         });
+    }
+
+    fn forget(&mut self, notify: &Notify, why: &str, of_no_use: impl Fn(&One) -> bool) {
+        self.0.retain(|one| {
+            let forget = one.name.starts_with(STORED) && of_no_use(one);
+            if forget {
+                tracing::info!("{} was stored, but {why}", one.address);
+                notify.forget(&one.name);
+            }
+            !forget
+        });
+    }
+
+    /// Whether no peer finds a Unix socket of this server's own any more, since its path is gone.
+    pub(crate) fn is_lost(&self, address: &Address) -> bool {
+        let (Address::Unix(name) | Address::Unixgram(name)) = address else { return false };
+        let address = LocalAddr::Unix(name.clone());
+        is_gone(name) && self.0.iter().all(|one| one.address != address)
     }
 }
 
@@ -147,6 +173,15 @@ impl Sockets {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &LocalAddr> {
         let datagrams = self.datagrams.iter().map(DatagramSocket::local_addr);
         self.listeners.iter().map(Listener::local_addr).chain(datagrams)
+    }
+}
+
+/// Whether a Unix socket's path leads to no socket.
+fn is_gone(name: &UnixName) -> bool {
+    let UnixName::Path(path) = name else { return false };
+    match fs::symlink_metadata(path) {
+        Ok(found) => !found.file_type().is_socket(),
+        Err(error) => error.kind() == ErrorKind::NotFound,
     }
 }
 
@@ -234,7 +269,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_bound_socket_is_refused() {
         let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = fs::File::open("/dev/null").unwrap();
         for fd in [stream.into(), file.into()] {
             let failure = Passed::new(Descriptors(vec![("x".into(), fd)])).unwrap_err();
             assert_eq!(failure.code, UNAVAILABLE);

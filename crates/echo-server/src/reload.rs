@@ -19,6 +19,8 @@ const AT_START: [&str; 4] = ["admin", "workers", "log", "control"];
 pub(crate) struct Change {
     config: Config,
     limits: Limits,
+    /// What is listened on already, with how it is to speak.
+    kept: Vec<Endpoint>,
     added: Vec<Bound>,
 }
 
@@ -37,11 +39,15 @@ pub(crate) async fn prepare(
     config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
-    let mut kept: Vec<_> = serving.endpoints().collect();
-    let mut new = Vec::new();
+    // Those that no peer finds any more are bound anew.
+    let there = |it: &&Endpoint| !passed.is_lost(&it.address);
+    let mut listening: Vec<_> = serving.endpoints().filter(there).collect();
+    let (mut kept, mut new) = (Vec::new(), Vec::new());
     for (index, (uri, endpoint)) in config.listen.iter().enumerate() {
-        match kept.iter().position(|it| it.address == endpoint.address) {
-            Some(found) if kept.remove(found).perm == endpoint.perm => {}
+        match listening.iter().position(|it| it.address == endpoint.address) {
+            Some(found) if listening.remove(found).perm == endpoint.perm => {
+                kept.push(endpoint.clone());
+            }
             Some(_) => {
                 return Err(config.blame_listen(index, "perm cannot change while it listens"));
             }
@@ -49,7 +55,7 @@ pub(crate) async fn prepare(
         }
     }
     let added = bind::bind(&new, config.settings.workers(), passed).await?;
-    Ok(Change { config, limits, added })
+    Ok(Change { config, limits, kept, added })
 }
 
 impl Change {
@@ -61,13 +67,12 @@ impl Change {
         service: &Service,
         log: &Log,
     ) -> String {
-        let Self { config, limits, added } = self;
+        let Self { config, limits, kept, added } = self;
         let settings = &config.settings;
         log.set(&settings.log_level, settings.access_log);
         service.set_limits(&limits);
-        let wanted: Vec<Endpoint> = config.listen.iter().map(|it| it.1.clone()).collect();
-        let removed = serving.keep(&wanted, &settings.greeting, settings.drain_timeout);
-        let (all, new) = (wanted.len(), added.len());
+        let removed = serving.keep(&kept, &settings.greeting, settings.drain_timeout);
+        let (all, new) = (config.listen.len(), added.len());
         for Bound { uri, .. } in &added {
             tracing::info!("listening {uri}");
         }

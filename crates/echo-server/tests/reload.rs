@@ -101,6 +101,21 @@ fn a_reload_changes_everything_and_touches_no_connection() {
     assert!(!fs::exists(&it.control).unwrap() && !fs::exists(it.settings.beside("first")).unwrap());
 }
 
+/// Nobody finds a socket whose path somebody has removed.
+#[test]
+fn a_removed_path_is_bound_anew() {
+    let mut it = Reloadable::start(FIRST, 2);
+    fs::remove_file(it.settings.beside("first")).unwrap();
+    let (code, words) = it.reload();
+    assert_eq!(code, Some(0), "{words}");
+    assert!(words.contains("2 to listen on, 1 of them new, 1 drained"), "{words}");
+    Peer::connect(&it.server.uris()[1]).round_trip(&echo(b"again"));
+    let (_, words) = it.reload();
+    assert!(words.contains("2 to listen on, 0 of them new, 0 drained"), "{words}");
+    assert_eq!(it.server.stop(), Some(0));
+    assert!(!fs::exists(it.settings.beside("first")).unwrap());
+}
+
 /// A kept listener gets another mode and rate; its socket stays.
 #[test]
 fn a_listener_changes_how_it_speaks() {

@@ -1,9 +1,13 @@
 //! Servers that die or hang: systemd starts another one, and the listeners live on.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use rustix::process::{Signal, kill_process};
 
 use crate::inside::{
-    Clients, TCP, UNIX, drop_in, journal, main_pid, must, property, restarted, run, udp_echoes,
+    Clients, TCP, UNIX, drop_in, journal, main_pid, must, property, restarted, run, settings,
+    udp_echoes,
 };
 use crate::support::process::eventually;
 use crate::support::skip;
@@ -48,6 +52,62 @@ fn a_crash_without_socket_unit_refuses_nobody() {
         must("systemctl stop echo-server.service");
         assert!(Peer::try_connect(TCP, |_| Ok(())).is_err());
         must("systemctl start echo-server.service");
+        assert_serves(TCP);
+    });
+}
+
+/// The paths are in the service's own folder, which lives on over a restart by systemd itself. Where
+/// somebody has removed them nevertheless, sockets that nobody can find are of no use.
+#[test]
+fn a_crash_or_a_reload_leaves_no_socket_that_nobody_finds() {
+    under_systemd(|| {
+        let (stream, datagram) =
+            ("/run/echo-server-control/stream", "/run/echo-server-control/datagram");
+        settings(&format!("listen = [\"unix:{stream}\", \"unixgram:{datagram}\"]\n"));
+        must("systemctl start echo-server.service");
+        let serves = || {
+            assert_serves(&format!("unix:{stream}"));
+            assert!(fs::exists(datagram).unwrap());
+            eventually("both are stored", || property("NFileDescriptorStore") == "2");
+        };
+        serves();
+        let inode = || fs::symlink_metadata(stream).unwrap().ino();
+        let first = inode();
+        kill_process(main_pid(), Signal::KILL).unwrap();
+        restarted(1);
+        serves();
+        assert_eq!(inode(), first, "the path is still there");
+
+        let remove = || [stream, datagram].map(|path| fs::remove_file(path).unwrap());
+        remove();
+        kill_process(main_pid(), Signal::KILL).unwrap();
+        restarted(2);
+        serves();
+        remove();
+        must("systemctl reload echo-server.service");
+        serves();
+        must("systemctl stop echo-server.service");
+        assert!(!fs::exists(stream).unwrap() && !fs::exists(datagram).unwrap());
+    });
+}
+
+/// With a mistake in its file the server cannot start, and who waits in the queue makes systemd try.
+#[test]
+fn a_wrong_file_is_not_tried_for_ever() {
+    under_systemd(|| {
+        must("systemctl start echo-server.socket echo-server.service");
+        settings("max-farme = 5\n");
+        kill_process(main_pid(), Signal::KILL).unwrap();
+        let waiting = Peer::connect(TCP);
+        let result = || must("systemctl show -P Result echo-server.socket");
+        eventually("the socket unit gives up", || result() == "trigger-limit-hit\n");
+        drop(waiting);
+        assert!(Peer::try_connect(TCP, |_| Ok(())).is_err());
+
+        // As the operator's guide says.
+        settings("");
+        must("systemctl reset-failed echo-server.socket echo-server.service");
+        must("systemctl start echo-server.socket echo-server.service");
         assert_serves(TCP);
     });
 }

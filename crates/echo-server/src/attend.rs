@@ -38,6 +38,7 @@ pub(crate) fn status(stats: &Snapshot, stopping: bool) -> String {
         return format!("draining: {active} connections are left");
     }
     format!(
-        "serving: {active} connections of {accepted}, {answered} datagrams answered of {received}"
+        "serving: {active} connections open, {accepted} accepted in all; \
+         {answered} of {received} datagrams answered"
     )
 }

@@ -1,6 +1,8 @@
 //! What the service manager is told: sd_notify(3). Without one, nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::env;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -10,10 +12,15 @@ use sd_notify::NotifyState::{self, *};
 /// in which nothing moves though all is well, as that for a peer's last byte.
 const MORE_TIME: NotifyState<'static> = ExtendTimeoutUsec(30_000_000);
 
+/// How many sockets the unit's `FileDescriptorStoreMax=` lets the manager keep.
+const STORE: usize = 64;
+
 /// Tells the manager, and remembers in which phase the service is.
 #[derive(Debug, Default)]
 pub(crate) struct Notify {
     stopping: Cell<bool>,
+    /// How many sockets it was given to keep, by their names.
+    stored: RefCell<BTreeMap<String, usize>>,
 }
 
 impl Notify {
@@ -62,11 +69,22 @@ impl Notify {
         // Kept also while a socket reports an error.
         let state = [FdStore, FdName(name), Custom("FDPOLL=0")];
         log(sd_notify::notify_with_fds(&state, sockets));
+        let managed = env::var_os("NOTIFY_SOCKET").is_some();
+        let mut stored = self.stored.borrow_mut();
+        let before: usize = stored.values().sum();
+        *stored.entry(name.to_owned()).or_default() += sockets.len();
+        if before <= STORE && before + sockets.len() > STORE && managed {
+            tracing::warn!(
+                "more than {STORE} sockets are given to the service manager: unless its \
+                 FileDescriptorStoreMax= is raised, those beyond are lost in a crash"
+            );
+        }
     }
 
     /// Takes them back.
     pub(crate) fn forget(&self, name: &str) {
         tell(&[FdStoreRemove, FdName(name)]);
+        self.stored.borrow_mut().remove(name);
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) enum Stop {
 
 impl Signals {
     pub(crate) fn new() -> io::Result<Self> {
+        // Asked of other daemons by habit. Once listened to, they end the process no more.
+        for other in [SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::alarm()]
+        {
+            drop(signal(other)?);
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

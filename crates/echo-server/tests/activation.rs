@@ -69,6 +69,18 @@ fn a_passed_socket_keeps_its_path_and_can_be_taken_again_by_a_reload() {
     assert!(fs::exists(&path).unwrap(), "it is not the server's to unlink");
 }
 
+/// They are its maker's.
+#[test]
+fn permissions_of_a_passed_socket_are_refused() {
+    let settings = Settings::new("");
+    let path = settings.beside("socket");
+    let socket = UnixListener::bind(&path).unwrap();
+    for uri in [format!("unix:{path}?perm=0600"), format!("unix:{path}?perm=0666&mode=raw")] {
+        let command = passed(socket.try_clone().unwrap(), "mine", &["--listen", &uri]);
+        assert_refused(command, 69, "SocketMode= of the socket unit sets it: leave perm out");
+    }
+}
+
 #[test]
 fn what_is_passed_and_cannot_be_used_is_refused() {
     let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -158,7 +170,7 @@ fn the_manager_is_told_of_every_phase() {
     manager.hears(&["READY=1", "STATUS=serving: 0 connections"]);
     let peer = Peer::connect(&server.uris()[0]);
     peer.hello();
-    manager.hears(&["WATCHDOG=1", "STATUS=serving: 1 connections of 1"]);
+    manager.hears(&["WATCHDOG=1", "STATUS=serving: 1 connections open, 1 accepted in all"]);
 
     for text in ["", "mistake = 1"] {
         settings.write(text);
@@ -178,6 +190,29 @@ fn the_manager_is_told_of_every_phase() {
     peer.send(b"b");
     drop(peer);
     assert_eq!(server.wait(PATIENCE).code(), Some(0));
+}
+
+/// The unit lets it store 64. What is beyond that would not live on.
+#[test]
+fn more_sockets_than_the_manager_stores_are_warned_of_once() {
+    for (sockets, warnings) in [(64, 0), (65, 1)] {
+        let settings = Settings::new("");
+        let manager = Manager::new(&settings);
+        let uris: Vec<_> = (0..sockets)
+            .map(|number| format!("{:?}", format!("unix:{}", settings.beside(&number.to_string()))))
+            .collect();
+        settings.write(&format!("listen = [{}]\n", uris.join(", ")));
+        let mut command = with_args(&["--config", settings.path()]);
+        command.env("NOTIFY_SOCKET", &manager.path);
+        let mut server = Server::start_command(command, sockets);
+        manager.hears(&["READY=1"]);
+        server.signal(Signal::TERM);
+        (0..sockets).for_each(|_| drop(manager.hears(&["FDSTOREREMOVE=1"])));
+        assert_eq!(server.wait(PATIENCE).code(), Some(0));
+        let log = server.stderr();
+        let told = "more than 64 sockets are given to the service manager";
+        assert_eq!(log.matches(told).count(), warnings, "{log}");
+    }
 }
 
 /// A manager that is gone, or never was, stops nobody.

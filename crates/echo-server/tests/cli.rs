@@ -345,3 +345,14 @@ fn assert_echoes(mut stream: impl Read + Write) {
     stream.read_exact(&mut echo).unwrap();
     assert_eq!(&echo, b"hi\n");
 }
+
+/// Signals that mean something to other daemons: none of them ends this one.
+#[test]
+fn signals_of_other_daemons_mean_nothing() {
+    let mut server = Server::start(&["--listen", "tcp://127.0.0.1:0"]);
+    for signal in [Signal::USR1, Signal::USR2, Signal::ALARM] {
+        server.signal(signal);
+    }
+    support::traffic::assert_serves(&server.uris()[0]);
+    assert_eq!(server.stop(), Some(0));
+}

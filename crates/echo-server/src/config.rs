@@ -20,7 +20,7 @@ use crate::exit::{CONFIG, Failure, USAGE};
 use crate::settings::{DEFAULT_LISTEN, Settings};
 use file::File;
 
-/// The file that is read in systemd's `ConfigurationDirectory=`, if it is there.
+/// The file that is read in the folder of `CONFIGURATION_DIRECTORY`, as systemd names it, if it is there.
 const FILE_NAME: &str = "echo-server.toml";
 
 /// Everything that was asked for.

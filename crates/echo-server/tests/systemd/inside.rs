@@ -45,10 +45,11 @@ pub(crate) fn journal() -> String {
     run("journalctl --no-pager -o cat -u echo-server.service -u echo-server.socket | tail -100").1
 }
 
-/// Lays a drop-in beside the service's unit.
-pub(crate) fn drop_in(text: &str) {
-    fs::create_dir_all("/etc/systemd/system/echo-server.service.d").unwrap();
-    fs::write("/etc/systemd/system/echo-server.service.d/test.conf", text).unwrap();
+/// Lays a drop-in beside the unit of this kind: `service` or `socket`.
+pub(crate) fn drop_in(kind: &str, text: &str) {
+    let folder = format!("/etc/systemd/system/echo-server.{kind}.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(format!("{folder}/test.conf"), text).unwrap();
     must("systemctl daemon-reload");
 }
 

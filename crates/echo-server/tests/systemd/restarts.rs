@@ -71,7 +71,7 @@ fn twenty_restarts_refuse_nobody_and_lose_no_datagram() {
 #[test]
 fn a_drain_that_makes_progress_is_not_killed() {
     under_systemd(|| {
-        drop_in("[Service]\nTimeoutStopSec=2\n");
+        drop_in("service", "[Service]\nTimeoutStopSec=2\n");
         settings("drain-timeout = \"60s\"\n");
         must("systemctl start echo-server.service");
         let peer = Peer::connect(TCP);

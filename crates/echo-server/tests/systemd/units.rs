@@ -68,7 +68,7 @@ fn the_hardened_unit_serves_all_sockets_of_the_socket_unit() {
 fn a_drop_in_takes_port_7() {
     under_systemd(|| {
         let port_7 = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/drop-ins/port-7.conf");
-        drop_in(&fs::read_to_string(port_7).unwrap());
+        drop_in("service", &fs::read_to_string(port_7).unwrap());
         must("systemctl start echo-server.service");
         assert_serves("tcp://127.0.0.1:7");
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

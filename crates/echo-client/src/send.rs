@@ -58,6 +58,8 @@ impl Sender<'_> {
         if let Some(pause) = &mut pause {
             pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
+        let repeats = self.args.count.get() > 1 || self.args.stdin_lines;
+        let probe = self.args.probe || repeats && self.link.numbers();
         let (mut seq, mut lost) = (0, 0);
         loop {
             let ready = async {
@@ -74,7 +76,7 @@ impl Sender<'_> {
                 () = output.closed() => return Ok(()),
             };
             let Some(message) = message else { break };
-            let asked = match self.link.push(&message, self.args.probe, tell).await {
+            let asked = match self.link.push(&message, probe, tell).await {
                 Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
                 asked => asked?,
             };
@@ -160,7 +162,10 @@ fn tell(happened: Happened, quiet: bool) -> Result<(), Error> {
         | Happened::Different(error)
         | Happened::Over(error) => return Err(error),
         Happened::Connected { plain: true, .. } | Happened::Answered(_) => {}
-        Happened::Connected { words, .. } | Happened::Notice(words) => {
+        Happened::Connected { words, .. }
+        | Happened::Late(words)
+        | Happened::Doubled(words)
+        | Happened::Notice(words) => {
             if !quiet {
                 crate::say(&words);
             }

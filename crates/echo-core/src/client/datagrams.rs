@@ -58,8 +58,9 @@ const QUEUE: u32 = 1 << 16;
 ///
 /// Each message is one datagram, and a plain one is nothing but the message, so that any RFC 862 server
 /// answers it. Then its content is all that tells which request a reply belongs to: of equal messages
-/// without a reply the first one is taken for answered. [`push_probe`](Self::push_probe) sends 36 bytes
-/// before the message, by which each is known, and which come back from any echo server.
+/// without a reply the first one is taken for answered, and a late reply to one that is lost for the reply
+/// to an equal one. [`push_probe`](Self::push_probe) sends 36 bytes before the message, by which each is
+/// known, and which come back from any echo server.
 ///
 /// Of the [`Options`], `family`, `source`, `connect_timeout` (for the name), `timeout` and `window`
 /// count; `timeout` is how long a reply may take before its request is lost. Memory is bounded by
@@ -210,8 +211,7 @@ impl DatagramClient {
     /// # Cancel safety
     ///
     /// Dropped before it is ready, it has queued the message, which stays under way like any that was
-    /// [pushed](Self::push): it is sent by what is awaited next, if it has not been, and its reply or loss
-    /// is told by [`next`](Self::next). What `echo` met before it was dropped stays untold.
+    /// [pushed](Self::push): [`next`](Self::next) sends it if need be, and tells its reply or loss.
     ///
     /// # Errors
     ///

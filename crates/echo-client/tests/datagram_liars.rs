@@ -1,6 +1,7 @@
 //! Paths and servers that lose, double, reorder, cut and change datagrams: each is told apart.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
 
 mod support;
 

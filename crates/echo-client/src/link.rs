@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::client::{Dialect, Error, Event, Options, PushError, Reply, Session};
-use echo_core::{Endpoint, Peer, Reason};
+use echo_core::{Endpoint, Mode, Peer, Reason};
 use tokio::task::yield_now;
 
 use crate::escape::escape;
@@ -48,6 +48,9 @@ pub(crate) enum Happened {
         words: String,
         plain: bool,
     },
+    /// A reply to what counts as lost, and one that came before.
+    Late(String),
+    Doubled(String),
     /// Something else that is worth a line.
     Notice(String),
     /// Bytes that nobody asked for, and what this is for who takes it for the end.
@@ -89,6 +92,12 @@ impl Link {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.side.as_ref().is_some_and(Side::is_connected)
+    }
+
+    /// Whether equal messages are to be numbered: of datagrams, nothing else tells whose reply it is when
+    /// one comes late. `?mode=raw` does without.
+    pub(crate) fn numbers(&self) -> bool {
+        self.target.address.is_datagram() && self.target.mode != Some(Mode::Raw)
     }
 
     /// Messages without a reply.

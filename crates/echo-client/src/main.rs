@@ -45,6 +45,9 @@ fn main() -> ExitCode {
         }
     };
     let ended = match &args.task {
+        None if is_conversation(&args) && args.message_size.is_some() => {
+            return misused("--message-size is for the pipe: a line that is typed is one datagram");
+        }
         None if is_conversation(&args) => run(repl::run(&args)),
         task if reads_stdin(task.as_ref()) && !stdio::stdin_is_open().unwrap_or(false) => {
             let what = "stdin is closed: redirect it; </dev/null sends nothing";

@@ -54,6 +54,8 @@ impl Sender<'_> {
         let mut source = Source::new(self.args)?;
         // When the next message may go, at the earliest.
         let mut earliest = Instant::now();
+        let repeats = self.args.count.get() > 1 || self.args.stdin_lines;
+        let probe = self.args.probe || repeats && self.link.numbers();
         let (mut seq, mut lost) = (0, 0);
         loop {
             let ready = async {
@@ -71,7 +73,7 @@ impl Sender<'_> {
                 () = output.closed() => return Ok(()),
             };
             let Some(message) = message else { break };
-            let asked = match self.link.push(&message, self.args.probe, tell).await {
+            let asked = match self.link.push(&message, probe, tell).await {
                 Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
                 asked => asked?,
             };
@@ -158,7 +160,10 @@ fn tell(happened: Happened, quiet: bool) -> Result<(), Error> {
         | Happened::Different(error)
         | Happened::Over(error) => return Err(error),
         Happened::Connected { plain: true, .. } | Happened::Answered(_) => {}
-        Happened::Connected { words, .. } | Happened::Notice(words) => {
+        Happened::Connected { words, .. }
+        | Happened::Late(words)
+        | Happened::Doubled(words)
+        | Happened::Notice(words) => {
             if !quiet {
                 crate::say(&words);
             }

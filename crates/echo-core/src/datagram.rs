@@ -171,7 +171,6 @@ async fn until_drained(
     let mut backoff = Backoff::default();
     loop {
         let event = poll_fn(|cx| {
-            pulse.poll(cx);
             let turn = match backoff.poll(cx) {
                 Poll::Ready(()) => {
                     BATCH.with_borrow_mut(|batch| poll_turn(socket, answering, batch, cx))

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use support::http::Admin;
 use support::process::{descriptors, eventually, kib, long, need_descriptors};
@@ -172,11 +172,14 @@ fn round(server: &Server, admin: &Admin, start: u64, time: Duration) -> (Duratio
     };
     let (attacked, most) = thread::scope(|scope| {
         let attack = &attack;
-        scope.spawn(|| attack.slow());
-        scope.spawn(|| attack.deaf());
-        scope.spawn(|| attack.garbage());
-        scope.spawn(|| attack.storm());
-        scope.spawn(|| attack.flood());
+        let kinds = [Attack::slow, Attack::deaf, Attack::garbage, Attack::storm, Attack::flood];
+        for kind in kinds {
+            scope.spawn(move || {
+                // Who attacks is elsewhere: what that takes of this core must not delay the honest.
+                setpriority_process(None, 19).expect("anybody may step back");
+                kind(attack);
+            });
+        }
         eventually("the attack is at its height", || {
             let metrics = admin.metrics();
             metrics.get("echo_connections") as usize >= SLOW + DEAF

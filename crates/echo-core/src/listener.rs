@@ -163,6 +163,20 @@ impl Listener {
         Ok(Self { socket, local_addr, backlog: options.backlog, inherited: true })
     }
 
+    /// Makes an inherited socket this listener's alone: nobody accepts on it afterwards. So a drain
+    /// takes in what its queue holds, and its path is unlinked in the end.
+    #[must_use]
+    pub fn owned(mut self) -> Self {
+        self.inherited = false;
+        if let (Socket::Unix(path, _), LocalAddr::Unix(UnixName::Path(name))) =
+            (&mut self.socket, &self.local_addr)
+        {
+            // A path that is gone needs no unlinking.
+            *path = unix::identify(name, None).ok();
+        }
+        self
+    }
+
     /// A listener in memory, for tests and simulations, and what connects to it.
     pub fn memory() -> (Self, Connector) {
         let backlog = SocketOptions::default().backlog;

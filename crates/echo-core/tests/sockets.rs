@@ -193,6 +193,22 @@ async fn a_drain_leaves_the_queue_of_an_inherited_socket_alone() {
     theirs.accept().unwrap();
 }
 
+/// One that nobody else holds is emptied like one that was bound here, and takes its path along.
+#[tokio::test]
+async fn a_drain_empties_the_queue_of_an_inherited_socket_that_is_owned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let ours = Listener::inherited(theirs.into(), &SocketOptions::default()).unwrap().owned();
+    let service = Service::new(Limits::default(), Drain::new());
+    let client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    service.drain().start(PATIENCE);
+    let server = Running::start(ours, &service, Echo::new(Mode::Auto));
+    assert_eq!(soon(server.ended()).await.drained.completed, 1);
+    assert!(!path.exists());
+}
+
 /// Fault 18: the limit per source, and its places that come back.
 #[tokio::test]
 async fn a_source_at_its_limit_is_refused() {

@@ -114,7 +114,7 @@ async fn live(
     let notify = Notify::default();
     let mut serving = Serving::new(service.clone(), &notify);
     serving.add(bound, &config.settings.greeting);
-    passed.forget_unused(&serving.stored().cloned().collect::<Vec<_>>(), &notify);
+    passed.forget_unused(&serving.stored(), &notify);
     let mut daemon =
         Daemon { argv, config, service, readiness, serving, passed, log, notify: &notify };
     let service = daemon.service.clone();
@@ -165,7 +165,11 @@ impl Daemon<'_> {
                 change.make(&mut self.config, &mut self.serving, &self.service, self.log)
             });
             match &reloaded {
-                Ok(words) => tracing::info!("{words}"),
+                Ok(words) => {
+                    tracing::info!("{words}");
+                    // Whose path was unlinked, and which the manager holds no longer.
+                    self.passed.forget_unused(&self.serving.stored(), self.notify);
+                }
                 Err(failure) => tracing::error!("not reloaded, nothing has changed: {failure}"),
             }
             if let Some(asked) = asked {
@@ -188,6 +192,8 @@ impl Daemon<'_> {
     /// Ends everything that is open, gently at first.
     async fn drain(mut self, signals: &mut Signals) -> End {
         self.notify.stopping();
+        // What others hold lives on with them; our own sockets shall close with their listeners.
+        self.passed = Passed::default();
         let settings = &self.config.settings;
         let hard = tokio::select! {
             stop = signals.stop() => Some(stop),

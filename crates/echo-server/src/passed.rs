@@ -101,8 +101,8 @@ impl Passed {
             Address::Systemd(name) => one.name == *name,
             address => one.datagrams == address.is_datagram() && addresses.contains(&one.address),
         };
-        for One { fd, datagrams, .. } in self.0.iter().filter(wanted) {
-            adopted.add(fd.try_clone()?, *datagrams)?;
+        for One { name, fd, datagrams, .. } in self.0.iter().filter(wanted) {
+            adopted.add(fd.try_clone()?, *datagrams, name.starts_with(STORED))?;
         }
         Ok(adopted)
     }
@@ -125,11 +125,14 @@ impl Sockets {
         self.listeners.is_empty() && self.datagrams.is_empty()
     }
 
-    fn add(&mut self, fd: OwnedFd, datagrams: bool) -> io::Result<()> {
+    /// Adds a socket that was passed. One that this service had bound is its own again.
+    fn add(&mut self, fd: OwnedFd, datagrams: bool, own: bool) -> io::Result<()> {
         if datagrams {
-            self.datagrams.push(DatagramSocket::inherited(fd)?);
+            let socket = DatagramSocket::inherited(fd)?;
+            self.datagrams.push(if own { socket.owned() } else { socket });
         } else {
-            self.listeners.push(Listener::inherited(fd, &SocketOptions::default())?);
+            let listener = Listener::inherited(fd, &SocketOptions::default())?;
+            self.listeners.push(if own { listener.owned() } else { listener });
         }
         Ok(())
     }
@@ -163,7 +166,7 @@ fn look(fd: &OwnedFd) -> io::Result<(LocalAddr, bool)> {
         SocketType::DGRAM => true,
         _ => return Err(io::Error::new(ErrorKind::InvalidInput, "neither streams nor datagrams")),
     };
-    socket.add(fd.try_clone()?, datagrams)?;
+    socket.add(fd.try_clone()?, datagrams, false)?;
     let address = socket.addresses().next().cloned().unwrap_or(LocalAddr::Memory);
     Ok((address, datagrams))
 }

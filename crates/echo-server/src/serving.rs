@@ -124,8 +124,8 @@ impl<'a> Serving<'a> {
     }
 
     /// The names under which a service manager may have their sockets stored.
-    pub(crate) fn stored(&self) -> impl Iterator<Item = &String> {
-        self.listening.iter().map(|it| &it.stored)
+    pub(crate) fn stored(&self) -> Vec<String> {
+        self.listening.iter().map(|it| it.stored.clone()).collect()
     }
 
     /// Drains all listeners after `delay` and waits for their ends. Cancel safe.
@@ -134,7 +134,7 @@ impl<'a> Serving<'a> {
             sleep(delay).await;
         }
         // A stop wants the queues empty and the sockets closed, as without a manager.
-        self.stored().for_each(|name| self.notify.forget(name));
+        self.listening.iter().for_each(|it| self.notify.forget(&it.stored));
         self.service.drain().start(timeout);
         while let Some(ended) = self.tasks.join_next().await {
             self.end.add(ended);

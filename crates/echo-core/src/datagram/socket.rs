@@ -144,6 +144,16 @@ impl DatagramSocket {
         Ok(Self { path: None, socket: new_socket(socket)?, local_addr })
     }
 
+    /// Makes an inherited socket this service's alone: its path is unlinked in the end.
+    #[must_use]
+    pub fn owned(mut self) -> Self {
+        if let LocalAddr::Unix(UnixName::Path(name)) = &self.local_addr {
+            // A path that is gone needs no unlinking.
+            self.path = unix::identify(name, None).ok();
+        }
+        self
+    }
+
     /// The address it is bound to.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.local_addr

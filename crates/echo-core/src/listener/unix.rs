@@ -159,7 +159,7 @@ fn remove_stale(path: &Path, address: &SockAddr, kind: Type) -> io::Result<()> {
 }
 
 /// Remembers which file was made at `path`, and gives it `perm` where the umask took from it.
-fn identify(path: &Path, perm: Option<u32>) -> io::Result<SocketPath> {
+pub(crate) fn identify(path: &Path, perm: Option<u32>) -> io::Result<SocketPath> {
     // A handle, so that the file looked at is the one whose permissions change.
     let handle =
         rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;

@@ -108,7 +108,7 @@ impl Attack<'_> {
             for _ in 0..20 {
                 self.datagrams.fetch_add(u64::from(socket.send(&[9; 1200]).is_ok()), Relaxed);
             }
-            thread::sleep(Duration::from_millis(1)); // Twice the rate that is answered.
+            thread::sleep(Duration::from_millis(1)); // Many times the rate that is answered.
         }
     }
 }
@@ -222,7 +222,7 @@ fn the_honest_are_served_amid_an_attack() {
     command.args([
         "--listen=tcp://127.0.0.1:0",
         "--listen=tcp://127.0.0.1:0?mode=framed",
-        "--listen=udp://127.0.0.1:0",
+        "--listen=udp://127.0.0.1:0?rate=100",
         "--admin=127.0.0.1:0",
         "--workers=2",
     ]);
@@ -239,9 +239,8 @@ fn the_honest_are_served_amid_an_attack() {
     assert!(!long() || best <= 3.0, "p99 grew by a factor of {best:.2}");
     eventually("descriptors are back", || descriptors(server.pid()) <= idle + 8);
     let metrics = admin.metrics();
-    // Over the rate, or before that over what the socket's queue holds.
-    let dropped = |limit| metrics.get(&format!("echo_limit_reached_total{{limit=\"{limit}\"}}"));
-    assert!(dropped("datagram_rate") + dropped("datagram_queue") > 0, "{metrics:?}");
+    let over_rate = metrics.get("echo_limit_reached_total{limit=\"datagram_rate\"}");
+    assert!(over_rate > 0, "there was no flood: {metrics:?}");
     assert!(metrics.get("echo_peer_faults_total") > 0, "{metrics:?}");
     assert_eq!(server.stop(), Some(0));
     assert_eq!(server.summary()["panicked"], 0);

@@ -10,7 +10,7 @@ use echo_core::client::{Dialect, Error, Event, Options, PushError, Reply, Sessio
 use echo_core::{Endpoint, Peer, Reason};
 use tokio::task::yield_now;
 
-use crate::escape::escape;
+use crate::escape::{escape, escape_bytes};
 use crate::show::{self, size};
 use side::Side;
 
@@ -21,6 +21,9 @@ pub(crate) struct Link {
     side: Option<Side>,
     /// What has been said since the last connection.
     told: Told,
+    /// The connection has been of use, or is the first: a message was sent on it. One that is lost
+    /// unused is not made again before there is a use for it.
+    used: bool,
     /// The server has just talked by itself. It may never stop: signals and timers go first.
     talks: bool,
 }
@@ -73,7 +76,7 @@ pub(crate) struct Answer {
 
 impl Link {
     pub(crate) fn new(target: Endpoint, options: Options) -> Self {
-        Self { target, options, side: None, told: Told::Nothing, talks: false }
+        Self { target, options, side: None, told: Told::Nothing, used: true, talks: false }
     }
 
     /// The connection that is there, or one that begins.
@@ -131,7 +134,10 @@ impl Link {
     ) -> Result<u64, Error> {
         loop {
             match self.side().push(payload, probe) {
-                Ok(asked) => return Ok(asked),
+                Ok(asked) => {
+                    self.used = true;
+                    return Ok(asked);
+                }
                 Err(PushError::NotConnected | PushError::Full) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -224,6 +230,10 @@ impl Link {
                         _ => &words,
                     };
                     match self.told {
+                        _ if !due && !std::mem::take(&mut self.used) => {
+                            self.told = Told::Idle;
+                            format!("{words}; the next message connects again")
+                        }
                         Told::Idle => format!("{words}; the next message connects again"),
                         _ => {
                             self.told = Told::Lost;
@@ -273,7 +283,7 @@ fn connected(place: &str, session: &Session, again: bool, resent: usize) -> Stri
         _ => words += &format!("; {resent} messages go out again"),
     }
     if !again && !session.greeting.is_empty() {
-        words += &format!("; the server says: {}", escape(&session.greeting));
+        words += &format!("; the server says: {}", escape_bytes(session.greeting.as_bytes()));
     }
     words
 }

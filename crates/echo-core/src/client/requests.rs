@@ -103,6 +103,9 @@ enum Place {
     Control { header: Header, payload: Vec<u8> },
     /// In the payload of a frame that nobody asked for.
     Unexpected { left: usize },
+    /// In the payload of a reply of `len` bytes, which are not as many as were sent. So many of them
+    /// were as sent.
+    Resized { len: u32, equal: usize },
 }
 
 impl Requests {
@@ -276,6 +279,23 @@ impl Requests {
             return Err(self.wrong_at(STAMPS.start, what));
         }
         Ok(stamps)
+    }
+
+    /// What is wrong if the server had a PROBE for longer than the way there and back took. Clocks that
+    /// are slewed differ by up to a thousandth.
+    pub(super) fn overlong(&self, answered: &Answered, received: Instant) -> Option<Error> {
+        let in_server = answered.stamps?.in_server();
+        let took = received.saturating_duration_since(answered.sent?);
+        if in_server <= took + took / 1000 {
+            return None;
+        }
+        let (from, to) = answered.payload;
+        let len = to - from + u64::from(PROBE_MIN_LEN);
+        let at = self.delivered_bytes - len + (STAMPS.start - HEADER_LEN) as u64;
+        let what = format!(
+            "a PROBE was with the server for {in_server:?}, its stamps say, and back after {took:?}"
+        );
+        Some(Error::Different { at, what })
     }
 
     fn wrong_at(&self, offset: usize, what: &str) -> Error {

@@ -24,7 +24,15 @@ impl Driver {
     /// Whether something came that is not told yet; then it is what [`event`](Self::event) shows.
     #[inline]
     pub(in crate::client) fn has_ready(&mut self) -> bool {
-        match self.requests.take() {
+        let read_at = self.read_at;
+        let taken = self.requests.take().and_then(|taken| match &taken {
+            Some(answered) => match self.requests.overlong(answered, read_at) {
+                Some(error) => Err(error),
+                None => Ok(taken),
+            },
+            None => Ok(None),
+        });
+        match taken {
             Ok(Some(answered)) => {
                 self.retry.succeeded();
                 self.happened = Happened::Answered(answered);

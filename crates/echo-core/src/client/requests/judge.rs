@@ -4,7 +4,7 @@
 //! they part is it looked at what stands there: a control frame, a PROBE's stamps, or a defect.
 
 use super::{MARK, MARKED, Place, Refused, Requests, STAMPS};
-use crate::client::error::leaving;
+use crate::client::error::{Bytes, leaving};
 use crate::client::{Dialect, Error};
 use crate::frame::{ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN};
 
@@ -44,9 +44,11 @@ impl Requests {
                     self.unexpected.extend_from_slice(&input[..used]);
                     used
                 }
+                Place::Resized { .. } => self.compare_resized(input),
             };
             input = &input[used..];
             self.finish_control()?;
+            self.finish_resized(!input.is_empty())?;
         }
         Ok(())
     }
@@ -134,15 +136,13 @@ impl Requests {
         let start = self.start_of(self.first_unanswered());
         let is_due = self.sent.saturating_sub(start) >= HEADER_LEN as u64;
         self.place = match header.kind {
-            Kind::ECHO | Kind::PROBE if is_due => {
-                let asked = self.header(start);
-                return Err(self.different(&if asked.kind == header.kind {
-                    let (sent, got) = (asked.len, header.len);
-                    format!("a frame of {sent} bytes came back as one of {got}")
-                } else {
-                    let (sent, got) = (asked.kind, header.kind);
-                    format!("a frame of kind {sent:?} came back as one of {got:?}")
-                }));
+            kind @ (Kind::ECHO | Kind::PROBE) if is_due => {
+                let asked = self.header(start).kind;
+                if asked != kind {
+                    let what = format!("a frame of kind {asked:?} came back as one of {kind:?}");
+                    return Err(self.different(&what));
+                }
+                Place::Resized { len: header.len, equal: 0 }
             }
             Kind::ECHO | Kind::PROBE => {
                 self.verified = start;
@@ -166,6 +166,38 @@ impl Requests {
             }
         };
         Ok(())
+    }
+
+    /// Compares what comes in a reply of another length; where it parts from what is due is where the
+    /// difference is, at the latest where the shorter one ends.
+    fn compare_resized(&mut self, input: &[u8]) -> usize {
+        let start = self.start_of(self.first_unanswered()) + HEADER_LEN as u64;
+        let end = self.due.get(self.first_unanswered()).map_or(start, |request| request.end);
+        let Place::Resized { len, equal } = self.place else { return 0 };
+        let end = end.min(start + u64::from(len));
+        let used = common_prefix(self.bytes((start + equal as u64, end)), input);
+        self.place = Place::Resized { len, equal: equal + used };
+        used
+    }
+
+    /// What is wrong with a reply of another length, once that is known: it has parted from what is
+    /// due, or cannot go on like it. The stamps of a PROBE are the server's.
+    fn finish_resized(&mut self, parted: bool) -> Result<(), Error> {
+        let Place::Resized { len, equal } = self.place else { return Ok(()) };
+        let asked = self.header(self.start_of(self.first_unanswered()));
+        if parted || equal == len.min(asked.len) as usize || asked.kind == Kind::PROBE {
+            return self.resized().map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the reply under way if it has another length than what was sent.
+    pub(in crate::client) fn resized(&self) -> Option<Error> {
+        let Place::Resized { len, equal } = self.place else { return None };
+        let asked = self.header(self.start_of(self.first_unanswered()));
+        let sent = Bytes(asked.len.into());
+        let at = self.answered_bytes() + equal as u64;
+        Some(Error::Different { at, what: format!("a frame of {sent} came back as one of {len}") })
     }
 
     /// Acts on a control frame that has arrived whole.

@@ -97,7 +97,7 @@ pub(crate) fn hex(text: &str) -> Result<Vec<u8>, String> {
 }
 
 fn alone(digit: u32) -> String {
-    format!("{digit:x} stands alone: a byte has two hexadecimal digits")
+    format!("a byte has two hexadecimal digits: {digit:x} stands alone")
 }
 
 /// Shows bytes in hexadecimal, as [`hex`] reads them.

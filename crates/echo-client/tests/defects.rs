@@ -374,7 +374,7 @@ fn names_a_wrong_command_line() {
 #[test]
 fn names_a_stdout_that_takes_nothing() {
     let target = serve(|stream| framed_echo(stream, 100));
-    let client = std::process::Command::new("sh")
+    let client = Command::new("sh")
         .arg("-c")
         .arg(format!("echo hello | \"$0\" {target} > /dev/full"))
         .arg(env!("CARGO_BIN_EXE_echo-client"))
@@ -412,7 +412,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_echo-client");
 fn escapes_its_own_arguments() {
     let ended = pipe(&["send", "unix:/nonexistent", "--file", "no\nsuch\x1b[31m"], b"");
     ended.failed("cannot read no\\nsuch\\x1b[31m: No such file or directory");
-    pipe(&["--source", "\x1b[31m"], b"").misused("\\x1b[31m");
+    pipe(&["--source", "a\nb\u{9b}c"], b"").misused("a b\\u{9b}c");
     pipe(&["unix:/none\x1b[31m"], b"").failed("refused: unix:/none\\x1b[31m");
 }
 

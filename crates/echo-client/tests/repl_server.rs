@@ -220,7 +220,7 @@ fn connects_again_for_a_reason_only() {
         }
     });
     let mut pty = Pty::start(&[&target]);
-    pty.expect("the server drains; the next message connects again");
+    pty.expect("the server drains: 0 of 0 frames answered; the next message connects again");
     pty.press(ENTER);
     pty.wait("a prompt that says so", |pty| pty.line().ends_with("(not connected)> "));
     assert_eq!(connections.try_iter().count(), 2);
@@ -231,17 +231,17 @@ fn connects_again_for_a_reason_only() {
 /// A message whose reply nobody waits for any longer is not forgotten in silence.
 #[test]
 fn says_what_had_no_reply() {
-    let silent = || {
-        serve(|mut stream| {
-            greet(&mut stream, 1 << 20);
-            while let Ok(1..) = stream.read(&mut [0; 100]) {}
-        })
-    };
     let (_folder, daemon) = Daemon::of_its_own();
     for leave in [":quit\r", CTRL_D, &format!(":connect {}\r", daemon.target)] {
-        let mut pty = Pty::start(&[&silent()]);
+        let (heard, message) = channel();
+        let mut pty = Pty::start(&[&serve(move |mut stream| {
+            greet(&mut stream, 1 << 20);
+            read_frame(&mut stream, 1 << 20);
+            heard.send(()).unwrap();
+            let _ = stream.read(&mut [0]);
+        })]);
         pty.enter("lost");
-        pty.wait("it at work", Pty::is_cooked);
+        message.recv_timeout(LIMIT).unwrap();
         pty.press(CTRL_C);
         pty.expect("no reply yet");
         pty.prompt();

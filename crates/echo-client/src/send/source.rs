@@ -176,7 +176,7 @@ mod tests {
         let outcome = lines(&["61\n6\n"], true).await;
         assert_eq!(
             outcome,
-            Err("line 2: 6 stands alone: a byte has two hexadecimal digits".to_owned())
+            Err("line 2: a byte has two hexadecimal digits: 6 stands alone".to_owned())
         );
     }
 

@@ -18,6 +18,7 @@ impl Requests {
             if self.goaway.is_some() {
                 return Err(self.different("the server goes on after its GOAWAY"));
             }
+            let mut parted = false;
             let used = match &mut self.place {
                 Place::Replies => self.compare(input)?,
                 Place::Header { bytes, len } => {
@@ -44,11 +45,15 @@ impl Requests {
                     self.unexpected.extend_from_slice(&input[..used]);
                     used
                 }
-                Place::Resized { .. } => self.compare_resized(input),
+                Place::Resized { .. } => {
+                    let used = self.compare_resized(input);
+                    parted = used < input.len();
+                    used
+                }
             };
             input = &input[used..];
             self.finish_control()?;
-            self.finish_resized(!input.is_empty())?;
+            self.finish_resized(parted)?;
         }
         Ok(())
     }

@@ -3,10 +3,12 @@
 //! What a read brought is compared with what is due at one go, however many replies it is. Only where
 //! they part is it looked at what stands there: a control frame, a PROBE's stamps, or a defect.
 
-use super::{MARK, MARKED, Place, Refused, Requests, STAMPS};
+use tokio::time::Instant;
+
+use super::{Answered, MARK, MARKED, Place, Refused, Requests, STAMPS};
 use crate::client::error::{Bytes, leaving};
 use crate::client::{Dialect, Error};
-use crate::frame::{ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN};
+use crate::frame::{ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, PROBE_MIN_LEN};
 
 /// How many bytes are shown on each side of the first that is different.
 const SHOWN: u64 = 12;
@@ -203,6 +205,27 @@ impl Requests {
         let sent = Bytes(asked.len.into());
         let at = self.answered_bytes() + equal as u64;
         Some(Error::Different { at, what: format!("a frame of {sent} came back as one of {len}") })
+    }
+
+    /// What is wrong if the server had a PROBE for longer than the way there and back took. Clocks that
+    /// are slewed differ by up to a thousandth.
+    pub(in crate::client) fn overlong(
+        &self,
+        answered: &Answered,
+        received: Instant,
+    ) -> Option<Error> {
+        let in_server = answered.stamps?.in_server();
+        let took = received.saturating_duration_since(answered.sent?);
+        if in_server <= took + took / 1000 {
+            return None;
+        }
+        let (from, to) = answered.payload;
+        let len = to - from + u64::from(PROBE_MIN_LEN);
+        let at = self.delivered_bytes - len + (STAMPS.start - HEADER_LEN) as u64;
+        let what = format!(
+            "a PROBE was with the server for {in_server:?}, its stamps say, and back after {took:?}"
+        );
+        Some(Error::Different { at, what })
     }
 
     /// Acts on a control frame that has arrived whole.

@@ -6,11 +6,12 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use echo_core::client::Error;
+use rustix::fs::{Access, access};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::Sending;
-use crate::escape::{escape_bytes, to_hex};
+use crate::escape::{escape, escape_bytes, to_hex};
 use crate::failure::Failure;
 use crate::link::{Answer, Happened, Link};
 use crate::show::bytes;
@@ -20,6 +21,13 @@ use source::Source;
 /// Sends what the command line asks for, to the end or to the first defect.
 pub(crate) async fn run(args: &Sending) -> Result<(), Failure> {
     let options = args.connecting.options(&args.target, Duration::ZERO);
+    // What is not there needs no server. A pipe is not opened for this: its writer may come later.
+    for path in &args.file {
+        access(path, Access::READ_OK).map_err(|error| {
+            let what = format!("cannot read {}", escape(&path.display().to_string()));
+            Failure::local(&what, &error.into())
+        })?;
+    }
     let start = |error: io::Error| Failure::local("cannot start", &error);
     let (output, written) = stdio::write_stdout().map_err(start)?;
     let mut sender = Sender {

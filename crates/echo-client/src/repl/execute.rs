@@ -118,6 +118,16 @@ impl Execution {
         self.finish(output);
     }
 
+    /// Leaves the server: says what it still owes.
+    pub(super) fn leave(&self, output: &Output) {
+        let owed = match self.link.unanswered() {
+            0 => return,
+            1 => "1 message has had no reply".to_owned(),
+            several => format!("{several} messages have had no reply"),
+        };
+        output.print(&output.colours.notice(&owed));
+    }
+
     async fn send(&mut self, message: Message, output: &Output) -> Result<(), String> {
         let payload = self.payload(Some(message)).await?;
         let answer = self.exchange(&payload.bytes, false, output).await;
@@ -211,6 +221,7 @@ impl Execution {
         };
         match link.connect(show).await {
             Ok(()) => {
+                self.leave(output);
                 self.link = link;
                 self.log.all = Tally::new();
                 Ok(())

@@ -31,6 +31,7 @@ pub(crate) struct Told {
     /// How many datagrams the kernel had dropped on this socket when this one came; told from the
     /// first drop on.
     pub(crate) kernel_drops: Option<u32>,
+    pub(crate) user: Option<u32>,
 }
 
 /// Reads the control messages of a received datagram.
@@ -49,6 +50,10 @@ pub(crate) fn read(mut control: &[u8]) -> Told {
             }
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                 told.kernel_drops = field(data, 0).map(u32::from_ne_bytes);
+            }
+            // struct ucred: process, user, group. All is unknown of what came before the kernel was asked.
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if field(data, 0) != Some([0; 4]) => {
+                told.user = field(data, 4).map(u32::from_ne_bytes);
             }
             _ => {}
         }

@@ -55,6 +55,13 @@ impl Socket {
         set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
     }
 
+    /// Asks the kernel to tell which user sent each datagram ([`Datagram::user`]). For a Unix socket.
+    ///
+    /// [`Datagram::user`]: crate::Datagram::user
+    pub fn tell_users(fd: BorrowedFd<'_>) -> io::Result<()> {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, 1)
+    }
+
     /// Receives a batch of at most `most` as soon as there is one.
     ///
     /// # Errors

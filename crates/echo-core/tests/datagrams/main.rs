@@ -18,6 +18,7 @@ mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod unix;
+mod unix_peers;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU32;

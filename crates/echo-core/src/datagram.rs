@@ -19,7 +19,7 @@ use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use echo_sys::{Batch, MAX_BATCH};
@@ -145,6 +145,7 @@ async fn serve(
     if answered.is_ok() {
         report.datagrams = answer_queued(&socket, &mut answering, &service.drain, &mut pulse).await;
     }
+    answering.ask_kernel_drops(&socket.socket);
     drop(socket);
     drop(own);
     report.took = began.elapsed();
@@ -218,9 +219,13 @@ fn poll_turn(
     batch.fit(answering.longest());
     let mut received = 0;
     while received < MAX_BATCH {
-        match ready!(socket.socket.poll_receive(cx, batch, answering.expected())) {
-            Ok(count) => received += count,
-            Err(error) => return Poll::Ready(error),
+        match socket.socket.poll_receive(cx, batch, answering.expected()) {
+            Poll::Ready(Ok(count)) => received += count,
+            Poll::Ready(Err(error)) => return Poll::Ready(error),
+            Poll::Pending => {
+                answering.note_empty(&socket.socket);
+                return Poll::Pending;
+            }
         }
         answering.answer(&socket.socket, batch);
     }

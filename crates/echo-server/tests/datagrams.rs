@@ -226,6 +226,26 @@ fn unix_paths_are_those_of_streams() {
     assert_eq!((datagrams.get("unnamed"), datagrams.get("truncated")), (1, 1));
 }
 
+/// The command that the log tells to try works.
+#[test]
+fn the_hint_for_an_abstract_name_works() {
+    let there = std::process::Command::new("socat").arg("-V").output();
+    if there.is_err() {
+        support::skip("the_hint_for_an_abstract_name_works", "socat");
+        return;
+    }
+    for kind in ["unixgram", "unix"] {
+        let uri = format!("--listen={kind}:@echo-server-hint-{}-{kind}", std::process::id());
+        let mut server = Server::start(&[&uri]);
+        eventually("the hint is logged", || server.stderr().contains("try: "));
+        let stderr = server.stderr();
+        let (_, hint) = stderr.lines().find_map(|line| line.split_once("try: ")).unwrap();
+        let output = std::process::Command::new("sh").args(["-c", hint]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "hi\n", "{hint}: {output:?}");
+        assert_eq!(server.stop(), Some(0));
+    }
+}
+
 #[test]
 fn healthcheck_asks_datagrams() {
     let directory = tempfile::tempdir().unwrap();

@@ -38,6 +38,9 @@ pub(super) struct Answering {
     errors: u32,
     /// The kernel's counter when it was last told.
     kernel_drops: u32,
+    /// Whether datagrams have waited together since it was last asked for that: a queue of one is full
+    /// at no sensible length.
+    queued: bool,
     turns: Turns,
 }
 
@@ -55,6 +58,7 @@ impl Answering {
             expected: FEW,
             errors: 0,
             kernel_drops: 0,
+            queued: false,
             turns: Turns::new(),
         }
     }
@@ -115,7 +119,8 @@ impl Answering {
         if self.turns.is_due() && tally.answered > 0 {
             self.core.stats.datagram_service_time.observe(received.elapsed());
         }
-        self.count_kernel_drops(batch);
+        self.queued |= batch.len() > 1;
+        batch.kernel_drops().into_iter().for_each(|drops| self.count_kernel_drops(drops));
         if !socket.has_batches() && !self.echo.said_one_by_one.swap(true, Relaxed) {
             tracing::warn!("this kernel receives and sends no batches: datagrams go one by one");
         }
@@ -270,9 +275,24 @@ impl Answering {
         }
     }
 
-    fn count_kernel_drops(&mut self, batch: &Batch) {
-        if let Some(drops) = batch.kernel_drops() {
-            let new = drops.wrapping_sub(std::mem::replace(&mut self.kernel_drops, drops));
+    /// Asks for the drops of a queue that was found empty: no datagram may come that tells of them.
+    pub(super) fn note_empty(&mut self, socket: &Socket) {
+        if std::mem::take(&mut self.queued) {
+            self.ask_kernel_drops(socket);
+        }
+    }
+
+    /// Asks for the drops of a socket. Where the kernel does not tell (before Linux 4.12, or for a filter
+    /// of system calls) the datagrams do.
+    pub(super) fn ask_kernel_drops(&mut self, socket: &Socket) {
+        socket.kernel_drops().into_iter().for_each(|drops| self.count_kernel_drops(drops));
+    }
+
+    /// Takes over the kernel's counter, which wraps; what a datagram tells is of when it came.
+    fn count_kernel_drops(&mut self, drops: u32) {
+        let new = drops.wrapping_sub(self.kernel_drops);
+        if new <= u32::MAX / 2 {
+            self.kernel_drops = drops;
             self.core.stats.datagrams.kernel_drops.fetch_add(new.into(), Relaxed);
         }
     }

@@ -86,7 +86,8 @@ fn is_one_host(source: IpAddr, arrival: Option<Arrival>) -> bool {
     // Without it nobody can tell. The kernel leaves it out where its options were tampered with.
     let Some(arrival) = arrival else { return false };
     let many = match source {
-        IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
+        // "This network", multicast, reserved, broadcast (RFC 6890).
+        IpAddr::V4(ip) => matches!(ip.octets()[0], 0 | 224..),
         IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
     };
     let local = !source.is_loopback() || matches!(arrival.interface, LOOPBACK | UNKNOWN);
@@ -142,6 +143,11 @@ mod tests {
             ("255.255.255.255:5000", OTHER, true, Some(Address)),
             ("224.0.0.1:5000", OTHER, true, Some(Address)),
             ("0.0.0.0:5000", OTHER, true, Some(Address)),
+            ("0.1.2.3:5000", OTHER, true, Some(Address)),
+            ("240.0.0.1:5000", OTHER, true, Some(Address)),
+            ("[::ffff:240.0.0.1]:5000", OTHER, true, Some(Address)),
+            ("223.255.255.1:5000", OTHER, true, None),
+            ("1.0.0.1:5000", OTHER, true, None),
             ("[::]:5000", OTHER, true, Some(Address)),
             ("[ff02::1]:5000", OTHER, true, Some(Address)),
             ("[::ffff:224.0.0.1]:5000", OTHER, true, Some(Address)),

@@ -12,6 +12,7 @@
 )]
 
 mod drain;
+mod drops;
 mod echo;
 mod limits;
 mod sockets;

@@ -226,6 +226,22 @@ fn unix_paths_are_those_of_streams() {
     assert_eq!((datagrams.get("unnamed"), datagrams.get("truncated")), (1, 1));
 }
 
+/// A Unix peer that is connected to another takes no answer from us (EPERM): its own doing, and nothing
+/// for the operator to read.
+#[test]
+fn what_a_unix_peer_does_is_not_logged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut server = Server::start(&[&format!("--listen=unixgram:{}", path("echo").display())]);
+    let _other = unix_client(&path("other"));
+    let peer = unix_client(&path("peer"));
+    peer.connect(path("other")).unwrap();
+    peer.send_to(b"?", path("echo")).unwrap();
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(server.datagrams().get("failed"), 1);
+    assert!(!server.stderr().contains("dropped"), "{}", server.stderr());
+}
+
 /// The command that the log tells to try works.
 #[test]
 fn the_hint_for_an_abstract_name_works() {

@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use crate::batch::{Batch, Sending};
 
 /// Where the counter of drops is in what SO_MEMINFO (Linux 4.12) tells: linux/sock_diag.h.
-const SK_MEMINFO_DROPS: usize = 8;
+const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
 
 /// A bound datagram socket, UDP or Unix.
 ///
@@ -121,7 +121,7 @@ impl Socket {
     /// How many datagrams the kernel has dropped on this socket until now, which
     /// [`Batch::kernel_drops`] knows only of the time before a datagram came.
     pub fn kernel_drops(&self) -> io::Result<u32> {
-        let mut info = [0_u32; SK_MEMINFO_DROPS + 1];
+        let mut info = [0_u32; DROPS + 1];
         let mut len = size_of_val(&info) as libc::socklen_t;
         let fd = self.as_fd().as_raw_fd();
         // SAFETY: both outlive the call, which writes at most `len` bytes of integers.
@@ -129,7 +129,7 @@ impl Socket {
             let into = info.as_mut_ptr().cast();
             libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut len)
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info[SK_MEMINFO_DROPS]) }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info[DROPS]) }
     }
 
     /// Whether datagrams are received and sent in batches; else one by one, since the kernel or a

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use crate::datagram::{PortRanges, PortSet};
 
-/// What [`Limits::max_datagram`] can be: Linux carries no Unix datagram above 4,263,616 bytes, whatever
-/// the send buffer (measured on 6.18). A worker holds one such datagram.
-pub const MAX_DATAGRAM: u32 = 4 << 20;
+/// What [`Limits::max_datagram`] can be: a worker holds one such datagram.
+pub const MAX_DATAGRAM: u32 = 16 << 20;
 
 /// What one service grants its peers. `Limits { max_frame: 1 << 16, ..Limits::default() }` changes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub struct Limits {
     /// Source ports of UDP that are not answered (0-1023): behind them are services that answer what
     /// they do not know.
     pub udp_refuse_ports: PortRanges,
-    /// The longest Unix datagram that is answered (64 KiB; at most 4 MiB). UDP has a limit of its own
+    /// The longest Unix datagram that is answered (64 KiB; at most 16 MiB). UDP has a limit of its own
     /// just below that.
     pub max_datagram: u32,
     /// How long a closed connection is read and discarded for, so that the peer gets its last

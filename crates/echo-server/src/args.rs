@@ -237,7 +237,7 @@ mod tests {
             ("--udp-rate 0", "a whole number from 1 to 4294967295"),
             ("--udp-rate many", "a whole number from 1 to 4294967295"),
             ("--udp-refuse-ports 9-1", "0-1023,5353"),
-            ("--max-datagram 5MiB", "4 MiB"),
+            ("--max-datagram 17MiB", "16 MiB"),
             ("--listne tcp://127.0.0.1:0", "'--listen'"),
             ("stray", "'stray'"),
         ] {

@@ -97,7 +97,7 @@ pub(crate) struct Settings {
     #[arg(default_value = "0-1023")]
     udp_refuse_ports: PortRanges,
 
-    /// The longest Unix datagram that is answered, up to 4 MiB
+    /// The longest Unix datagram that is answered, up to 16 MiB
     #[arg(long, value_name = "SIZE", default_value = "64KiB")]
     #[arg(value_parser = units::datagram_len)]
     max_datagram: u32,

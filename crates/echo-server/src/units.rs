@@ -77,7 +77,7 @@ pub(crate) fn frame_len(text: &str) -> Result<u32, String> {
 pub(crate) fn datagram_len(text: &str) -> Result<u32, String> {
     match u32::try_from(size(text)?) {
         Ok(len @ 1..=echo_core::MAX_DATAGRAM) => Ok(len),
-        _ => Err(format!("a datagram holds 1 to {} bytes (4 MiB)", echo_core::MAX_DATAGRAM)),
+        _ => Err(format!("a datagram holds 1 to {} bytes (16 MiB)", echo_core::MAX_DATAGRAM)),
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(frame_len("1MiB"), Ok(1 << 20));
         assert!(frame_len("16MiB").is_err() && frame_len("0").is_err());
         assert!(frame_len("99999999GiB").is_err());
-        assert_eq!(datagram_len("4MiB"), Ok(1 << 22));
+        assert_eq!(datagram_len("16MiB"), Ok(1 << 24));
         assert!(datagram_len("16777217").is_err() && datagram_len("0").is_err());
         assert_eq!(rate("1KiB/s").map(NonZeroU32::get), Ok(1024));
         assert!(rate("0").is_err() && rate("4GiB").is_err());

@@ -83,7 +83,7 @@ fn a_wrong_command_line_is_64() {
         (["--listen", "udp:127.0.0.1:0"], "udp://HOST:PORT"),
         (["--udp-rate", "0"], "--udp-rate"),
         (["--udp-refuse-ports", "1-70000"], "0-1023,5353"),
-        (["--max-datagram", "0"], "4 MiB"),
+        (["--max-datagram", "0"], "16 MiB"),
         (["--lisen", "tcp://127.0.0.1:0"], "--listen"),
         (["--drain-timeout", "30"], "units"),
         (["--idle-timeout", "0s"], "no \"unlimited\""),

@@ -13,7 +13,7 @@ mod screen;
 mod socket;
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -31,6 +31,7 @@ use crate::listener::AcceptFault;
 use crate::pulse::Pulse;
 use crate::seldom::Seldom;
 use crate::serve::{Report, ServeError};
+use crate::waiting::come_back;
 use crate::{Drain, Mode, Service};
 use answer::Answering;
 pub(crate) use own::OwnSockets;
@@ -223,16 +224,13 @@ fn poll_turn(
             Poll::Ready(Err(error)) => return Poll::Ready(error),
             Poll::Pending => {
                 answering.note_empty(&socket.socket);
-                return Poll::Pending;
+                return if answering.looks_again() { come_back(cx) } else { Poll::Pending };
             }
         }
         answering.answer(&socket.socket, batch);
     }
     answering.note_full_batch();
-    // Comes back after the next look at the other sockets. Never ready at its first poll.
-    let yielded = pin!(tokio::task::yield_now()).poll(cx);
-    debug_assert!(yielded.is_pending());
-    Poll::Pending
+    come_back(cx)
 }
 
 /// Answers what the socket's queue holds, whatever the reactor knows of it. Returns how many that were.

@@ -15,6 +15,7 @@ use crate::LocalAddr;
 use crate::seldom::Seldom;
 use crate::service::Core;
 use crate::stats::{Tally, Turns, Unanswered};
+use crate::waiting::LOOKS;
 
 /// Datagrams that are asked for when one at a time comes: the second one is asked for in vain, but tells
 /// that the queue is empty; more are there for when there are more.
@@ -42,6 +43,8 @@ pub(super) struct Answering {
     /// at no sensible length.
     queued: bool,
     turns: Turns,
+    /// Looks at the sockets that are left before the worker may sleep.
+    looks: u8,
 }
 
 impl Answering {
@@ -60,6 +63,7 @@ impl Answering {
             kernel_drops: 0,
             queued: false,
             turns: Turns::new(),
+            looks: 0,
         }
     }
 
@@ -71,6 +75,16 @@ impl Answering {
     /// How many datagrams to ask for. To ask for a whole batch takes longer than to answer one datagram.
     pub(super) fn expected(&self) -> usize {
         self.expected
+    }
+
+    /// Whether to look at the sockets once more before the worker sleeps. After every batch, however short:
+    /// a peer that waits for its answer before it sends the next datagram is answered at 1.00 of the rate of
+    /// a C loop that blocks in recvfrom(2), and at 0.93 by a worker that sleeps in between. It costs a lone
+    /// datagram about 4 µs of processor time, and none where datagrams come faster.
+    pub(super) fn looks_again(&mut self) -> bool {
+        let left = self.looks > 0;
+        self.looks = self.looks.saturating_sub(1);
+        left
     }
 
     /// How many errors of receiving there were since a datagram came.
@@ -100,6 +114,7 @@ impl Answering {
     /// Answers a batch that was just received. Returns how many answers went out.
     pub(super) fn answer(&mut self, socket: &Socket, batch: &mut Batch) -> u32 {
         self.errors = 0;
+        self.looks = LOOKS;
         self.expected = (2 * batch.len()).max(FEW);
         let received = Instant::now();
         let mut tally = Tally::default();

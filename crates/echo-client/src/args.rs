@@ -286,7 +286,7 @@ fn ip(text: &str) -> Result<IpAddr, String> {
 }
 
 /// Reads how often something is done.
-fn count(text: &str) -> Result<NonZeroU64, String> {
+pub(crate) fn count(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| format!("write a whole number from 1 to {}", u64::MAX))
 }
 

@@ -9,7 +9,7 @@ use std::fmt::Write;
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_unsafe(c) { out.extend(c.escape_default()) } else { out.push(c) }
+        put(&mut out, c);
     }
     out
 }
@@ -20,12 +20,7 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            match c {
-                '\\' | '\n' | '\r' | '\t' => out.extend(c.escape_default()),
-                c if c.is_ascii_control() => put_byte(&mut out, c as u8),
-                c if is_unsafe(c) => out.extend(c.escape_unicode()),
-                c => out.push(c),
-            }
+            if c == '\\' { out.push_str("\\\\") } else { put(&mut out, c) }
         }
         for byte in chunk.invalid() {
             put_byte(&mut out, *byte);
@@ -55,7 +50,7 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 rest = after.chars();
             }
             Some('u') => {
-                let (c, after) = braced(rest.as_str()).ok_or("write \\u{202e}, in hexadecimal")?;
+                let (c, after) = braced(rest.as_str())?;
                 out.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
                 rest = after.chars();
             }
@@ -91,16 +86,18 @@ pub(crate) fn hex(text: &str) -> Result<Vec<u8>, String> {
                 half = None;
             }
             (None, None) if c.is_ascii_whitespace() || c == ':' => {}
-            (None, Some(_)) if c.is_ascii_whitespace() || c == ':' => {
-                return Err("a byte has two hexadecimal digits".to_owned());
-            }
+            (None, Some(digit)) if c.is_ascii_whitespace() || c == ':' => return Err(alone(digit)),
             (None, _) => return Err(format!("{c:?} is no hexadecimal digit")),
         }
     }
     match half {
         None => Ok(out),
-        Some(_) => Err("a byte has two hexadecimal digits".to_owned()),
+        Some(digit) => Err(alone(digit)),
     }
+}
+
+fn alone(digit: u32) -> String {
+    format!("a byte has two hexadecimal digits: {digit:x} stands alone")
 }
 
 /// Shows bytes in hexadecimal, as [`hex`] reads them.
@@ -110,6 +107,16 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
         let _ = write!(out, "{}{byte:02x}", if at == 0 { "" } else { " " });
     }
     out
+}
+
+/// The one notation for what is escaped: `\n`, `\x1b`, `\u{202e}`.
+fn put(out: &mut String, c: char) {
+    match c {
+        '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+        c if c.is_ascii_control() => put_byte(out, c as u8),
+        c if is_unsafe(c) => out.extend(c.escape_unicode()),
+        c => out.push(c),
+    }
 }
 
 fn put_byte(out: &mut String, byte: u8) {
@@ -125,10 +132,18 @@ fn digits(text: &str) -> Option<(u8, &str)> {
 }
 
 /// The character of `{N}`, and what follows it.
-fn braced(text: &str) -> Option<(char, &str)> {
-    let (digits, after) = text.strip_prefix('{')?.split_once('}')?;
-    let number = u32::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?;
-    Some((char::from_u32(number)?, after))
+fn braced(text: &str) -> Result<(char, &str), String> {
+    let inside = text.strip_prefix('{').and_then(|text| text.split_once('}'));
+    let (digits, after) = inside.ok_or("\\u needs braces: write \\u{202e}, in hexadecimal")?;
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        let digits = escape(digits);
+        return Err(format!("{digits:?} is no number: write \\u{{202e}}, in hexadecimal"));
+    }
+    let c = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32);
+    let c = c.ok_or_else(|| {
+        format!("\\u{{{digits}}} is no character: they go to 10ffff, without d800 to dfff")
+    })?;
+    Ok((c, after))
 }
 
 /// The joiners U+200C and U+200D stay: they belong to the spelling of many languages, and to emoji.
@@ -150,7 +165,7 @@ mod tests {
     #[test]
     fn nothing_a_peer_sends_reaches_the_terminal_as_control() {
         assert_eq!(escape("plain text, übung, 漢字"), "plain text, übung, 漢字");
-        assert_eq!(escape("\x1b[2J\r\n\0\x7f"), "\\u{1b}[2J\\r\\n\\u{0}\\u{7f}");
+        assert_eq!(escape("\x1b[2J\r\n\0\x7f"), "\\x1b[2J\\r\\n\\x00\\x7f");
         assert_eq!(escape("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(escape("a\u{202e}b\u{2066}c\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{200f}");
         assert_eq!(escape("\u{feff}\u{2028}"), "\\u{feff}\\u{2028}");

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::client::{Dialect, Error, Event, Options, PushError, Reply, Session};
-use echo_core::{Endpoint, Peer, Reason};
+use echo_core::{Endpoint, Mode, Peer, Reason};
 use tokio::task::yield_now;
 
-use crate::escape::escape;
+use crate::escape::escape_bytes;
 use crate::notice;
 use crate::show::size;
 use side::Side;
@@ -22,6 +22,9 @@ pub(crate) struct Link {
     side: Option<Side>,
     /// What has been said since the last connection.
     told: Told,
+    /// The connection has been of use, or is the first: a message was sent on it. One that is lost
+    /// unused is not made again before there is a use for it.
+    used: bool,
     /// The server has just talked by itself. It may never stop: signals and timers go first.
     talks: bool,
 }
@@ -48,6 +51,9 @@ pub(crate) enum Happened {
         words: String,
         plain: bool,
     },
+    /// A reply to what counts as lost, and one that came before.
+    Late(String),
+    Doubled(String),
     /// Something else that is worth a line.
     Notice(String),
     /// Bytes that nobody asked for, and what this is for who takes it for the end.
@@ -74,7 +80,7 @@ pub(crate) struct Answer {
 
 impl Link {
     pub(crate) fn new(target: Endpoint, options: Options) -> Self {
-        Self { target, options, side: None, told: Told::Nothing, talks: false }
+        Self { target, options, side: None, told: Told::Nothing, used: true, talks: false }
     }
 
     /// The connection that is there, or one that begins.
@@ -89,6 +95,12 @@ impl Link {
 
     pub(crate) fn is_connected(&self) -> bool {
         self.side.as_ref().is_some_and(Side::is_connected)
+    }
+
+    /// Whether equal messages are to be numbered: of datagrams, nothing else tells whose reply it is when
+    /// one comes late. `?mode=raw` does without.
+    pub(crate) fn numbers(&self) -> bool {
+        self.target.address.is_datagram() && self.target.mode != Some(Mode::Raw)
     }
 
     /// Messages without a reply.
@@ -132,7 +144,10 @@ impl Link {
     ) -> Result<u64, Error> {
         loop {
             match self.side().push(payload, probe) {
-                Ok(asked) => return Ok(asked),
+                Ok(asked) => {
+                    self.used = true;
+                    return Ok(asked);
+                }
                 Err(PushError::NotConnected | PushError::Full) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -219,12 +234,17 @@ impl Link {
                 }
                 Event::Lost(error) => {
                     let words = notice::lost(error, due);
-                    if self.told == Told::Idle && !due {
-                        format!("{words}; the next message connects again")
-                    } else {
-                        self.told = Told::Lost;
-                        client.reconnect();
-                        format!("{words}; connecting again")
+                    match self.told {
+                        _ if !due && !std::mem::take(&mut self.used) => {
+                            self.told = Told::Idle;
+                            format!("{words}; the next message connects again")
+                        }
+                        Told::Idle if !due => format!("{words}; the next message connects again"),
+                        _ => {
+                            self.told = Told::Lost;
+                            client.reconnect();
+                            format!("{words}; connecting again")
+                        }
                     }
                 }
                 Event::Retrying { why, .. } if self.told != Told::Retrying => {
@@ -263,7 +283,7 @@ fn connected(place: &str, session: &Session, again: bool, resent: usize) -> Stri
     let resent = notice::resent(resent, "message");
     let mut words = format!("{how} to {place}, {speaks}{resent}");
     if !again && !session.greeting.is_empty() {
-        words += &format!("; the server says: {}", escape(&session.greeting));
+        words += &format!("; the server says: {}", escape_bytes(session.greeting.as_bytes()));
     }
     words
 }

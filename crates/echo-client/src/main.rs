@@ -18,12 +18,15 @@ mod show;
 mod stdio;
 mod tally;
 
+use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::SignalKind;
 
 use crate::args::{Args, Task};
+use crate::escape::escape;
 use crate::failure::Failure;
 
 const EXIT_FAILURE: u8 = 1;
@@ -45,9 +48,11 @@ fn main() -> ExitCode {
         }
     };
     let ended = match &args.task {
+        None if is_conversation(&args) && args.message_size.is_some() => {
+            return misused("--message-size is for the pipe: a line that is typed is one datagram");
+        }
         None if is_conversation(&args) => run(repl::run(&args)),
-        task if reads_stdin(task.as_ref()) && !stdio::stdin_is_open().unwrap_or(false) => {
-            let what = "stdin is closed: redirect it; </dev/null sends nothing";
+        task if let Some(what) = stdio::wrong_stdin().filter(|_| reads_stdin(task.as_ref())) => {
             Err(Failure::Local(what.to_owned()))
         }
         None => run(until_interrupted(pipe::copy(&args))),
@@ -75,10 +80,16 @@ fn is_conversation(args: &Args) -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && !args.verify
 }
 
+/// Files that are stdin, whatever that is.
+const STDIN: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+
 fn reads_stdin(task: Option<&Task>) -> bool {
     match task {
         None => true,
-        Some(Task::Send(sending)) => sending.stdin_lines,
+        Some(Task::Send(sending)) => {
+            let is_stdin = |path: &PathBuf| STDIN.iter().any(|name| path.as_os_str() == *name);
+            sending.stdin_lines || sending.file.iter().any(is_stdin)
+        }
         Some(Task::Completions { .. } | Task::Man { .. }) => false,
     }
 }
@@ -94,16 +105,25 @@ fn run(work: impl Future<Output = Ended>) -> Ended {
     ended
 }
 
-/// Works to the end, or to Ctrl-C.
+/// Works to the end, or to Ctrl-C, unless that was ignored at the start, as of a job in the background.
 async fn until_interrupted(work: impl Future<Output = Result<(), Failure>>) -> Ended {
+    let heeds = !ignores(SignalKind::interrupt());
     tokio::select! {
         biased;
-        interrupted = tokio::signal::ctrl_c() => match interrupted {
+        interrupted = tokio::signal::ctrl_c(), if heeds => match interrupted {
             Ok(()) => Ok(Some(SignalKind::interrupt())),
             Err(error) => Err(Failure::local("cannot start", &error)),
         },
         done = work => done.map(|()| None),
     }
+}
+
+/// Whether whoever started this has it ignore that signal (proc_pid_status(5)).
+fn ignores(signal: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
 /// Prints to stdout. A reader that has gone, as `head` does, is no failure.
@@ -122,8 +142,9 @@ fn misused(how: &str) -> ExitCode {
     EXIT_USAGE.into()
 }
 
-/// One line for people, in one write: other programs may share stderr. A closed one is not worth a
-/// failure.
+/// One line for people, in one write: other programs may share stderr. Whoever wrote what stands in it,
+/// a peer or a command line, it stays one line. A closed stderr is not worth a failure.
 fn say(text: &str) {
+    let text = escape(text);
     let _ = io::stderr().write_all(format!("echo-client: {text}\n").as_bytes());
 }

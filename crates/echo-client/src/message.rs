@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use echo_core::MAX_PAYLOAD_LEN;
 
+use crate::escape::escape;
 use crate::failure::reason;
 
 /// That what comes from there is longer than any message.
@@ -16,7 +17,7 @@ pub(crate) fn too_long(origin: &str) -> String {
 /// Reads a file that is one message. It may be a pipe: the reading blocks nobody else, and is
 /// abandoned with this future.
 pub(crate) async fn read(path: PathBuf) -> Result<Vec<u8>, String> {
-    let place = path.display().to_string();
+    let place = escape(&path.display().to_string());
     let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // One more than any server takes, so that it is seen to be too long.

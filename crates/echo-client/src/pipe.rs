@@ -56,7 +56,10 @@ pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
         let copied = way.run(&mut stdin, &stdout).await;
         // What was verified is written whatever happened, and before anything is said about it.
         drop(stdout);
-        stdio::finished(copied, written.await)?;
+        if stdio::finished(copied, written.await)?.is_none() {
+            // Whoever reads has seen enough: what is missing from the rest is nobody's loss.
+            return Ok(());
+        }
     }
     match way {
         Way::Stream(_) => Ok(()),

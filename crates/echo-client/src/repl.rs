@@ -2,7 +2,8 @@
 //!
 //! It is in one of two states. While a line is being edited, what happens on the connection is shown
 //! above that line; a notice that finds no room waits, and the connection with it. While a command
-//! runs, no line is asked for; Ctrl-C ends the command then, and Ctrl-D the session.
+//! runs, no line is asked for; Ctrl-C ends the command then, and Ctrl-D the session. Lines that are
+//! typed meanwhile are run behind it; Ctrl-C drops them, and so does Ctrl-D.
 
 mod command;
 mod execute;
@@ -11,7 +12,7 @@ mod history;
 mod terminal;
 
 use std::env;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -45,7 +46,7 @@ pub(crate) async fn run(args: &Args) -> Ended {
     let execution = Execution::new(link, args.connecting.clone(), colours);
     let mut repl = Repl { terminal, execution };
     let begun = repl.execution.begin(args.connecting.quiet, &repl.terminal.output);
-    match unless_stopped(&mut signals, &repl.terminal.input, begun).await {
+    match unless_stopped(&mut signals, &mut repl.terminal.input, begun).await {
         Ok(begun) => begun?,
         Err(Stop::Signal(signal)) => {
             // Behind the ^C that the terminal has shown.
@@ -64,12 +65,18 @@ pub(crate) async fn run(args: &Args) -> Ended {
         let line = match repl.edit(&mut signals).await {
             Edited::Line(line) => line,
             Edited::Abandoned => continue,
-            Edited::End => return Ok(None),
+            Edited::End => {
+                repl.execution.leave(&repl.terminal.output);
+                return Ok(None);
+            }
             Edited::Killed(signal) => return Ok(Some(signal)),
         };
         let output = &repl.terminal.output;
         let command = match command::parse(&line) {
-            Ok(Command::Quit) => return Ok(None),
+            Ok(Command::Quit) => {
+                repl.execution.leave(output);
+                return Ok(None);
+            }
             Ok(command) => command,
             Err(words) => {
                 output.print(&colours.bad(&words));
@@ -77,16 +84,18 @@ pub(crate) async fn run(args: &Args) -> Ended {
             }
         };
         let run = repl.execution.run(command, output);
-        let ended = unless_stopped(&mut signals, &repl.terminal.input, run).await;
+        let ended = unless_stopped(&mut signals, &mut repl.terminal.input, run).await;
         match ended {
             Err(Stop::Signal(signal)) if signal != INTERRUPT => return Ok(Some(signal)),
             Err(Stop::Signal(_)) => {
                 // Behind the ^C that the terminal has shown.
                 output.print("");
+                repl.terminal.input.forget();
                 repl.execution.abandon(output);
             }
             Err(Stop::Left) => {
                 repl.execution.finish(output);
+                repl.execution.leave(output);
                 return Ok(None);
             }
             Ok(()) => repl.execution.finish(output),
@@ -104,7 +113,7 @@ enum Stop {
 /// Works to the end, or to what stops it.
 async fn unless_stopped<T>(
     signals: &mut Signals,
-    input: &Input,
+    input: &mut Input,
     work: impl Future<Output = T>,
 ) -> Result<T, Stop> {
     let (mut work, mut left) = (pin!(work), pin!(input.left()));
@@ -136,6 +145,17 @@ enum Edited {
 impl Repl {
     /// Has a line edited, and shows what happens meanwhile.
     async fn edit(&mut self, signals: &mut Signals) -> Edited {
+        // What has come already may have ended the connection, which the prompt tells.
+        loop {
+            tokio::select! {
+                biased;
+                happened = self.execution.link.next() => {
+                    let notice = self.execution.log.notice(happened);
+                    self.terminal.output.print(&notice);
+                }
+                () = ready(()) => break,
+            }
+        }
         self.terminal.ask(self.execution.prompt());
         let (mut notices, mut redraw) = (Vec::new(), false);
         let typed = loop {

@@ -6,11 +6,12 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use echo_core::client::Error;
+use rustix::fs::{Access, access};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::Sending;
-use crate::escape::{escape_bytes, to_hex};
+use crate::escape::{escape, escape_bytes, to_hex};
 use crate::failure::Failure;
 use crate::link::{Answer, Happened, Link};
 use crate::show::bytes;
@@ -20,6 +21,13 @@ use source::Source;
 /// Sends what the command line asks for, to the end or to the first defect.
 pub(crate) async fn run(args: &Sending) -> Result<(), Failure> {
     let options = args.connecting.options(&args.target, Duration::ZERO);
+    // What is not there needs no server. A pipe is not opened for this: its writer may come later.
+    for path in &args.file {
+        access(path, Access::READ_OK).map_err(|error| {
+            let what = format!("cannot read {}", escape(&path.display().to_string()));
+            Failure::local(&what, &error.into())
+        })?;
+    }
     let start = |error: io::Error| Failure::local("cannot start", &error);
     let (output, written) = stdio::write_stdout().map_err(start)?;
     let mut sender = Sender {
@@ -54,6 +62,8 @@ impl Sender<'_> {
         let mut source = Source::new(self.args)?;
         // When the next message may go, at the earliest.
         let mut earliest = Instant::now();
+        let repeats = self.args.count.get() > 1 || self.args.stdin_lines;
+        let probe = self.args.probe || repeats && self.link.numbers();
         let (mut seq, mut lost) = (0, 0);
         loop {
             let ready = async {
@@ -71,7 +81,7 @@ impl Sender<'_> {
                 () = output.closed() => return Ok(()),
             };
             let Some(message) = message else { break };
-            let asked = match self.link.push(&message, self.args.probe, tell).await {
+            let asked = match self.link.push(&message, probe, tell).await {
                 Err(Error::Unsent(why)) => return Err(Failure::Unsent(why, source.origin())),
                 asked => asked?,
             };
@@ -158,7 +168,10 @@ fn tell(happened: Happened, quiet: bool) -> Result<(), Error> {
         | Happened::Different(error)
         | Happened::Over(error) => return Err(error),
         Happened::Connected { plain: true, .. } | Happened::Answered(_) => {}
-        Happened::Connected { words, .. } | Happened::Notice(words) => {
+        Happened::Connected { words, .. }
+        | Happened::Late(words)
+        | Happened::Doubled(words)
+        | Happened::Notice(words) => {
             if !quiet {
                 crate::say(&words);
             }

@@ -34,13 +34,20 @@ pub(crate) type Output = mpsc::Sender<Bytes>;
 /// What has become of the output, once every [`Output`] has been dropped or a write has failed.
 pub(crate) type Outcome<T> = oneshot::Receiver<io::Result<T>>;
 
-/// Whether stdin is one, and not missing since the start.
+/// What is wrong with stdin from the start on, and what to do: it is closed, or open for writing only.
 ///
 /// Rust's runtime opens `/dev/null` in the place of a standard descriptor that is closed, for reading and
 /// writing. Who redirects stdin from it opens it for reading only; and where stdout is the same, nobody
 /// wants anything to be read or written.
-pub(crate) fn stdin_is_open() -> io::Result<bool> {
-    Ok(!is_open_null(io::stdin())? || is_open_null(io::stdout())?)
+pub(crate) fn wrong_stdin() -> Option<&'static str> {
+    let flags = fcntl_getfl(io::stdin());
+    let is_missing = is_open_null(io::stdin()).unwrap_or(false);
+    if flags.is_err() || is_missing && !is_open_null(io::stdout()).unwrap_or(false) {
+        return Some("stdin is closed: redirect it; </dev/null sends nothing");
+    }
+    let unreadable =
+        flags.is_ok_and(|it| it.intersects(OFlags::PATH) || it & OFlags::RWMODE == OFlags::WRONLY);
+    unreadable.then_some("cannot read stdin: it is open for writing only: redirect it with <")
 }
 
 /// Whether this is `/dev/null`, open for reading and writing.
@@ -54,8 +61,9 @@ fn is_open_null(fd: impl AsFd) -> io::Result<bool> {
 /// Starts reading stdin.
 pub(crate) fn read_stdin() -> io::Result<Input> {
     let (chunks, input) = mpsc::channel(DEPTH);
+    // The descriptor itself: `Stdin` takes one that cannot be read for one that has ended.
+    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        let mut stdin = io::stdin().lock();
         let mut buffer = vec![0; CHUNK];
         loop {
             let chunk = match stdin.read(&mut buffer) {

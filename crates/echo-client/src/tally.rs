@@ -10,21 +10,26 @@ use crate::show::time;
 pub(crate) struct Tally {
     sent: u64,
     answered: u64,
+    /// Of datagrams.
+    pub(crate) late: u64,
+    pub(crate) doubled: u64,
+    overtaken: u64,
     /// In nanoseconds, to three digits. Empty until the first reply.
     round_trips: Option<Histogram<u64>>,
 }
 
 impl Tally {
     pub(crate) const fn new() -> Self {
-        Self { sent: 0, answered: 0, round_trips: None }
+        Self { sent: 0, answered: 0, late: 0, doubled: 0, overtaken: 0, round_trips: None }
     }
 
     pub(crate) fn sent(&mut self) {
         self.sent += 1;
     }
 
-    pub(crate) fn answered(&mut self, round_trip: Duration) {
+    pub(crate) fn answered(&mut self, round_trip: Duration, overtaken: bool) {
         self.answered += 1;
+        self.overtaken += u64::from(overtaken);
         let nanos = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX);
         if self.round_trips.is_none() {
             // Three digits are always possible.
@@ -49,6 +54,10 @@ impl Tally {
         counts += &format!(", {lost} lost");
         if lost > 0 {
             counts += &format!(" ({:.3} %)", 100.0 * lost as f64 / *sent as f64);
+        }
+        let odd = [(self.late, "late"), (self.doubled, "doubled"), (self.overtaken, "overtaken")];
+        for (count, how) in odd.into_iter().filter(|(count, _)| *count > 0) {
+            counts += &format!(", {count} {how}");
         }
         let mut lines = vec![counts];
         if let Some(trips) = &self.round_trips {
@@ -78,7 +87,7 @@ mod tests {
         assert_eq!(tally.lines(0), ["0 sent, 0 answered, 0 lost"]);
         for micros in 1..=1000 {
             tally.sent();
-            tally.answered(Duration::from_micros(micros));
+            tally.answered(Duration::from_micros(micros), false);
         }
         for _ in 0..3 {
             tally.sent();
@@ -96,8 +105,10 @@ mod tests {
         let mut tally = Tally::new();
         for time in [Duration::ZERO, Duration::from_hours(24 * 365), Duration::MAX] {
             tally.sent();
-            tally.answered(time);
+            tally.answered(time, true);
         }
-        assert!(tally.lines(0)[0].contains("3 answered, 0 lost"));
+        assert_eq!(tally.lines(0)[0], "3 sent, 3 answered, 0 lost, 3 overtaken");
+        (tally.late, tally.doubled) = (1, 2);
+        assert!(tally.lines(0)[0].ends_with("0 lost, 1 late, 2 doubled, 3 overtaken"));
     }
 }

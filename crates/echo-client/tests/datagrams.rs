@@ -100,6 +100,9 @@ fn families_and_source_are_honoured() {
     pipe(&["-4", "unixgram:x"], b"").misused("are for TCP and UDP targets");
     pipe(&["--retry=1s", "udp://127.0.0.1:7"], b"").misused("--retry is for connections");
     pipe(&["--message-size=9", "127.0.0.1:7"], b"").misused("--message-size is for datagrams");
+    let mut pty = Pty::start(&["--message-size=9", "udp://127.0.0.1:7"]);
+    pty.expect("--message-size is for the pipe");
+    assert_eq!(pty.end(), Some(64));
     pipe(&["--message-size=65472", "udp://127.0.0.1:7"], b"").misused("from 1 to 65471");
     pipe(&["udp://127.0.0.1:7?rate=1"], b"").misused("rate is for servers");
     pipe(&["udp://127.0.0.1:0"], b"").misused("port 0");

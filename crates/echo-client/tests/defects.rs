@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::sync::mpsc::channel;
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -373,7 +374,7 @@ fn names_a_wrong_command_line() {
 #[test]
 fn names_a_stdout_that_takes_nothing() {
     let target = serve(|stream| framed_echo(stream, 100));
-    let client = std::process::Command::new("sh")
+    let client = Command::new("sh")
         .arg("-c")
         .arg(format!("echo hello | \"$0\" {target} > /dev/full"))
         .arg(env!("CARGO_BIN_EXE_echo-client"))

@@ -69,13 +69,17 @@ fn names_a_lying_length() {
         frames[1][3] = 5;
         frames.concat()
     });
-    let told = "different at byte 4: a frame of 4 bytes came back as one of 5";
+    // Its content is as sent, as far as that goes; the next frame's header is what is too much.
+    let told = "different at byte 8: a frame of 4 bytes came back as one of 5";
     judged(&longer, told, b"abcd");
     let huge = framed(|mut frames| {
         frames[0][1] = 0xFF;
         frames.concat()
     });
-    judged(&huge, "different at byte 0: a frame of 4 bytes came back as one of 16711684", b"");
+    judged(&huge, "different at byte 4: a frame of 4 bytes came back as one of 16711684", b"");
+    // The stream ends before it is known where they part.
+    let cut = framed(|frames| [&frames[0][..], b"\0\0\0\x03e"].concat());
+    judged(&cut, "different at byte 5: a frame of 4 bytes came back as one of 3", b"abcd");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use support::daemon::Daemon;
 use support::pty::*;
@@ -146,6 +147,57 @@ fn goes_on_without_a_history() {
     pty.prompt();
     pty.press(UP);
     pty.wait("the line before", |pty| pty.line().ends_with("> hello"));
+}
+
+/// What is no file is not read, and a file elsewhere is not touched.
+#[test]
+fn keeps_its_history_in_a_file_only() {
+    let (folder, daemon) = Daemon::of_its_own();
+    let other = folder.path().join("other");
+    for (what, told) in [
+        ("mkfifo history", "it is no file"),
+        ("mkdir history", "it is no file"),
+        ("ln -s /dev/full history", "it is a link"),
+        ("ln -s /dev/zero history", "it is a link"),
+        ("ln -s ../../other history", "it is a link"),
+    ] {
+        let state = tempfile::tempdir().unwrap();
+        let place = state.path().join("echo-client");
+        fs::create_dir(&place).unwrap();
+        fs::write(&other, "mine\n").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+        let make = Command::new("sh").args(["-c", what]).current_dir(&place).status().unwrap();
+        assert!(make.success());
+        let setting = Setting { state: Some(state.path()), ..Setting::default() };
+        let mut pty = Pty::start_in(&setting, &[&daemon.target]);
+        pty.enter("hello");
+        pty.expect("hello  (5 bytes, ");
+        assert!(pty.unbroken().contains("the history is not kept: "), "{what}");
+        assert!(pty.unbroken().contains(told), "{what}: {}", pty.contents());
+        pty.enter(":quit");
+        assert_eq!(pty.end(), Some(0));
+        assert_eq!(fs::read(&other).unwrap(), b"mine\n");
+        assert_eq!(other.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+    }
+}
+
+/// One line that is no text costs itself, and nothing else.
+#[test]
+fn skips_what_is_no_text_in_its_history() {
+    let (folder, daemon) = Daemon::of_its_own();
+    let place = folder.path().join("echo-client");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("history"), b"#V2\nfirst\nb\xffd\nlast\n").unwrap();
+    let setting = Setting { state: Some(folder.path()), ..Setting::default() };
+    let mut pty = Pty::start_in(&setting, &[&daemon.target]);
+    pty.prompt();
+    pty.press(&format!("{UP}{UP}{ENTER}"));
+    pty.expect("first  (5 bytes, ");
+    assert!(!pty.contents().contains("not kept"), "{}", pty.contents());
+    pty.enter(":quit");
+    assert_eq!(pty.end(), Some(0));
+    let kept = fs::read_to_string(place.join("history")).unwrap();
+    assert_eq!(kept, "#V2\nfirst\nlast\nfirst\n:quit\n");
 }
 
 #[test]

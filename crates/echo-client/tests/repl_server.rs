@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -204,4 +205,69 @@ fn shows_what_a_server_does_wrong() {
     pty.expect("2 sent, 0 answered, 2 lost (100.000 %)");
     pty.enter(":quit");
     assert_eq!(pty.end(), Some(0));
+}
+
+/// A clock that lies: a server cannot have had a message for longer than the whole way took.
+#[test]
+fn believes_no_server_time_beyond_the_round_trip() {
+    let target = serve(|mut stream| {
+        let mut hello = [0; 10];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(b"\x80\0\0\x0c\0\x01\0\x10\0\0\0\0\0\x05\0\0").unwrap();
+        let mut probe = [0; 36];
+        stream.read_exact(&mut probe).unwrap();
+        probe[20..28].copy_from_slice(&3_600_000_000_000u64.to_be_bytes());
+        probe[28] |= 1;
+        stream.write_all(&probe).unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    let mut pty = Pty::start(&[&target]);
+    pty.enter(":probe");
+    pty.expect("different at byte 8: a PROBE was with the server for 3600s");
+    assert!(!pty.contents().contains("network"), "{}", pty.contents());
+}
+
+/// A server that says GOAWAY at once is not connected to again and again for nothing.
+#[test]
+fn connects_again_for_a_reason_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let (connected, connections) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            greet(&mut stream, 1 << 20);
+            stream.write_all(b"\x81\0\0\x0a\0\0\0\0\0\0\0\0\0\x01").unwrap();
+            connected.send(()).unwrap();
+        }
+    });
+    let mut pty = Pty::start(&[&target]);
+    pty.expect("the server drains: 0 of 0 frames answered; the next message connects again");
+    pty.press(ENTER);
+    pty.wait("a prompt that says so", |pty| pty.line().ends_with("(not connected)> "));
+    assert_eq!(connections.try_iter().count(), 2);
+    pty.press(CTRL_D);
+    assert_eq!(pty.end(), Some(0));
+}
+
+/// A message whose reply nobody waits for any longer is not forgotten in silence.
+#[test]
+fn says_what_had_no_reply() {
+    let (_folder, daemon) = Daemon::of_its_own();
+    for leave in [":quit\r", CTRL_D, &format!(":connect {}\r", daemon.target)] {
+        let (heard, message) = channel();
+        let mut pty = Pty::start(&[&serve(move |mut stream| {
+            greet(&mut stream, 1 << 20);
+            read_frame(&mut stream, 1 << 20);
+            heard.send(()).unwrap();
+            let _ = stream.read(&mut [0]);
+        })]);
+        pty.enter("lost");
+        message.recv_timeout(LIMIT).unwrap();
+        pty.press(CTRL_C);
+        pty.expect("no reply yet");
+        pty.prompt();
+        pty.press(leave);
+        pty.expect("1 message has had no reply");
+    }
 }

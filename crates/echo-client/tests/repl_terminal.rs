@@ -137,6 +137,73 @@ fn ctrl_d_leaves_a_command() {
     leave(&mut pty, 0);
 }
 
+/// Whatever was typed ahead: Ctrl-D is heard behind whole lines, and behind half a one.
+#[test]
+fn ctrl_d_leaves_behind_what_was_typed_ahead() {
+    let (folder, daemon) = Daemon::of_its_own();
+    let mut pty = shell();
+    for term in ["xterm-256color", "dumb"] {
+        for ahead in ["typed\r", "typed", "typed\rbehind"] {
+            start(&mut pty, term, &daemon.target);
+            pty.enter_dumb(":watch 300ms tick");
+            pty.wait("a tick", |pty| pty.contents().contains("tick  (4 bytes, "));
+            pty.press(ahead);
+            pty.expect("typed");
+            leave(&mut pty, 0);
+        }
+        // While a reply is awaited.
+        let (heard, message) = channel();
+        let silent = serve(move |mut stream| {
+            greet(&mut stream, 1 << 20);
+            read_frame(&mut stream, 1 << 20);
+            heard.send(()).unwrap();
+            let _ = stream.read(&mut [0]);
+        });
+        start(&mut pty, term, &silent);
+        pty.enter_dumb("slow");
+        message.recv_timeout(LIMIT).unwrap();
+        pty.press("typed\r");
+        pty.expect("typed");
+        leave(&mut pty, 0);
+    }
+    start(&mut pty, "xterm-256color", &format!("unix:{}/none", folder.path().display()));
+    pty.expect("trying for 30s");
+    pty.press("typed\r");
+    pty.expect("typed");
+    leave(&mut pty, 1);
+}
+
+/// Lines that are typed while a command runs are run behind it.
+#[test]
+fn takes_lines_that_are_typed_ahead() {
+    let (heard, message) = channel();
+    let (say, answer) = channel();
+    let target = serve(move |mut stream| {
+        greet(&mut stream, 1 << 20);
+        let frame = read_frame(&mut stream, 1 << 20);
+        heard.send(()).unwrap();
+        answer.recv_timeout(LIMIT).unwrap();
+        stream.write_all(&frame).unwrap();
+        framed_echo_on(stream);
+    });
+    let mut pty = Pty::start(&[&target]);
+    pty.enter("slow");
+    message.recv_timeout(LIMIT).unwrap();
+    pty.wait("it at work", Pty::is_cooked);
+    pty.press("ahead\rbehind\rhal");
+    pty.wait("the echo", |pty| pty.line() == "hal");
+    say.send(()).unwrap();
+    pty.expect("> ahead\nahead  (5 bytes, ");
+    pty.expect("> behind\nbehind  (6 bytes, ");
+    pty.wait("the rest", |pty| pty.line().ends_with("> hal"));
+    pty.press("f\r");
+    pty.expect("half  (4 bytes, ");
+    pty.prompt();
+    pty.press(UP);
+    pty.press(UP);
+    pty.wait("the history", |pty| pty.line().ends_with("> behind"));
+}
+
 #[test]
 fn ctrl_d_leaves_while_it_connects() {
     let (folder, daemon) = Daemon::of_its_own();

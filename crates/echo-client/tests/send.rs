@@ -76,7 +76,7 @@ fn reads_files_and_lines() {
         .printed("one\none\n\n\nthree\nthree\n");
     lines(&["--hex", &daemon.target], b"61\n62 63\n").printed("61\n62 63\n");
     let ended = lines(&["--hex", &daemon.target], b"61\n6\n");
-    ended.failed("line 2: a byte has two hexadecimal digits\n");
+    ended.failed("line 2: a byte has two hexadecimal digits: 6 stands alone\n");
     assert_eq!(ended.stdout, b"61\n");
 }
 

@@ -5,19 +5,21 @@
 //! often than its rate.
 
 mod answer;
+mod own;
+mod peer;
 mod ports;
 mod rate;
 mod screen;
 mod socket;
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use echo_sys::{Batch, MAX_BATCH};
@@ -29,8 +31,11 @@ use crate::listener::AcceptFault;
 use crate::pulse::Pulse;
 use crate::seldom::Seldom;
 use crate::serve::{Report, ServeError};
-use crate::{Drain, LocalAddr, Mode, Service};
+use crate::waiting::come_back;
+use crate::{Drain, Mode, Service};
 use answer::Answering;
+pub(crate) use own::OwnSockets;
+use own::Registered;
 pub(crate) use ports::PortSet;
 pub use ports::{BadPortRange, PortRanges};
 use rate::Buckets;
@@ -109,8 +114,8 @@ impl DatagramEcho {
 ///
 /// [`Snapshot::datagrams`]: crate::Snapshot::datagrams
 ///
-/// From the call on, not only from the first poll, the port of a UDP socket is one of the service's
-/// own, whose datagrams are refused.
+/// From the call on, not only from the first poll, and until the socket is closed, its port, name or
+/// file is one of the service's own, whose datagrams are refused.
 ///
 /// # Cancel safety
 /// Dropping the future closes the socket; what its queue holds is lost.
@@ -119,16 +124,15 @@ pub fn serve_datagrams(
     service: Service,
     echo: Arc<DatagramEcho>,
 ) -> impl Future<Output = Result<Report, ServeError>> + Send {
-    if let LocalAddr::Udp(addr) = socket.local_addr() {
-        service.core.own_ports.insert(addr.port());
-    }
-    serve(socket, service, echo)
+    let own = Registered::new(Arc::clone(&service.core), socket.known_by());
+    serve(socket, service, echo, own)
 }
 
 async fn serve(
     mut socket: DatagramSocket,
     service: Service,
     echo: Arc<DatagramEcho>,
+    own: Registered,
 ) -> Result<Report, ServeError> {
     let mut answering = Answering::new(&socket, Arc::clone(&service.core), echo);
     let mut pulse = service.core.loops.join();
@@ -142,7 +146,9 @@ async fn serve(
     if answered.is_ok() {
         report.datagrams = answer_queued(&socket, &mut answering, &service.drain, &mut pulse).await;
     }
+    answering.ask_kernel_drops(&socket.socket);
     drop(socket);
+    drop(own);
     report.took = began.elapsed();
     match answered {
         Ok(()) => Ok(report),
@@ -171,7 +177,6 @@ async fn until_drained(
     let mut backoff = Backoff::default();
     loop {
         let event = poll_fn(|cx| {
-            pulse.poll(cx);
             let turn = match backoff.poll(cx) {
                 Poll::Ready(()) => {
                     BATCH.with_borrow_mut(|batch| poll_turn(socket, answering, batch, cx))
@@ -214,17 +219,18 @@ fn poll_turn(
     batch.fit(answering.longest());
     let mut received = 0;
     while received < MAX_BATCH {
-        match ready!(socket.socket.poll_receive(cx, batch, answering.expected())) {
-            Ok(count) => received += count,
-            Err(error) => return Poll::Ready(error),
+        match socket.socket.poll_receive(cx, batch, answering.expected()) {
+            Poll::Ready(Ok(count)) => received += count,
+            Poll::Ready(Err(error)) => return Poll::Ready(error),
+            Poll::Pending => {
+                answering.note_empty(&socket.socket);
+                return if answering.looks_again() { come_back(cx) } else { Poll::Pending };
+            }
         }
         answering.answer(&socket.socket, batch);
     }
     answering.note_full_batch();
-    // Comes back after the next look at the other sockets. Never ready at its first poll.
-    let yielded = pin!(tokio::task::yield_now()).poll(cx);
-    debug_assert!(yielded.is_pending());
-    Poll::Pending
+    come_back(cx)
 }
 
 /// Answers what the socket's queue holds, whatever the reactor knows of it. Returns how many that were.

@@ -6,7 +6,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use crate::datagram::PortSet;
+use crate::datagram::OwnSockets;
 use crate::gate::{Gate, Sources};
 use crate::limits::LiveLimits;
 use crate::pulse::Loops;
@@ -32,7 +32,7 @@ impl Service {
             sources: Sources::default(),
             stats: Stats::default(),
             observer: Observer::default(),
-            own_ports: PortSet::default(),
+            own: OwnSockets::default(),
             loops: Loops::default(),
             born: Instant::now(),
         };
@@ -102,8 +102,7 @@ pub(crate) struct Core {
     pub(crate) sources: Sources,
     pub(crate) stats: Stats,
     pub(crate) observer: Observer,
-    /// The UDP ports of this service: it does not talk to itself.
-    pub(crate) own_ports: PortSet,
+    pub(crate) own: OwnSockets,
     pub(crate) loops: Loops,
     /// Probe stamps count from here.
     pub(crate) born: Instant,

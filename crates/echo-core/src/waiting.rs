@@ -30,7 +30,7 @@ const BULKY: usize = 8 << 10;
 /// Looks at the sockets before a worker sleeps, while nothing comes after such a turn: about 10 µs. A peer
 /// that is busy with what it got then finds the server awake, where each of its sends would have to wake
 /// it: 0.92 of C's rate became 1.00 with 16 KiB over Unix sockets. 4 looks gained half of that, 64 no more.
-const LOOKS: u8 = 16;
+pub(crate) const LOOKS: u8 = 16;
 
 /// How the writing of output stands.
 #[derive(Clone, Copy, Debug)]
@@ -185,7 +185,7 @@ impl Connection {
 }
 
 /// Wakes the task after the next look at the sockets.
-fn come_back<T>(cx: &mut Context<'_>) -> Poll<T> {
+pub(crate) fn come_back<T>(cx: &mut Context<'_>) -> Poll<T> {
     // Its first poll hands the waker to the scheduler and is never ready.
     let yielded = pin!(tokio::task::yield_now()).poll(cx);
     debug_assert!(yielded.is_pending());

@@ -18,10 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use echo_core::{Connection, Echo, Error, Handler, Limits, Mode};
+use echo_core::{
+    Connection, DatagramEcho, DatagramOptions, DatagramSocket, Echo, Error, Handler, Limits,
+    LocalAddr, Mode, Service, serve_datagrams,
+};
 use support::{echo, on_tcp, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinSet;
 
 /// A handler that only sends, to a peer that keeps up, lets others run as a reading one does.
 #[tokio::test]
@@ -99,5 +103,39 @@ async fn a_worker_stays_awake_for_a_bulky_peer_only() {
         assert!((16..=20).contains(&long), "{mode:?}: {long} polls for a long message");
         let again = polls_of(64).await;
         assert!((1..=2).contains(&again), "{mode:?}: {again} polls for a short one after it");
+    }
+}
+
+/// After any datagram a socket is looked at a few times more; then its worker sleeps.
+#[tokio::test]
+async fn a_worker_stays_awake_for_the_next_datagram() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let addr = "127.0.0.1:0".parse().unwrap();
+    let socket = DatagramSocket::bind_udp(addr, &DatagramOptions::default()).unwrap().remove(0);
+    let LocalAddr::Udp(addr) = *socket.local_addr() else { unreachable!() };
+    let echo = Arc::new(DatagramEcho::new(Mode::Auto));
+    let serving = serve_datagrams(socket, Service::default(), echo);
+    let counted = Arc::clone(&polls);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut serving = pin!(serving);
+        poll_fn(|cx| {
+            counted.fetch_add(1, Relaxed);
+            serving.as_mut().poll(cx)
+        })
+        .await
+    });
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(addr).await.unwrap();
+    for _ in 0..3 {
+        let before = polls.load(Relaxed);
+        client.send(b"datagram").await.unwrap();
+        let mut answer = [0; 16];
+        assert_eq!(soon(client.recv(&mut answer)).await.unwrap(), 8);
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        let polled = polls.load(Relaxed) - before;
+        assert!((16..=20).contains(&polled), "{polled} polls for a datagram");
     }
 }

@@ -193,12 +193,16 @@ fn try_it(address: &LocalAddr, mode: Mode, datagrams: bool) -> String {
         LocalAddr::Unix(UnixName::Path(path)) => {
             format!("{nc} -U {}", quoted(&path.display().to_string()))
         }
-        LocalAddr::Unix(name) if datagrams => {
-            let (server, client) =
-                (format!("ABSTRACT-SENDTO:{name}"), format!("bind={name}-client"));
-            format!("socat -t1 - {}", quoted(&format!("{server},{client}")))
+        // What socat takes is the name without the @.
+        LocalAddr::Unix(UnixName::Abstract(name)) => {
+            let name = name.escape_ascii();
+            if datagrams {
+                let server = format!("ABSTRACT-SENDTO:{name},bind={name}-client");
+                format!("socat -t1 - {}", quoted(&server))
+            } else {
+                format!("socat - {}", quoted(&format!("ABSTRACT:{name}")))
+            }
         }
-        LocalAddr::Unix(name) => format!("socat - {}", quoted(&format!("ABSTRACT:{name}"))),
         _ => return "a client in this process".into(),
     };
     format!("printf '{text}' | {client}")

@@ -75,8 +75,19 @@ async fn ask(endpoint: &Endpoint) -> Result<String, String> {
             let stream = UnixStream::connect(path).await.map_err(|error| refused(&error))?;
             converse(stream, &question).await
         }
-        Address::Udp { .. } => return datagram::ask_udp(&resolve(endpoint).await?).await,
-        Address::Unixgram(name) => return datagram::ask_unix(name).await,
+        Address::Udp { .. } => {
+            let at = |address: SocketAddr| {
+                let (ip, port) = (address.ip(), address.port());
+                let host = match address {
+                    SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{ip}%{}", v6.scope_id()),
+                    _ => ip.to_string(),
+                };
+                Endpoint { address: Address::Udp { host, port }, ..endpoint.clone() }
+            };
+            let endpoints: Vec<_> = resolve(endpoint).await?.into_iter().map(at).collect();
+            return datagram::ask(&endpoints).await;
+        }
+        Address::Unixgram(_) => return datagram::ask(std::slice::from_ref(endpoint)).await,
         other => Err(format!("{other:?} cannot be asked by this version")),
     };
     stream_mode.map(|mode| mode.to_string())

@@ -219,6 +219,7 @@ fn counted(datagrams: &Datagrams) -> String {
         ("failed", datagrams.failed),
         ("receive_errors", datagrams.receive_errors),
         ("kernel_drops", datagrams.kernel_drops),
+        ("sockets_left_with_a_queue", datagrams.left_in_queue),
     ];
     let counted = counters.iter().filter(|(_, count)| *count > 0);
     counted.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")

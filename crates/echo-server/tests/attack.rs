@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use support::http::Admin;
 use support::process::{descriptors, eventually, kib, long, need_descriptors};
@@ -108,7 +108,7 @@ impl Attack<'_> {
             for _ in 0..20 {
                 self.datagrams.fetch_add(u64::from(socket.send(&[9; 1200]).is_ok()), Relaxed);
             }
-            thread::sleep(Duration::from_millis(1)); // Twice the rate that is answered.
+            thread::sleep(Duration::from_millis(1)); // Many times the rate that is answered.
         }
     }
 }
@@ -172,11 +172,14 @@ fn round(server: &Server, admin: &Admin, start: u64, time: Duration) -> (Duratio
     };
     let (attacked, most) = thread::scope(|scope| {
         let attack = &attack;
-        scope.spawn(|| attack.slow());
-        scope.spawn(|| attack.deaf());
-        scope.spawn(|| attack.garbage());
-        scope.spawn(|| attack.storm());
-        scope.spawn(|| attack.flood());
+        let kinds = [Attack::slow, Attack::deaf, Attack::garbage, Attack::storm, Attack::flood];
+        for kind in kinds {
+            scope.spawn(move || {
+                // Who attacks is elsewhere: what that takes of this core must not delay the honest.
+                setpriority_process(None, 19).expect("anybody may step back");
+                kind(attack);
+            });
+        }
         eventually("the attack is at its height", || {
             let metrics = admin.metrics();
             metrics.get("echo_connections") as usize >= SLOW + DEAF
@@ -219,7 +222,7 @@ fn the_honest_are_served_amid_an_attack() {
     command.args([
         "--listen=tcp://127.0.0.1:0",
         "--listen=tcp://127.0.0.1:0?mode=framed",
-        "--listen=udp://127.0.0.1:0",
+        "--listen=udp://127.0.0.1:0?rate=100",
         "--admin=127.0.0.1:0",
         "--workers=2",
     ]);
@@ -236,9 +239,8 @@ fn the_honest_are_served_amid_an_attack() {
     assert!(!long() || best <= 3.0, "p99 grew by a factor of {best:.2}");
     eventually("descriptors are back", || descriptors(server.pid()) <= idle + 8);
     let metrics = admin.metrics();
-    // Over the rate, or before that over what the socket's queue holds.
-    let dropped = |limit| metrics.get(&format!("echo_limit_reached_total{{limit=\"{limit}\"}}"));
-    assert!(dropped("datagram_rate") + dropped("datagram_queue") > 0, "{metrics:?}");
+    let over_rate = metrics.get("echo_limit_reached_total{limit=\"datagram_rate\"}");
+    assert!(over_rate > 0, "there was no flood: {metrics:?}");
     assert!(metrics.get("echo_peer_faults_total") > 0, "{metrics:?}");
     assert_eq!(server.stop(), Some(0));
     assert_eq!(server.summary()["panicked"], 0);

@@ -226,6 +226,42 @@ fn unix_paths_are_those_of_streams() {
     assert_eq!((datagrams.get("unnamed"), datagrams.get("truncated")), (1, 1));
 }
 
+/// A Unix peer that is connected to another takes no answer from us (EPERM): its own doing, and nothing
+/// for the operator to read.
+#[test]
+fn what_a_unix_peer_does_is_not_logged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut server = Server::start(&[&format!("--listen=unixgram:{}", path("echo").display())]);
+    let _other = unix_client(&path("other"));
+    let peer = unix_client(&path("peer"));
+    peer.connect(path("other")).unwrap();
+    peer.send_to(b"?", path("echo")).unwrap();
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(server.datagrams().get("failed"), 1);
+    assert!(!server.stderr().contains("dropped"), "{}", server.stderr());
+}
+
+/// The command that the log tells to try works.
+#[test]
+fn the_hint_for_an_abstract_name_works() {
+    let there = std::process::Command::new("socat").arg("-V").output();
+    if there.is_err() {
+        support::skip("the_hint_for_an_abstract_name_works", "socat");
+        return;
+    }
+    for kind in ["unixgram", "unix"] {
+        let uri = format!("--listen={kind}:@echo-server-hint-{}-{kind}", std::process::id());
+        let mut server = Server::start(&[&uri]);
+        eventually("the hint is logged", || server.stderr().contains("try: "));
+        let stderr = server.stderr();
+        let (_, hint) = stderr.lines().find_map(|line| line.split_once("try: ")).unwrap();
+        let output = std::process::Command::new("sh").args(["-c", hint]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "hi\n", "{hint}: {output:?}");
+        assert_eq!(server.stop(), Some(0));
+    }
+}
+
 #[test]
 fn healthcheck_asks_datagrams() {
     let directory = tempfile::tempdir().unwrap();

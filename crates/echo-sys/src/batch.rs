@@ -19,6 +19,10 @@ const SLOT_UNIT: usize = 64 << 10;
 /// Holds every socket address; `sockaddr_un`, the longest, has 110 bytes.
 const NAME_LEN: usize = 112;
 
+/// Bytes of a Unix path with the zero byte after it, and of what stands before it.
+const MAX_PATH: usize = 108;
+const FAMILY_LEN: usize = size_of::<libc::sa_family_t>();
+
 /// What one segmented message may hold: one byte less than an IP packet, less its headers.
 const SEGMENTED_LEN: usize = 65_535 - 40 - 8;
 
@@ -58,6 +62,10 @@ pub struct Datagram<'a> {
     pub source: Source<'a>,
     /// Where it arrived; `None` but on IP sockets.
     pub arrival: Option<Arrival>,
+    /// The user who sent it, if the kernel was asked ([`Socket::tell_users`]) when it came.
+    ///
+    /// [`Socket::tell_users`]: crate::Socket::tell_users
+    pub user: Option<u32>,
 }
 
 /// Who sent a datagram.
@@ -149,7 +157,21 @@ impl Batch {
             truncated: slot.truncated,
             source: slot.source(),
             arrival: slot.told.arrival,
+            user: slot.told.user,
         }
+    }
+
+    /// Has the datagram at `index` answered to `path`, and not to where it came from.
+    ///
+    /// # Panics
+    /// When there are not so many, or the path is longer than a Unix address.
+    pub fn answer_to(&mut self, index: usize, path: &[u8]) {
+        assert!(path.len() < MAX_PATH, "no Unix address is so long");
+        let slot = &mut self.slots[..self.received][index];
+        slot.name[..FAMILY_LEN].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
+        slot.name[FAMILY_LEN..][..path.len()].copy_from_slice(path);
+        slot.name[FAMILY_LEN + path.len()] = 0;
+        slot.name_len = FAMILY_LEN + path.len() + 1;
     }
 
     /// The payload of the datagram at `index`, to be changed in place.
@@ -312,7 +334,7 @@ impl Slot {
     fn source(&self) -> Source<'_> {
         let name = &self.name[..self.name_len];
         self.ip().map_or_else(
-            || match name.get(size_of::<libc::sa_family_t>()..) {
+            || match name.get(FAMILY_LEN..) {
                 Some(name) if !name.is_empty() => Source::Unix(name),
                 _ => Source::Unnamed,
             },

@@ -31,6 +31,7 @@ pub(crate) struct Told {
     /// How many datagrams the kernel had dropped on this socket when this one came; told from the
     /// first drop on.
     pub(crate) kernel_drops: Option<u32>,
+    pub(crate) user: Option<u32>,
 }
 
 /// Reads the control messages of a received datagram.
@@ -50,6 +51,7 @@ pub(crate) fn read(mut control: &[u8]) -> Told {
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                 told.kernel_drops = field(data, 0).map(u32::from_ne_bytes);
             }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => told.user = user(data),
             _ => {}
         }
         control = control.get(len.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
@@ -109,6 +111,15 @@ fn header(control: &[u8]) -> Option<(usize, i32, i32)> {
     let kind = i32::from_ne_bytes(field(control, HEADER_LEN - 4)?);
     // One that is shorter than its header would be read for ever.
     (len >= HEADER_LEN).then_some((len, level, kind))
+}
+
+/// struct ucred: process, user, group. Of what came before the kernel was asked it tells of no process,
+/// and of the user that stands for all who have no number here.
+fn user(data: &[u8]) -> Option<u32> {
+    const NOBODY: u32 = 65_534;
+    let (process, user) =
+        (u32::from_ne_bytes(field(data, 0)?), u32::from_ne_bytes(field(data, 4)?));
+    ((process, user) != (0, NOBODY)).then_some(user)
 }
 
 /// in_pktinfo: interface, this host's address, the address in the packet's header. The two are one,

@@ -10,6 +10,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::batch::{Batch, Sending};
 
+/// Where the counter of drops is in what SO_MEMINFO (Linux 4.12) tells: linux/sock_diag.h.
+const DROPS: usize = libc::SK_MEMINFO_DROPS as usize;
+
 /// A bound datagram socket, UDP or Unix.
 ///
 /// Registered for reading alone: a socket that is registered for writing as well, as Tokio's own are,
@@ -53,6 +56,13 @@ impl Socket {
         set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
         set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 0)?;
         set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+    }
+
+    /// Asks the kernel to tell which user sent each datagram ([`Datagram::user`]). For a Unix socket.
+    ///
+    /// [`Datagram::user`]: crate::Datagram::user
+    pub fn tell_users(fd: BorrowedFd<'_>) -> io::Result<()> {
+        set_option(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, 1)
     }
 
     /// Receives a batch of at most `most` as soon as there is one.
@@ -106,6 +116,20 @@ impl Socket {
         self.with_or_without_batches(&[libc::ENOSYS], |batched| {
             batch.send(self.as_fd(), which, Sending { batched, segmented, ..how })
         })
+    }
+
+    /// How many datagrams the kernel has dropped on this socket until now, which
+    /// [`Batch::kernel_drops`] knows only of the time before a datagram came.
+    pub fn kernel_drops(&self) -> io::Result<u32> {
+        let mut info = [0_u32; DROPS + 1];
+        let mut len = size_of_val(&info) as libc::socklen_t;
+        let fd = self.as_fd().as_raw_fd();
+        // SAFETY: both outlive the call, which writes at most `len` bytes of integers.
+        let result = unsafe {
+            let into = info.as_mut_ptr().cast();
+            libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, into, &raw mut len)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(info[DROPS]) }
     }
 
     /// Whether datagrams are received and sent in batches; else one by one, since the kernel or a

@@ -191,6 +191,7 @@ async fn what_the_kernel_drops_is_told() {
     }
     let mut received = receive(&socket, &mut batch).await;
     assert_eq!(batch.kernel_drops(), None, "told by what came after it");
+    assert_eq!(socket.kernel_drops().unwrap() as usize, 100 - received);
     client.send(b"?").unwrap();
     let before = received;
     received += receive(&socket, &mut batch).await;

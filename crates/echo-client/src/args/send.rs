@@ -43,7 +43,8 @@ pub(crate) struct Sending {
     #[arg(long)]
     pub(crate) hex: bool,
 
-    /// Send everything so many times; of stdin, each line as soon as it comes
+    /// Send everything so many times; of stdin, each line as soon as it comes. Datagrams that may be
+    /// equal, these and lines of stdin, go out as with --probe, unless the target says ?mode=raw
     #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
     pub(crate) count: NonZeroU64,
 

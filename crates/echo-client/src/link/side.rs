@@ -88,13 +88,13 @@ pub(super) async fn next(client: &mut DatagramClient) -> Happened {
         DatagramEvent::Unsent { seq, why, .. } => Happened::Refused(seq, why.into()),
         DatagramEvent::Late { seq, after } => {
             let (number, after) = (seq + 1, time(after));
-            Happened::Notice(format!("late: the reply to message {number}, after {after}"))
+            Happened::Late(format!("late: the reply to message {number}, after {after}"))
         }
         DatagramEvent::Doubled { seq } => {
-            Happened::Notice(format!("doubled: the reply to message {}", seq + 1))
+            Happened::Doubled(format!("doubled: the reply to message {}", seq + 1))
         }
         DatagramEvent::Stale { seq } => {
-            Happened::Notice(format!("late or doubled: the reply to message {}", seq + 1))
+            Happened::Doubled(format!("late or doubled: the reply to message {}", seq + 1))
         }
         DatagramEvent::Different { at, what, .. } => {
             Happened::Different(Error::Different { at, what: what.to_owned() })

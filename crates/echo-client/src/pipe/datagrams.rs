@@ -29,8 +29,10 @@ const WINDOW: usize = 64 << 10;
 /// UDP leaves at 8,000 datagrams a second at most, since our servers grant a source 10,000.
 const GAP: Duration = Duration::from_micros(125);
 
-/// What has come back and waits for a piece before it.
+/// What waits for a piece before it: what has come back, and for each piece its place in a queue that
+/// doubles as it grows, and the least that an allocation takes.
 const HELD_MAX: usize = 8 << 20;
+const PIECE: usize = 2 * size_of::<Piece>() + 32;
 
 /// The state that both directions share.
 pub(super) struct Pipe {
@@ -169,7 +171,7 @@ impl Pipe {
     fn ask(&mut self) -> Result<Option<Instant>, Failure> {
         let most = if self.numbered { IN_FLIGHT } else { 1 };
         while !self.pending.is_empty() && self.client.unanswered() < most {
-            if self.copy.held >= HELD_MAX {
+            if self.copy.is_full() {
                 break;
             }
             let now = Instant::now();
@@ -228,6 +230,11 @@ impl Ordered {
         self.counts.sent += 1;
     }
 
+    /// Whether so much waits for a piece that no more may be asked.
+    fn is_full(&self) -> bool {
+        self.held + self.pieces.len() * PIECE >= HELD_MAX
+    }
+
     /// Takes what happened.
     fn take(&mut self, event: DatagramEvent<'_>) -> Result<(), Failure> {
         match event {
@@ -282,5 +289,29 @@ impl Ordered {
             self.pieces.pop_front();
             self.first += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However short the pieces are, and whatever becomes of them while the first one is due.
+    #[test]
+    fn each_piece_takes_room() {
+        let mut copy = Ordered::default();
+        copy.push(1);
+        let waited = Duration::ZERO;
+        for seq in 1..=HELD_MAX as u64 / 64 {
+            if copy.is_full() {
+                copy.take(DatagramEvent::Lost { seq: 0, len: 1, waited }).unwrap();
+                copy.release(&mut Vec::new());
+                assert!(!copy.is_full() && copy.pieces.is_empty());
+                return;
+            }
+            copy.push(1);
+            copy.take(DatagramEvent::Lost { seq, len: 1, waited }).unwrap();
+        }
+        panic!("{} pieces wait", copy.pieces.len());
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn parse(line: &str) -> Result<Command, String> {
     match name {
         ":repeat" => {
             let (count, message) = split(rest);
-            let count = count.parse().map_err(|_| usage())?;
+            let count = args::count(count).map_err(|error| format!("{}: {error}", usage()))?;
             Ok(Command::Repeat(count, optional(message)?))
         }
         ":watch" => {
@@ -217,7 +217,12 @@ mod tests {
             (":repeat 2 :hex", "write :hex DIGITS"),
             (":file", "write :file PATH"),
             (":repeat", "write :repeat N [MESSAGE]"),
-            (":repeat 0", "write :repeat N [MESSAGE]"),
+            (":repeat 0", "write :repeat N [MESSAGE]: write a whole number from 1 to 1844"),
+            (":repeat -1 x", "from 1 to 1844"),
+            (":hex abc", "c stands alone"),
+            (r"\u41", r"\u needs braces"),
+            (r"\u{xy}", "\"xy\" is no number"),
+            (r"\u{d800}", r"\u{d800} is no character"),
             (":repeat x y", "write :repeat N [MESSAGE]"),
             (":repeat 5 :quit", ":quit is no message"),
             (":repeat 5 :file", "write :file PATH"),

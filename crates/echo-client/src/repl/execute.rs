@@ -118,6 +118,16 @@ impl Execution {
         self.finish(output);
     }
 
+    /// Leaves the server: says what it still owes.
+    pub(super) fn leave(&self, output: &Output) {
+        let owed = match self.link.unanswered() {
+            0 => return,
+            1 => "1 message has had no reply".to_owned(),
+            several => format!("{several} messages have had no reply"),
+        };
+        output.print(&output.colours.notice(&owed));
+    }
+
     async fn send(&mut self, message: Message, output: &Output) -> Result<(), String> {
         let payload = self.payload(Some(message)).await?;
         let answer = self.exchange(&payload.bytes, false, output).await;
@@ -134,9 +144,10 @@ impl Execution {
     ) -> Result<(), String> {
         let payload = self.payload(message).await?;
         self.log.run = Some(Tally::new());
+        let numbered = self.link.numbers();
         let mut said = Instant::now();
         for done in 1..=count.get() {
-            let answer = match self.exchange(&payload.bytes, false, output).await {
+            let answer = match self.exchange(&payload.bytes, numbered, output).await {
                 // Datagrams get lost: how many do is what one wants to see.
                 Err(error @ Error::Lost { .. }) => {
                     output.print(&output.colours.bad(&words(&error)));
@@ -163,6 +174,7 @@ impl Execution {
     ) -> Result<(), String> {
         let payload = self.payload(message).await?;
         self.log.run = Some(Tally::new());
+        let numbered = self.link.numbers();
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -173,7 +185,7 @@ impl Execution {
                 }
                 _ = ticks.tick() => {}
             }
-            match self.exchange(&payload.bytes, false, output).await {
+            match self.exchange(&payload.bytes, numbered, output).await {
                 Ok(answer) => {
                     output.print(&self.log.reply(&answer, payload.hex));
                 }
@@ -209,6 +221,7 @@ impl Execution {
         };
         match link.connect(show).await {
             Ok(()) => {
+                self.leave(output);
                 self.link = link;
                 self.log.all = Tally::new();
                 Ok(())
@@ -254,7 +267,7 @@ impl Execution {
             Ok(())
         };
         let answer = self.link.answer(asked, show).await?;
-        log.tallies(|tally| tally.answered(answer.round_trip));
+        log.tallies(|tally| tally.answered(answer.round_trip, answer.overtaken));
         Ok(answer)
     }
 }
@@ -272,8 +285,16 @@ impl Log {
         let colours = self.colours;
         match happened {
             Happened::Answered(answer) => {
-                self.all.answered(answer.round_trip);
+                self.all.answered(answer.round_trip, answer.overtaken);
                 format!("{} {}", colours.notice("late reply:"), self.reply(&answer, false))
+            }
+            Happened::Late(words) => {
+                self.tallies(|tally| tally.late += 1);
+                colours.notice(&words)
+            }
+            Happened::Doubled(words) => {
+                self.tallies(|tally| tally.doubled += 1);
+                colours.notice(&words)
             }
             Happened::Connected { words, .. } | Happened::Notice(words) => colours.notice(&words),
             Happened::Refused(_, error) | Happened::Different(error) => colours.bad(&words(&error)),

@@ -1,7 +1,7 @@
 //! Where the lines of former sessions are kept.
 
 use std::ffi::OsString;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,33 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
         Some(folder) => DirBuilder::new().recursive(true).mode(0o700).create(folder),
         None => Ok(()),
     }
+}
+
+/// Whether lines can be kept there: in a file, or in one that is still to be made. Reading anything else
+/// may never end; and what a link leads to is not ours to make private.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(it) if it.is_file() => Ok(()),
+        Ok(it) if it.is_symlink() => Err(io::Error::other("it is a link: put a file there")),
+        Ok(_) => Err(io::Error::other("it is no file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the lines that are no text out of the file: one is enough for the editor to read none of those
+/// behind it.
+pub(super) fn mend(path: &Path) -> io::Result<()> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        bytes => bytes?,
+    };
+    if str::from_utf8(&bytes).is_ok() {
+        return Ok(());
+    }
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let text: Vec<_> = lines.filter(|line| str::from_utf8(line).is_ok()).collect();
+    fs::write(path, text.concat())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! while they wait, and [`Output`] then undoes what the editor has done to the terminal's mode.
 //! The printer is a thread because the editor takes one text at a time, and none between two lines.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::mpsc as std_mpsc;
@@ -16,8 +17,10 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{ioctl_fionread, read};
-use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::io::read;
+use rustix::process::getpgrp;
+use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios};
+use rustix::termios::{tcgetattr, tcgetpgrp, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
@@ -27,11 +30,17 @@ use tokio::time::sleep;
 use super::helper::Line;
 use super::history;
 use crate::colours::Colours;
+use crate::escape::escape;
 use crate::failure::reason;
 
-/// How often it is looked whether Ctrl-D was pressed while a command runs: soon for a person. There is
-/// nobody to wait for it: a read would take what is typed for the next line.
+/// How often it is looked whether Ctrl-D was pressed while a command runs: soon for a person.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The longest line that the kernel edits, its end included (termios(3)).
+const LINE_MAX: usize = 4096;
+
+/// Lines that are taken from the kernel before their time: more than anybody types ahead.
+const AHEAD_MAX: usize = 1000;
 
 /// Lines that are kept: years of use.
 const HISTORY_MAX: usize = 10_000;
@@ -56,8 +65,21 @@ pub(super) struct Terminal {
 
 /// Where lines come from.
 pub(super) struct Input {
-    prompts: std_mpsc::SyncSender<(String, String)>,
-    typed: mpsc::Receiver<Typed>,
+    asked: std_mpsc::SyncSender<Asked>,
+    typed: mpsc::Receiver<(Typed, bool)>,
+    /// Lines that were typed while a command ran, without their ends.
+    ahead: VecDeque<Vec<u8>>,
+    /// The editor left something unread behind the last line. That is its next line's: it may have read
+    /// what comes before it.
+    unread: bool,
+}
+
+/// What the editor thread is asked for.
+enum Asked {
+    /// A line behind this prompt: as it is, and as it is shown.
+    Line(String, String),
+    /// The line that was typed ahead, with all that belongs to a line.
+    Ahead(Vec<u8>),
 }
 
 /// Where everything goes.
@@ -92,14 +114,14 @@ impl Terminal {
         editor.set_helper(Some(Line(colours)));
         let printer = editor.create_external_printer().ok();
         let dumb = printer.is_none();
-        let (prompts, asked) = std_mpsc::sync_channel(1);
+        let (ask, asked) = std_mpsc::sync_channel(1);
         let (answer, typed) = mpsc::channel(1);
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
-        thread("editor").spawn(move || edit(editor, &asked, &answer))?;
+        thread("editor").spawn(move || edit(editor, &asked, &answer, dumb))?;
         let (notices, waiting) = mpsc::channel(1);
         thread("printer").spawn(move || print(printer, waiting))?;
         Ok(Self {
-            input: Input { prompts, typed },
+            input: Input { asked: ask, typed, ahead: VecDeque::new(), unread: false },
             output: Output { colours, notices, editing: None, dumb, mode },
         })
     }
@@ -108,8 +130,13 @@ impl Terminal {
     pub(super) fn ask(&mut self, prompt: String) {
         let styled = self.output.colours.strong(&prompt);
         // A thread that is gone shows in `typed`.
-        let _ = self.input.prompts.send((prompt.clone(), styled));
-        self.output.editing = Some(prompt);
+        let _ = if let Some(line) = self.input.ahead.pop_front() {
+            self.output.print(&format!("{styled}{}", escape(&String::from_utf8_lossy(&line))));
+            self.input.asked.send(Asked::Ahead(line))
+        } else {
+            self.output.editing = Some(prompt.clone());
+            self.input.asked.send(Asked::Line(prompt, styled))
+        };
     }
 
     /// The line that was asked for has come, or its end.
@@ -127,28 +154,57 @@ impl Input {
     /// # Cancel safety
     /// Nothing is lost.
     pub(super) async fn typed(&mut self) -> Typed {
-        self.typed.recv().await.unwrap_or(Typed::End)
+        let (typed, unread) = self.typed.recv().await.unwrap_or((Typed::End, false));
+        self.unread = unread;
+        typed
     }
 
-    /// Waits for a Ctrl-D while no line is asked for. The kernel edits lines then: one behind text that
-    /// was typed ahead is no end, as it is none in a line that is being edited.
+    /// Waits for a Ctrl-D while no line is asked for. The kernel edits lines then: those that are typed
+    /// ahead are kept for their time, and a Ctrl-D behind them, or behind half a line, counts.
     ///
     /// # Cancel safety
     /// Nothing is lost.
-    pub(super) async fn left(&self) {
-        while !takes_end() {
+    pub(super) async fn left(&mut self) {
+        while self.unread && is_ready() {
+            sleep(LOOK).await;
+        }
+        self.unread = false;
+        while !self.takes_end() {
             sleep(LOOK).await;
         }
     }
+
+    /// Takes what was typed; whether its end is among it, which the shell would find otherwise.
+    fn takes_end(&mut self) -> bool {
+        let mut line = [0; LINE_MAX];
+        while self.ahead.len() < AHEAD_MAX && is_ours() && is_ready() {
+            match read(io::stdin(), &mut line) {
+                // What ends without a newline ends with Ctrl-D.
+                Ok(len) if line[..len].last() != Some(&b'\n') => return true,
+                Ok(len) => self.ahead.push_back(line[..len - 1].to_vec()),
+                Err(_) => break,
+            }
+        }
+        false
+    }
+
+    /// Drops what was typed ahead, as the kernel does at Ctrl-C.
+    pub(super) fn forget(&mut self) {
+        self.ahead.clear();
+    }
 }
 
-/// Whether the next thing that the terminal has is its end, which is taken then: the shell would find
-/// it otherwise. It can be read, and holds no byte.
-fn takes_end() -> bool {
+/// Whether the terminal has something to read.
+fn is_ready() -> bool {
     let stdin = io::stdin();
     let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
-    let ready = poll(&mut fds, Some(&Timespec::default())).is_ok_and(|count| count > 0);
-    ready && ioctl_fionread(&stdin) == Ok(0) && read(&stdin, &mut [0]) == Ok(0)
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+}
+
+/// Whether what is typed is for us: in the background it is the shell's. A terminal that controls
+/// nobody is not shared.
+fn is_ours() -> bool {
+    tcgetpgrp(io::stdin()).map_or(true, |group| group == getpgrp())
 }
 
 impl Output {
@@ -243,35 +299,54 @@ fn print(mut printer: Option<impl ExternalPrinter>, mut waiting: mpsc::Receiver<
 /// Edits one line for each prompt.
 fn edit(
     mut editor: Editor<Line, FileHistory>,
-    asked: &std_mpsc::Receiver<(String, String)>,
-    answer: &mpsc::Sender<Typed>,
+    asked: &std_mpsc::Receiver<Asked>,
+    answer: &mpsc::Sender<(Typed, bool)>,
+    dumb: bool,
 ) {
     let mut kept = load(&mut editor, answer);
-    while let Ok(prompt) = asked.recv() {
-        let typed = match editor.readline(&prompt) {
+    while let Ok(asked) = asked.recv() {
+        let (line, unread) = match asked {
+            Asked::Line(prompt, styled) => {
+                let line = editor.readline(&(prompt, styled));
+                // On a dumb terminal it has read no more than the line.
+                (line, !dumb && is_ready())
+            }
+            Asked::Ahead(line) => {
+                let line = String::from_utf8(line)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error).into());
+                (line, false)
+            }
+        };
+        let typed = match line {
             Ok(line) => {
                 keep(&mut editor, &line, &mut kept, answer);
                 Typed::Line(line)
             }
             Err(ReadlineError::Interrupted) => Typed::Abandoned,
-            // From a dumb terminal, which sends what is typed as it is.
+            // From the kernel, which passes what is typed as it is.
             Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 let words = "that is not UTF-8: write bytes as \\xNN".to_owned();
-                let _ = answer.blocking_send(Typed::Trouble(words));
+                let _ = answer.blocking_send((Typed::Trouble(words), false));
                 Typed::Abandoned
             }
             Err(_) => Typed::End,
         };
-        if answer.blocking_send(typed).is_err() {
+        if answer.blocking_send((typed, unread)).is_err() {
             return;
         }
     }
 }
 
 /// The file that lines are kept in, if it can be used.
-fn load(editor: &mut Editor<Line, FileHistory>, answer: &mpsc::Sender<Typed>) -> Option<PathBuf> {
+fn load(
+    editor: &mut Editor<Line, FileHistory>,
+    answer: &mpsc::Sender<(Typed, bool)>,
+) -> Option<PathBuf> {
     let path = history::path(|name| std::env::var_os(name))?;
-    let loaded = history::make_folder(&path).and_then(|()| match editor.load_history(&path) {
+    let usable = history::make_folder(&path)
+        .and_then(|()| history::check(&path))
+        .and_then(|()| history::mend(&path));
+    let loaded = usable.and_then(|()| match editor.load_history(&path) {
         Err(ReadlineError::Io(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     });
@@ -289,11 +364,13 @@ fn keep(
     editor: &mut Editor<Line, FileHistory>,
     line: &str,
     kept: &mut Option<PathBuf>,
-    answer: &mpsc::Sender<Typed>,
+    answer: &mpsc::Sender<(Typed, bool)>,
 ) {
     let _ = editor.add_history_entry(line);
     if let Some(path) = kept
-        && let Err(error) = editor.append_history(path)
+        && let Err(error) = history::check(path)
+            .map_err(ReadlineError::from)
+            .and_then(|()| editor.append_history(path))
     {
         let error = match error {
             ReadlineError::Io(error) => error,
@@ -304,7 +381,8 @@ fn keep(
     }
 }
 
-fn complain(path: &std::path::Path, error: &io::Error, answer: &mpsc::Sender<Typed>) {
-    let words = format!("the history is not kept: {}: {}", path.display(), reason(error));
-    let _ = answer.blocking_send(Typed::Trouble(words));
+fn complain(path: &std::path::Path, error: &io::Error, answer: &mpsc::Sender<(Typed, bool)>) {
+    let path = escape(&path.display().to_string());
+    let words = format!("the history is not kept: {path}: {}", reason(error));
+    let _ = answer.blocking_send((Typed::Trouble(words), false));
 }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use echo_core::MAX_PAYLOAD_LEN;
 
 use crate::args::Sending;
-use crate::escape::hex;
+use crate::escape::{escape, hex};
 use crate::failure::Failure;
 use crate::message;
 use crate::stdio::{self, Input};
@@ -32,7 +32,7 @@ impl Source {
         match self {
             Self::Lines { lines, .. } => lines.origin(),
             Self::Given { items, at, .. } => match items.get(at.saturating_sub(1)) {
-                Some(Item::File(path)) => path.display().to_string(),
+                Some(Item::File(path)) => escape(&path.display().to_string()),
                 _ => format!("message {at}"),
             },
         }
@@ -174,7 +174,10 @@ mod tests {
         }
         assert_eq!(lines(&["61 62\n", "63\n"], true).await.unwrap(), ["ab", "c"]);
         let outcome = lines(&["61\n6\n"], true).await;
-        assert_eq!(outcome, Err("line 2: a byte has two hexadecimal digits".to_owned()));
+        assert_eq!(
+            outcome,
+            Err("line 2: a byte has two hexadecimal digits: 6 stands alone".to_owned())
+        );
     }
 
     #[tokio::test]

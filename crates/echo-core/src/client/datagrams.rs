@@ -14,19 +14,22 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::io::Errno;
+use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Error, Options, PushError, Reply};
 use crate::endpoint::Endpoint;
 use event::Told;
 use pairing::{Judged, PROBE_HEAD, Pairing};
-use socket::{Opened, Socket, open};
+use socket::{Opened, Socket, is_too_long, open, why_unsent};
 
 pub use event::DatagramEvent;
 
 /// Bytes to receive into at least: more than any UDP datagram has.
 const LEAST_BUFFER: usize = 1 << 16;
+
+/// More datagrams than wait in any socket: each takes 768 bytes of its buffer at least.
+const QUEUE: u32 = 1 << 16;
 
 /// A client of an echo server for datagrams: `udp://HOST:PORT` or `unixgram:PATH`.
 ///
@@ -55,8 +58,9 @@ const LEAST_BUFFER: usize = 1 << 16;
 ///
 /// Each message is one datagram, and a plain one is nothing but the message, so that any RFC 862 server
 /// answers it. Then its content is all that tells which request a reply belongs to: of equal messages
-/// without a reply the first one is taken for answered. [`push_probe`](Self::push_probe) sends 36 bytes
-/// before the message, by which each is known, and which come back from any echo server.
+/// without a reply the first one is taken for answered, and a late reply to one that is lost for the reply
+/// to an equal one. [`push_probe`](Self::push_probe) sends 36 bytes before the message, by which each is
+/// known, and which come back from any echo server.
 ///
 /// Of the [`Options`], `family`, `source`, `connect_timeout` (for the name), `timeout` and `window`
 /// count; `timeout` is how long a reply may take before its request is lost. Memory is bounded by
@@ -75,6 +79,8 @@ pub struct DatagramClient {
     finishing: bool,
     /// Since when the socket has taken nothing more.
     blocked: Option<Instant>,
+    /// Datagrams received since the oldest request has been overdue.
+    behind: u32,
     /// Armed once, and only compared when it fires.
     alarm: Option<Pin<Box<Sleep>>>,
     /// What ends it, told behind all that came before.
@@ -101,6 +107,7 @@ impl DatagramClient {
             pairing: Pairing::new(),
             finishing: false,
             blocked: None,
+            behind: 0,
             alarm: None,
             fault: None,
             buffer: Vec::new(),
@@ -109,6 +116,10 @@ impl DatagramClient {
     }
 
     /// A client with an open socket. A UDP server need not be there for that; a Unix one must.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it leaves nothing open; a name may be looked up to the end.
     ///
     /// # Errors
     ///
@@ -198,6 +209,11 @@ impl DatagramClient {
 
     /// Sends one message and waits for its reply. What else happens goes untold.
     ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it has queued the message, which stays under way like any that was
+    /// [pushed](Self::push): [`next`](Self::next) sends it if need be, and tells its reply or loss.
+    ///
     /// # Errors
     ///
     /// As of [`next`](Self::next); [`Error::Lost`] and [`Error::Unsent`] leave the client going on.
@@ -239,21 +255,28 @@ impl DatagramClient {
                 return Poll::Ready(Ok(true));
             }
             // Before the clock is looked at: what has come is not lost.
-            if self.receive(cx)? {
+            if self.behind < QUEUE && self.receive(cx, false)? {
                 return Poll::Ready(Ok(true));
             }
             let now = Instant::now();
-            let overdue = |since: Instant| now >= since + self.options.timeout;
-            if self.pairing.oldest().is_some_and(overdue)
-                && let Some(request) = self.pairing.take_oldest()
-            {
-                self.told = Told::Lost(request, self.options.timeout);
+            let (lost, stuck) =
+                (self.overdue(self.pairing.oldest(), now), self.overdue(self.blocked, now));
+            if lost || stuck {
+                // A task that has had its turn gets nothing from a socket, whatever is there.
+                ready!(poll_proceed(cx)).made_progress();
+            }
+            if lost {
+                if self.behind < QUEUE && self.receive(cx, true)? {
+                    return Poll::Ready(Ok(true));
+                }
+                self.behind = 0;
+            }
+            let waited = self.options.timeout;
+            if lost && let Some(request) = self.pairing.take_oldest() {
+                self.told = Told::Lost(request, waited);
                 return Poll::Ready(Ok(true));
             }
-            if self.blocked.is_some_and(overdue)
-                && let Some(request) = self.pairing.take_unsent()
-            {
-                let waited = self.options.timeout;
+            if stuck && let Some(request) = self.pairing.take_unsent() {
                 self.told = Told::Unsent(request, PushError::Blocked { waited });
                 return Poll::Ready(Ok(true));
             }
@@ -262,6 +285,10 @@ impl DatagramClient {
             }
             ready!(self.poll_alarm(cx));
         }
+    }
+
+    fn overdue(&self, since: Option<Instant>, now: Instant) -> bool {
+        since.is_some_and(|since| now >= since + self.options.timeout)
     }
 
     /// Sends what the socket takes. Whether that is worth an event.
@@ -299,8 +326,8 @@ impl DatagramClient {
         Ok(false)
     }
 
-    /// Receives one datagram. Whether one came.
-    fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+    /// Receives one datagram, and one `unheard` of by the reactor if so wanted. Whether one came.
+    fn receive(&mut self, cx: &mut Context<'_>, unheard: bool) -> Result<bool, Error> {
         let State::Open(socket) = &mut self.state else { return Err(Error::Over) };
         // One more, so that what is longer than asked is seen to be.
         let len = LEAST_BUFFER.max(self.pairing.longest() + 1);
@@ -311,8 +338,8 @@ impl DatagramClient {
         let mut errors = 0..=self.pairing.unanswered();
         let len = loop {
             let received = match &self.fault {
-                None => socket.poll_receive(cx, &mut self.buffer),
-                Some(_) => Poll::Ready(socket.receive_queued(&mut self.buffer)),
+                None if !unheard => socket.poll_receive(cx, &mut self.buffer),
+                _ => Poll::Ready(socket.receive_queued(&mut self.buffer)),
             };
             match received {
                 Poll::Pending => return Ok(false),
@@ -321,6 +348,9 @@ impl DatagramClient {
                 Poll::Ready(Err(error)) if is_too_long(&error) && errors.next().is_some() => {}
                 Poll::Ready(Err(error)) => {
                     let nothing = error.kind() == io::ErrorKind::WouldBlock;
+                    if nothing && self.fault.is_none() {
+                        return Ok(false);
+                    }
                     let fault = self.fault.take();
                     let fault = fault.unwrap_or_else(|| Error::connecting(&self.place, error));
                     if nothing || errors.next().is_none() {
@@ -331,6 +361,8 @@ impl DatagramClient {
             }
         };
         let received = Instant::now();
+        let behind = self.overdue(self.pairing.oldest(), received);
+        self.behind = if behind { self.behind + 1 } else { 0 };
         self.told = match self.pairing.judge(&self.buffer[..len], received) {
             Judged::Reply { request, stamps, overtaken } => {
                 Told::Reply { request, stamps, overtaken, received }
@@ -351,19 +383,6 @@ impl DatagramClient {
             alarm.as_mut().reset(end);
         }
         alarm.as_mut().poll(cx)
-    }
-}
-
-fn is_too_long(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::MSGSIZE)
-}
-
-/// Why a datagram of `len` bytes could not be sent, if that is about this one alone.
-fn why_unsent(error: &io::Error, len: usize) -> Option<PushError> {
-    match Errno::from_io_error(error) {
-        Some(Errno::MSGSIZE) => Some(PushError::OverHostLimit { len }),
-        Some(Errno::NOBUFS | Errno::NOMEM) => Some(PushError::NoMemory),
-        _ => None,
     }
 }
 

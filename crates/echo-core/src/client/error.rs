@@ -188,7 +188,7 @@ pub(super) fn leaving(reason: Reason) -> String {
         Reason::Idle => "the server ends idle connections".to_owned(),
         Reason::Error => "the server saw a protocol error".to_owned(),
         Reason::Stalled => "the server waited too long for a frame".to_owned(),
-        other => format!("the server leaves ({other:?})"),
+        Reason::Other(code) => format!("the server leaves (reason {code})"),
     }
 }
 

@@ -104,6 +104,9 @@ enum Place {
     Control { header: Header, payload: Vec<u8> },
     /// In the payload of a frame that nobody asked for.
     Unexpected { left: usize },
+    /// In the payload of a reply of `len` bytes, which are not as many as were sent. So many of them
+    /// were as sent.
+    Resized { len: u32, equal: usize },
 }
 
 impl Requests {

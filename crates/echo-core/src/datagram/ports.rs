@@ -75,6 +75,10 @@ impl PortSet {
         self.0[usize::from(port / 64)].fetch_or(1 << (port % 64), Relaxed);
     }
 
+    pub(crate) fn remove(&self, port: u16) {
+        self.0[usize::from(port / 64)].fetch_and(!(1 << (port % 64)), Relaxed);
+    }
+
     /// Makes it hold what `ranges` hold. Who reads meanwhile sees the old or the new for each port.
     pub(crate) fn store(&self, ranges: &PortRanges) {
         for (word, first) in self.0.iter().zip((0..=u16::MAX).step_by(64)) {
@@ -144,6 +148,8 @@ mod tests {
             set.insert(port);
             assert!(set.contains(port));
         }
+        set.insert(62);
+        set.remove(62);
         assert_eq!(format!("{set:?}"), "{0, 1, 63, 64, 65, 7777, 65535}");
     }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use echo_sys::{Arrival, Datagram, Source};
 
+use super::own::OwnSockets;
 use super::ports::PortSet;
 use super::rate::{Buckets, SourceKey};
 use crate::frame::{HEADER_LEN, Header, Kind, PROBE_MIN_LEN, is_probe_reply};
@@ -18,8 +19,8 @@ const UNKNOWN: u32 = 0;
 pub(super) struct Screen<'a> {
     /// Source ports that are refused.
     pub(super) refused: &'a PortSet,
-    /// The ports of the service itself.
-    pub(super) own: &'a PortSet,
+    /// The sockets of the service itself.
+    pub(super) own: &'a OwnSockets,
     /// Whether PROBE means something.
     pub(super) probes: bool,
     pub(super) buckets: &'a Buckets,
@@ -36,13 +37,20 @@ impl Screen<'_> {
             Source::Ip(source) => {
                 let (ip, port) = (source.ip().to_canonical(), source.port());
                 // Nothing can be sent to port 0.
-                if port == 0 || self.refused.contains(port) || self.own.contains(port) {
+                if port == 0 || self.refused.contains(port) || self.own.has_port(port) {
                     return Err(Unanswered::Port);
                 }
                 if !is_one_host(ip, datagram.arrival) {
                     return Err(Unanswered::Address);
                 }
                 SourceKey::of_ip(ip)
+            }
+            // A relative one means a file in a directory that only the peer knows.
+            Source::Unix(name) if !matches!(name.first(), Some(b'/' | 0)) => {
+                return Err(Unanswered::Address);
+            }
+            Source::Unix(name) if name[0] == 0 && self.own.has_abstract(name) => {
+                return Err(Unanswered::Address);
             }
             Source::Unix(name) => self.buckets.key_of_name(name),
             Source::Unnamed => return Err(Unanswered::Unnamed),
@@ -78,7 +86,8 @@ fn is_one_host(source: IpAddr, arrival: Option<Arrival>) -> bool {
     // Without it nobody can tell. The kernel leaves it out where its options were tampered with.
     let Some(arrival) = arrival else { return false };
     let many = match source {
-        IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
+        // "This network", multicast, reserved, broadcast (RFC 6890).
+        IpAddr::V4(ip) => matches!(ip.octets()[0], 0 | 224..),
         IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
     };
     let local = !source.is_loopback() || matches!(arrival.interface, LOOPBACK | UNKNOWN);
@@ -90,16 +99,18 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::datagram::own::Own;
     use crate::datagram::ports::PortRanges;
     use crate::frame::mark_probe_reply;
 
     fn judge(source: Source<'_>, payload: &[u8], arrival: Option<Arrival>) -> Option<Unanswered> {
-        let (refused, own) = (PortSet::default(), PortSet::default());
+        let (refused, own) = (PortSet::default(), OwnSockets::default());
         refused.store(&PortRanges::privileged());
-        own.insert(7777);
+        own.insert(Own::Port(7777));
+        own.insert(Own::Abstract(b"\0echo".to_vec()));
         let buckets = Buckets::default();
         let screen = Screen { refused: &refused, own: &own, probes: true, buckets: &buckets };
-        screen.judge(&Datagram { payload, truncated: false, source, arrival }).err()
+        screen.judge(&Datagram { payload, truncated: false, source, arrival, user: None }).err()
     }
 
     fn from(source: &str, interface: u32, unicast: bool) -> Option<Unanswered> {
@@ -132,6 +143,11 @@ mod tests {
             ("255.255.255.255:5000", OTHER, true, Some(Address)),
             ("224.0.0.1:5000", OTHER, true, Some(Address)),
             ("0.0.0.0:5000", OTHER, true, Some(Address)),
+            ("0.1.2.3:5000", OTHER, true, Some(Address)),
+            ("240.0.0.1:5000", OTHER, true, Some(Address)),
+            ("[::ffff:240.0.0.1]:5000", OTHER, true, Some(Address)),
+            ("223.255.255.1:5000", OTHER, true, None),
+            ("1.0.0.1:5000", OTHER, true, None),
             ("[::]:5000", OTHER, true, Some(Address)),
             ("[ff02::1]:5000", OTHER, true, Some(Address)),
             ("[::ffff:224.0.0.1]:5000", OTHER, true, Some(Address)),
@@ -151,6 +167,9 @@ mod tests {
         assert_eq!(judge(source, b"?", None), Some(Address), "nobody knows where it arrived");
         assert_eq!(judge(Source::Unnamed, b"?", None), Some(Unanswered::Unnamed));
         assert_eq!(judge(Source::Unix(b"/run/peer\0"), b"?", None), None);
+        assert_eq!(judge(Source::Unix(b"run/peer\0"), b"?", None), Some(Address), "where?");
+        assert_eq!(judge(Source::Unix(b"\0peer"), b"?", None), None);
+        assert_eq!(judge(Source::Unix(b"\0echo"), b"?", None), Some(Address), "ourselves");
     }
 
     #[test]
@@ -177,7 +196,7 @@ mod tests {
         let stamped = probe_mut(&mut request).unwrap();
         assert!(!is_probe_reply(stamped));
         mark_probe_reply(stamped, 1, 2);
-        let peer = Source::Unix(b"peer");
+        let peer = Source::Unix(b"/peer");
         assert_eq!(judge(peer, &request, None), Some(Unanswered::ProbeReply));
         request[0] = 0x00;
         assert_eq!(judge(peer, &request, None), None);

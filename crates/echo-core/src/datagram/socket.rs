@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, SockRef, Type};
 
+use super::own::Own;
 use crate::endpoint::{Address, Endpoint, UnixName};
 use crate::listener::unix::{self, SocketPath};
 use crate::listener::{LocalAddr, internet, local_addr};
@@ -108,6 +109,7 @@ impl DatagramSocket {
             io::Error::new(error.kind(), format!("cannot listen on {name}: {error}"))
         })?;
         set_buffers(&socket, options)?;
+        echo_sys::Socket::tell_users(socket.as_fd())?;
         Ok(Self { path, socket: new_socket(socket)?, local_addr: LocalAddr::Unix(name.clone()) })
     }
 
@@ -138,7 +140,7 @@ impl DatagramSocket {
                 echo_sys::Socket::tell_arrivals(socket.as_fd(), domain == Domain::IPV6)?;
             }
             Domain::IPV4 | Domain::IPV6 => return refused("it is not bound"),
-            Domain::UNIX => {}
+            Domain::UNIX => echo_sys::Socket::tell_users(socket.as_fd())?,
             _ => return refused("it is neither UDP nor Unix"),
         }
         Ok(Self { path: None, socket: new_socket(socket)?, local_addr })
@@ -162,6 +164,26 @@ impl DatagramSocket {
     /// Its socket, to be handed to somebody else as well.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// What tells it from the sockets of others.
+    pub(super) fn known_by(&self) -> Option<Own> {
+        match (&self.local_addr, &self.path) {
+            (LocalAddr::Udp(addr), _) => Some(Own::Port(addr.port())),
+            (LocalAddr::Unix(UnixName::Abstract(name)), _) => {
+                Some(Own::Abstract([b"\0", name.as_slice()].concat()))
+            }
+            (_, Some(path)) => {
+                let (device, inode) = path.file();
+                Some(Own::File { device, inode })
+            }
+            // An inherited one: the path may mean nothing here, to no peer either.
+            (LocalAddr::Unix(UnixName::Path(path)), None) => {
+                let found = rustix::fs::stat(path).ok()?;
+                Some(Own::File { device: found.st_dev, inode: found.st_ino })
+            }
+            _ => None,
+        }
     }
 
     /// Unlinks the path of a Unix socket, if it is ours, so that nobody new finds the socket while its

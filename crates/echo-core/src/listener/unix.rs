@@ -30,6 +30,13 @@ pub(crate) struct SocketPath {
     inode: u64,
 }
 
+impl SocketPath {
+    /// Its device and inode.
+    pub(crate) fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 impl Drop for SocketPath {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path)

@@ -39,8 +39,10 @@ pub struct Datagrams {
     pub truncated: u64,
     /// From a port that is refused, or from one of the service's own.
     pub refused_port: u64,
-    /// From a broadcast, multicast or unspecified address, from a loopback address by way of another
-    /// interface, or sent to a broadcast or multicast address.
+    /// From a broadcast, multicast, reserved or unspecified address, from a loopback address by way of
+    /// another interface, or sent to a broadcast or multicast address. From a Unix path that is relative,
+    /// leads through a link, is no socket, another user's or one of the service's own; from any path
+    /// where openat2(2) or /proc is missing.
     pub refused_address: u64,
     /// Over the rate of their source.
     pub over_rate: u64,
@@ -60,8 +62,8 @@ pub struct Datagrams {
     pub batches_full: u64,
     /// Sockets whose queue was not empty at the end of what a drain answers.
     pub left_in_queue: u64,
-    /// Datagrams that the kernel dropped because a socket's queue was full, as far as it has told: it
-    /// does so with the next datagram.
+    /// Datagrams that the kernel dropped because a socket's queue was full: counted when the queue is
+    /// found empty, and when the socket is closed, if no datagram tells before.
     pub kernel_drops: u64,
 }
 

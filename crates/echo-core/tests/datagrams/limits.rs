@@ -65,3 +65,32 @@ fn our_own_ports_are_refused() {
     assert_eq!(echoing.after(2).refused_port, 1);
     echoing.stop();
 }
+
+/// The port of a listener that is gone may be anybody's.
+#[test]
+fn a_port_is_ours_as_long_as_we_listen_there() {
+    let echoing = Echoing::start(Limits::default(), DatagramEcho::new(Mode::Auto), || {
+        let options = DatagramOptions::default();
+        DatagramSocket::bind_udp("127.0.0.1:0".parse().unwrap(), &options).unwrap()
+    });
+    let passing = echoing.service.child();
+    let (serving, port) = {
+        let _inside = echoing.runtime.enter();
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let mut bound = DatagramSocket::bind_udp(addr, &DatagramOptions::default()).unwrap();
+        let socket = bound.remove(0);
+        let LocalAddr::Udp(addr) = *socket.local_addr() else { panic!("no UDP") };
+        let echo = Arc::new(DatagramEcho::new(Mode::Auto));
+        (serve_datagrams(socket, passing.clone(), echo), addr.port())
+    };
+    // On another address, as whoever has the port there.
+    let other = UdpSocket::bind(("127.0.0.2", port)).unwrap();
+    other.set_read_timeout(Some(PATIENCE)).unwrap();
+    other.connect(("127.0.0.1", echoing.port())).unwrap();
+    other.send(b"?").unwrap();
+    assert_eq!(echoing.after(1).refused_port, 1);
+    passing.drain().start(PATIENCE);
+    echoing.runtime.block_on(serving).unwrap();
+    assert_eq!(exchange(&other, b"nobody else's"), b"nobody else's");
+    echoing.stop();
+}

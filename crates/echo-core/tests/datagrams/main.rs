@@ -12,12 +12,14 @@
 )]
 
 mod drain;
+mod drops;
 mod echo;
 mod limits;
 mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod unix;
+mod unix_peers;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU32;

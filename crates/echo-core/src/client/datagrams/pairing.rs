@@ -35,6 +35,7 @@ pub(super) struct Pairing {
     gone_out: usize,
     /// What [`Request::cost`] makes of all that waits.
     cost: usize,
+    longest: usize,
     answered: VecDeque<Settled>,
     lost: VecDeque<Settled>,
     next_seq: u64,
@@ -100,6 +101,7 @@ impl Pairing {
             waiting: VecDeque::new(),
             gone_out: 0,
             cost: 0,
+            longest: 0,
             answered: VecDeque::new(),
             lost: VecDeque::new(),
             next_seq: 0,
@@ -123,9 +125,9 @@ impl Pairing {
         window.saturating_sub(self.cost + ENTRY)
     }
 
-    /// The longest reply that is due.
+    /// The longest datagram so far.
     pub(super) fn longest(&self) -> usize {
-        self.waiting.iter().map(|request| request.datagram.len()).max().unwrap_or_default()
+        self.longest
     }
 
     pub(super) fn push(&mut self, payload: &[u8]) -> u64 {
@@ -146,6 +148,7 @@ impl Pairing {
     fn push_datagram(&mut self, datagram: Vec<u8>, head: usize) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
+        self.longest = self.longest.max(datagram.len());
         let request = Request { seq, datagram, head, sent: Instant::now() };
         self.cost += request.cost();
         self.waiting.push_back(request);

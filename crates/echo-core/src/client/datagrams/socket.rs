@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use socket2::{Domain, Type};
 use tokio::io::{Interest, ReadBuf};
@@ -17,7 +18,7 @@ use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::time::Instant;
 
 use crate::client::dial::{addresses, bind_source};
-use crate::client::{Error, Options};
+use crate::client::{Error, Options, PushError};
 use crate::endpoint::{Address, Endpoint, UnixName};
 use crate::limits::MAX_DATAGRAM;
 
@@ -160,5 +161,18 @@ impl Socket {
         };
         let (len, _) = rustix::net::recv(fd, into, RecvFlags::DONTWAIT)?;
         Ok(len)
+    }
+}
+
+pub(super) fn is_too_long(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::MSGSIZE)
+}
+
+/// Why a datagram of `len` bytes could not be sent, if that is about this one alone.
+pub(super) fn why_unsent(error: &io::Error, len: usize) -> Option<PushError> {
+    match Errno::from_io_error(error) {
+        Some(Errno::MSGSIZE) => Some(PushError::OverHostLimit { len }),
+        Some(Errno::NOBUFS | Errno::NOMEM) => Some(PushError::NoMemory),
+        _ => None,
     }
 }

@@ -10,6 +10,8 @@ use super::*;
 use crate::client::Family;
 use crate::{DatagramEcho, DatagramOptions, DatagramSocket, Drain, Limits, Mode, Service};
 
+mod loss;
+
 /// A server that a script plays.
 struct Server(UdpSocket);
 

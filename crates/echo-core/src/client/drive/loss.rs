@@ -21,6 +21,10 @@ impl Driver {
     /// The connection has ended.
     pub(super) fn lose(&mut self, ended: End) -> Result<Happened, Error> {
         self.link = Link::Down;
+        // A defect that came first, whatever ended the connection behind it.
+        if let Some(fault) = self.requests.resized() {
+            return Err(fault);
+        }
         let is_due = self.requests.is_due();
         let done = self.finishing && !is_due && !self.requests.is_inside_frame();
         let framed = self.session.as_ref().is_some_and(|it| it.dialect == Dialect::Framed);

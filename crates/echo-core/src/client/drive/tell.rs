@@ -26,7 +26,15 @@ impl Driver {
     /// anything.
     #[inline]
     pub(in crate::client) fn take_ready(&mut self) -> bool {
-        match self.requests.take() {
+        let read_at = self.read_at;
+        let taken = self.requests.take().and_then(|taken| match &taken {
+            Some(answered) => match self.requests.overlong(answered, read_at) {
+                Some(error) => Err(error),
+                None => Ok(taken),
+            },
+            None => Ok(None),
+        });
+        match taken {
             Ok(Some(answered)) => {
                 self.retry.succeeded();
                 self.happened = Happened::Answered(answered);

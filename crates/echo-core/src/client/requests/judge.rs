@@ -3,10 +3,12 @@
 //! What a read brought is compared with what is due at one go, however many replies it is. Only where
 //! they part is it looked at what stands there: a control frame, a PROBE's stamps, or a defect.
 
-use super::{MARK, MARKED, Place, Refused, Requests, STAMPS};
-use crate::client::error::leaving;
+use tokio::time::Instant;
+
+use super::{Answered, MARK, MARKED, Place, Refused, Requests, STAMPS};
+use crate::client::error::{Bytes, leaving};
 use crate::client::{Dialect, Error};
-use crate::frame::{ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN};
+use crate::frame::{ErrorFrame, Goaway, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, PROBE_MIN_LEN};
 
 /// How many bytes are shown on each side of the first that is different.
 const SHOWN: u64 = 12;
@@ -18,6 +20,7 @@ impl Requests {
             if self.goaway.is_some() {
                 return Err(self.different("the server goes on after its GOAWAY"));
             }
+            let mut parted = false;
             let used = match &mut self.place {
                 Place::Replies => self.compare(input)?,
                 Place::Header { bytes, len } => {
@@ -44,9 +47,15 @@ impl Requests {
                     self.unexpected.extend_from_slice(&input[..used]);
                     used
                 }
+                Place::Resized { .. } => {
+                    let used = self.compare_resized(input);
+                    parted = used < input.len();
+                    used
+                }
             };
             input = &input[used..];
             self.finish_control()?;
+            self.finish_resized(parted)?;
         }
         Ok(())
     }
@@ -134,15 +143,13 @@ impl Requests {
         let start = self.start_of(self.first_unanswered());
         let is_due = self.sent.saturating_sub(start) >= HEADER_LEN as u64;
         self.place = match header.kind {
-            Kind::ECHO | Kind::PROBE if is_due => {
-                let asked = self.header(start);
-                return Err(self.different(&if asked.kind == header.kind {
-                    let (sent, got) = (asked.len, header.len);
-                    format!("a frame of {sent} bytes came back as one of {got}")
-                } else {
-                    let (sent, got) = (asked.kind, header.kind);
-                    format!("a frame of kind {sent:?} came back as one of {got:?}")
-                }));
+            kind @ (Kind::ECHO | Kind::PROBE) if is_due => {
+                let asked = self.header(start).kind;
+                if asked != kind {
+                    let what = format!("a frame of kind {asked:?} came back as one of {kind:?}");
+                    return Err(self.different(&what));
+                }
+                Place::Resized { len: header.len, equal: 0 }
             }
             Kind::ECHO | Kind::PROBE => {
                 self.verified = start;
@@ -166,6 +173,59 @@ impl Requests {
             }
         };
         Ok(())
+    }
+
+    /// Compares what comes in a reply of another length; where it parts from what is due is where the
+    /// difference is, at the latest where the shorter one ends.
+    fn compare_resized(&mut self, input: &[u8]) -> usize {
+        let start = self.start_of(self.first_unanswered()) + HEADER_LEN as u64;
+        let end = self.due.get(self.first_unanswered()).map_or(start, |request| request.end);
+        let Place::Resized { len, equal } = self.place else { return 0 };
+        let end = end.min(start + u64::from(len));
+        let used = common_prefix(self.bytes((start + equal as u64, end)), input);
+        self.place = Place::Resized { len, equal: equal + used };
+        used
+    }
+
+    /// What is wrong with a reply of another length, once that is known: it has parted from what is
+    /// due, or cannot go on like it. The stamps of a PROBE are the server's.
+    fn finish_resized(&mut self, parted: bool) -> Result<(), Error> {
+        let Place::Resized { len, equal } = self.place else { return Ok(()) };
+        let asked = self.header(self.start_of(self.first_unanswered()));
+        if parted || equal == len.min(asked.len) as usize || asked.kind == Kind::PROBE {
+            return self.resized().map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the reply under way if it has another length than what was sent.
+    pub(in crate::client) fn resized(&self) -> Option<Error> {
+        let Place::Resized { len, equal } = self.place else { return None };
+        let asked = self.header(self.start_of(self.first_unanswered()));
+        let sent = Bytes(asked.len.into());
+        let at = self.answered_bytes() + equal as u64;
+        Some(Error::Different { at, what: format!("a frame of {sent} came back as one of {len}") })
+    }
+
+    /// What is wrong if the server had a PROBE for longer than the way there and back took. Clocks that
+    /// are slewed differ by up to a thousandth.
+    pub(in crate::client) fn overlong(
+        &self,
+        answered: &Answered,
+        received: Instant,
+    ) -> Option<Error> {
+        let in_server = answered.stamps?.in_server();
+        let took = received.saturating_duration_since(answered.sent?);
+        if in_server <= took + took / 1000 {
+            return None;
+        }
+        let (from, to) = answered.payload;
+        let len = to - from + u64::from(PROBE_MIN_LEN);
+        let at = self.delivered_bytes - len + (STAMPS.start - HEADER_LEN) as u64;
+        let what = format!(
+            "a PROBE was with the server for {in_server:?}, its stamps say, and back after {took:?}"
+        );
+        Some(Error::Different { at, what })
     }
 
     /// Acts on a control frame that has arrived whole.

@@ -49,7 +49,7 @@ fn a_header_must_come_back_too() {
         let (mut requests, mut sent) = asked(Dialect::Framed, &[b"ab"]);
         sent[3] = 1;
         let outcome = sent.chunks(pieces).find_map(|piece| requests.receive(piece).err());
-        let told = "different at byte 0: a frame of 2 bytes came back as one of 1";
+        let told = "different at byte 1: a frame of 2 bytes came back as one of 1";
         assert_eq!(outcome.unwrap().to_string(), told);
     }
     let (mut requests, mut sent) = asked(Dialect::Framed, &[b"ab"]);
@@ -234,6 +234,31 @@ fn probes_bring_the_servers_times() {
             assert_eq!(requests.take().unwrap().unwrap().seq, 2);
         }
     }
+}
+
+/// The first byte that is not as sent is what counts, not that the length is another one.
+#[test]
+fn another_length_is_told_at_the_byte_that_differs() {
+    for (reply, at) in [
+        (&b"\0\0\0\x03efg"[..], 7),
+        (b"\0\0\0\x05efghi", 8),
+        (b"\0\0\0\x03exg", 5),
+        (b"\0\0\0\x05xfghi", 4),
+        (b"\0\0\0\0", 4),
+        (b"\0\xff\0\0efgh", 8),
+    ] {
+        for pieces in 1..reply.len() {
+            let (mut requests, sent) = asked(Dialect::Framed, &[b"abcd", b"efgh", b"i"]);
+            let came = [&sent[..8], reply].concat();
+            let error = came.chunks(pieces).find_map(|piece| requests.receive(piece).err());
+            let words = error.unwrap().to_string();
+            let first = format!("different at byte {at}: a frame of 4 bytes came back as one of ");
+            assert!(words.starts_with(&first), "{reply:?}: {words}");
+        }
+    }
+    let (mut requests, _) = asked(Dialect::Framed, &[b"a"]);
+    let words = requests.receive(b"\0\0\0\0").unwrap_err().to_string();
+    assert_eq!(words, "different at byte 0: a frame of 1 byte came back as one of 0");
 }
 
 #[test]

@@ -1,0 +1,64 @@
+//! What the client is started with: a stdin, arguments, ignored signals.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use support::*;
+
+/// What cannot be read has not ended.
+#[test]
+fn names_an_unreadable_stdin() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    for args in ["", "--verify", "send --stdin-lines", "send --file /dev/stdin"] {
+        let target = serve(|stream| framed_echo(stream, 1 << 20));
+        let line = format!("exec '{}' {args} {target} 0>'{}'", PROGRAM, file.display());
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        let ended = Ended {
+            code: output.status.code(),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        ended.failed("cannot read stdin: it is open for writing only");
+        assert_eq!(ended.stdout, b"");
+    }
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_echo-client");
+
+/// Whatever stands on the command line, an error is one line that is safe to show; and what is not
+/// there needs no server.
+#[test]
+fn escapes_its_own_arguments() {
+    let ended = pipe(&["send", "unix:/nonexistent", "--file", "no\nsuch\x1b[31m"], b"");
+    ended.failed("cannot read no\\nsuch\\x1b[31m: No such file or directory");
+    pipe(&["--source", "a\nb\u{9b}c"], b"").misused("a b\\u{9b}c");
+}
+
+/// A job in the background that ignores Ctrl-C goes on ignoring it.
+#[test]
+fn an_ignored_interrupt_stays_ignored() {
+    let target = serve(|stream| framed_echo(stream, 1 << 20));
+    let line = format!("trap '' INT; exec '{PROGRAM}' {target}");
+    let mut child = Command::new("sh")
+        .args(["-c", &line])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut echoed = || {
+        stdin.write_all(b"x").unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
+    };
+    echoed();
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    echoed();
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,80 @@
+//! Unix peers that have a path: to whom it leads is looked at before anything is sent there.
+//!
+//! The name that the kernel tells is the text that the peer gave bind(2), in its own directory and its own
+//! mount namespace; to send to it is to look it up once more, with the rights of the service. In between
+//! the peer can put a link there: to the service's own socket, which would answer itself for ever, or to
+//! one that only the service may write to.
+
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use echo_sys::{Batch, Source};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::own::OwnSockets;
+
+/// The path that a name is, if it is one.
+pub(super) fn path(source: Source<'_>) -> Option<&[u8]> {
+    match source {
+        Source::Unix(name) if name.first() != Some(&0) => name.split(|byte| *byte == 0).next(),
+        _ => None,
+    }
+}
+
+/// How many of `which`, from the first one on, are sent together: those with one path, from one user, or
+/// those without. So no more than one descriptor is open at a time.
+pub(super) fn together(batch: &Batch, which: &[u8]) -> usize {
+    let key = |index: &u8| {
+        let datagram = batch.get(usize::from(*index));
+        path(datagram.source).map(|path| (path, datagram.user))
+    };
+    let first = which.first().and_then(key);
+    which.iter().take_while(|index| key(index) == first).count()
+}
+
+/// Opens the socket that the datagrams `which` came from, which have one path, and has them answered to
+/// it, whatever becomes of the path. What is returned must be open when they are sent.
+///
+/// # Errors
+/// `LOOP` where it is reached by a link, or is one of our own sockets; `NOTSOCK`; `ACCESS` where it is
+/// another user's than the datagram; `CONNREFUSED` where there is nothing; `NOSYS` where openat2(2) is not known or
+/// not allowed; and what else that says.
+pub(super) fn open(
+    batch: &mut Batch,
+    which: &[u8],
+    own: &OwnSockets,
+) -> Result<Option<OwnedFd>, Errno> {
+    let Some(first) = which.first() else { return Ok(None) };
+    let datagram = batch.get(usize::from(*first));
+    let Some(path) = path(datagram.source) else { return Ok(None) };
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), links).map_err(
+        |errno| match errno {
+            // What a filter of system calls says.
+            Errno::PERM => Errno::NOSYS,
+            Errno::NOENT => Errno::CONNREFUSED,
+            other => other,
+        },
+    )?;
+    let found = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+        return Err(Errno::NOTSOCK);
+    }
+    if own.has_file(found.st_dev, found.st_ino) {
+        return Err(Errno::LOOP);
+    }
+    if datagram.user.is_some_and(|user| user != 0 && user != found.st_uid) {
+        return Err(Errno::ACCESS);
+    }
+    let mut name = [0; 32];
+    let mut rest = &mut name[..];
+    // It fits: a descriptor has ten digits at most.
+    let _ = write!(rest, "/proc/self/fd/{}", file.as_raw_fd());
+    let len = 32 - rest.len();
+    for index in which {
+        batch.answer_to(usize::from(*index), &name[..len]);
+    }
+    Ok(Some(file))
+}

@@ -22,6 +22,7 @@ use crate::access;
 use crate::exit::{self, CONFIG, Failure};
 use crate::lines::{Lines, Writers};
 pub(crate) use escape::Harmless;
+pub(crate) use journal::is_stderr as to_journal;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

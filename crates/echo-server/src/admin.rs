@@ -116,7 +116,7 @@ impl Drop for Admin {
 }
 
 /// Why it cannot be had.
-pub(crate) fn failure(endpoint: &Endpoint, error: &io::Error) -> Failure {
+fn failure(endpoint: &Endpoint, error: &io::Error) -> Failure {
     bind::failure(&format!("--admin {endpoint}"), &endpoint.address, error)
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use echo_core::{
-    Address, Connection, Drain, Error, HEADER_LEN, Handler, Header, Kind, Limits, Listener, Report,
+    Address, Connection, Drain, Endpoint, Error, HEADER_LEN, Handler, Header, Kind, Limits, Listener, Report,
     ServeError, Service, SocketOptions, UnixName, serve,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -49,6 +49,17 @@ pub(crate) fn path(wanted: Option<&Path>) -> Option<PathBuf> {
     wanted.map(Path::to_owned).or_else(usual)
 }
 
+/// What the socket at a path is called.
+pub(crate) fn name(path: &Path) -> String {
+    format!("--control {}", path.display())
+}
+
+/// The socket at a path, as an address: for this user alone.
+pub(crate) fn endpoint(path: PathBuf) -> Endpoint {
+    let address = Address::Unix(UnixName::Path(path));
+    Endpoint { address, mode: None, perm: Some(0o600), rate: None, options: Vec::new() }
+}
+
 /// A wish to read the settings anew, and who waits for what becomes of it.
 pub(crate) type Reload = oneshot::Sender<Result<String, String>>;
 
@@ -68,8 +79,7 @@ impl Control {
             let name = UnixName::Path(path.to_owned());
             let listener = Listener::bind_unix(&name, Some(0o600), &SocketOptions::default());
             let listener = listener.map_err(|error| {
-                let uri = format!("unix:{}", path.display());
-                bind::failure(&uri, &Address::Unix(name), &error)
+                bind::failure(&self::name(path), &Address::Unix(name), &error)
             })?;
             let limits = Limits {
                 max_connections: AT_ONCE,

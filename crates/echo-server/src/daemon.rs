@@ -16,11 +16,12 @@ use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
-use crate::exit::{Failure, SIGNALLED};
+use crate::exit::{Failure, SIGNALLED, UNAVAILABLE};
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::open_files;
+use crate::own;
 use crate::passed::{Descriptors, Passed};
 use crate::readiness::Readiness;
 use crate::reload::{self, Failures};
@@ -61,7 +62,16 @@ fn start(
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    let end = runtime.block_on(live(argv, config, limits, log, descriptors));
+    let own = own::addresses(&config);
+    let end = runtime.block_on(async {
+        match live(argv, config, limits, log, descriptors).await {
+            // What is in use is perhaps so by this server.
+            Err(failure) if failure.code == UNAVAILABLE => {
+                Err(own::clash(&own).await.unwrap_or(failure))
+            }
+            end => end,
+        }
+    });
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end

@@ -101,6 +101,16 @@ impl Log {
     }
 }
 
+/// Whether logs of this form can be had here.
+pub(crate) fn check(format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Journald => {
+            journal::reach(Path::new(journal::SOCKET)).map(drop).map_err(no_journal)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn no_journal(error: io::Error) -> Failure {
     let reason = exit::reason(&error);
     let socket = journal::SOCKET;

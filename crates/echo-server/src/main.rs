@@ -19,6 +19,7 @@ mod logging;
 mod metrics;
 mod notify;
 mod open_files;
+mod own;
 mod passed;
 mod readiness;
 mod reload;

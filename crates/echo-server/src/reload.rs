@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::logging::Log;
 use crate::open_files;
+use crate::own;
 use crate::passed::Passed;
 use crate::serving::Serving;
 
@@ -70,8 +71,10 @@ pub(crate) async fn prepare(
             None => new.push((uri.clone(), endpoint.clone())),
         }
     }
-    let added = bind::bind(&new, config.settings.workers(), passed).await?;
-    Ok(Change { config, limits, added })
+    match bind::bind(&new, config.settings.workers(), passed).await {
+        Ok(added) => Ok(Change { config, limits, added }),
+        Err(failure) => Err(own::clash(&own::addresses(&config)).await.unwrap_or(failure)),
+    }
 }
 
 impl Change {

@@ -10,6 +10,7 @@ use toml::Value as Toml;
 
 use super::{Config, Value};
 use crate::args;
+use crate::control;
 
 impl Config {
     /// What is in force, with the limits as they fit this host.
@@ -23,6 +24,9 @@ impl Config {
                 // As a line it would count loopback peers as well.
                 "max-per-source" => {
                     format!("# {name} = {}, loopback exempt", limits.max_per_source)
+                }
+                "control" if let Some(path) = control::path(None) => {
+                    format!("{name} = {}", toml(&arg, &[path.to_string_lossy().into_owned()]))
                 }
                 "workers" => format!("{name} = {workers}"),
                 _ => format!("# {name} is not set"),

@@ -31,11 +31,17 @@ pub(crate) fn is_stderr() -> bool {
     fstat(io::stderr()).is_ok_and(|stat| told == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// A queue of entries for the journal at `socket`, which must be there now, and may come and go later.
-pub(super) fn start(socket: &'static Path) -> io::Result<Lines> {
+/// A socket for the journal at `socket`, which is there.
+pub(super) fn reach(socket: &Path) -> io::Result<UnixDatagram> {
     let sender = UnixDatagram::unbound()?;
     // It takes nothing that is empty for an entry.
     sender.send_to(b"", socket)?;
+    Ok(sender)
+}
+
+/// A queue of entries for the journal at `socket`, which must be there now, and may come and go later.
+pub(super) fn start(socket: &'static Path) -> io::Result<Lines> {
+    let sender = reach(socket)?;
     Lines::to("journal", move |batch| {
         let text = String::from_utf8_lossy(batch);
         // The journal ignores a field without its line break.

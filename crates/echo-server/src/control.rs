@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use echo_core::{
-    Address, Connection, Drain, Endpoint, Error, HEADER_LEN, Handler, Header, Kind, Limits, Listener, Report,
-    ServeError, Service, SocketOptions, UnixName, serve,
+    Address, Connection, Drain, Endpoint, Error, HEADER_LEN, Handler, Header, Kind, Limits,
+    Listener, Report, ServeError, Service, SocketOptions, UnixName, serve,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -78,9 +78,8 @@ impl Control {
         if let Some(path) = path {
             let name = UnixName::Path(path.to_owned());
             let listener = Listener::bind_unix(&name, Some(0o600), &SocketOptions::default());
-            let listener = listener.map_err(|error| {
-                bind::failure(&self::name(path), &Address::Unix(name), &error)
-            })?;
+            let listener = listener
+                .map_err(|error| bind::failure(&self::name(path), &Address::Unix(name), &error))?;
             let limits = Limits {
                 max_connections: AT_ONCE,
                 max_frame: MAX_LEN,

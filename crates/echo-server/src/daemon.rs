@@ -102,7 +102,8 @@ async fn live(
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
     let _admin = admin(&config, &service, &readiness, log)?;
-    let mut control = Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
+    let mut control =
+        Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
     config.or_listen_on(passed.endpoints());
     let bound = tokio::select! {

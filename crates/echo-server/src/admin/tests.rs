@@ -143,6 +143,7 @@ async fn what_is_no_request_is_refused() {
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{long}"), "431"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), "431"),
         ("GET /healthz HTTP/1.1\r\n\r\n".into(), "400"),
+        ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".into(), "400"),
         ("GET /healthz HTTP/9.1\r\nHost: a\r\n\r\n".into(), "400"),
         ("GET /healthz\r\n\r\n".into(), "400"),
         ("GET  /healthz HTTP/1.1\r\nHost: a\r\n\r\n".into(), "400"),
@@ -241,6 +242,48 @@ async fn at_the_bound_the_oldest_makes_room() {
     last.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     last.shutdown().await.unwrap();
     assert_eq!(status(&rest(last).await), "200");
+    admin.stop().await;
+}
+
+/// However many half requests there are, who is being answered is not ended, and a whole request is answered.
+#[tokio::test(start_paused = true)]
+async fn half_requests_end_no_whole_one() {
+    let admin = Running::start();
+    let mut halves = Vec::new();
+    for round in 0..200 {
+        // All at once, as a storm comes: none of them is looked at before all are there.
+        for _ in 0..2 * CONNECTIONS {
+            let mut half = admin.connect().await;
+            half.write_all(b"GET /metrics HTTP/1.1\r\nX: ").await.unwrap();
+            halves.push(half);
+        }
+        let mut whole = admin.connect().await;
+        whole.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        for _ in 0..2 * CONNECTIONS {
+            halves.push(admin.connect().await);
+        }
+        let answer = rest(whole).await;
+        assert_eq!(status(&answer), "200", "round {round}: {answer}");
+    }
+    admin.stop().await;
+}
+
+/// Those that take long to be answered keep their places, and the next waits for one of them.
+#[tokio::test(start_paused = true)]
+async fn who_is_being_answered_keeps_the_place() {
+    let admin = Running::start();
+    let mut waiting = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut slow = admin.connect().await;
+        // Its answer does not fit, and nobody reads it.
+        slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        waiting.push(slow);
+    }
+    sleep(2 * GRACE).await;
+    let began = Instant::now();
+    let answered = admin.get("/healthz").await;
+    assert_eq!(admin.answers.metrics.admin.evicted.load(Relaxed), 0);
+    assert!(status(&answered) == "200" && began.elapsed() <= DEADLINE + GRACE, "{answered}");
     admin.stop().await;
 }
 

@@ -266,7 +266,7 @@ fn a_storm_of_failing_reloads_is_told_once() {
         assert!(code == Some(1) && words.contains("\"max-framme\""), "{words}");
     }
     assert_eq!(it.server.stop(), Some(0));
-    let count = |text: &str| it.server.stderr().matches(text).count();
+    let mut count = |text: &str| it.server.stderr().matches(text).count();
     assert_eq!((count("\"max-farme\""), count("\"max-framme\"")), (1, 2));
 }
 

@@ -214,13 +214,18 @@ fn with_variable(arg: Arg) -> Arg {
     if empty { arg } else { arg.env(variable).hide_env(true) }
 }
 
+/// A detail of what the parser has to say.
+pub(crate) fn context(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
 /// The variable that holds the value which `error` complains about.
 fn variable(error: &clap::Error) -> Option<String> {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let (wrong, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let wrong = context(error, ContextKind::InvalidArg)?;
+    let value = context(error, ContextKind::InvalidValue)?;
     let command = command();
     let arg = command.get_arguments().find(|arg| arg.to_string() == wrong)?;
     let name = arg.get_env()?;

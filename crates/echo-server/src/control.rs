@@ -67,7 +67,7 @@ pub(crate) type Reload = oneshot::Sender<Result<String, String>>;
 pub(crate) struct Control {
     reloads: mpsc::Receiver<Reload>,
     /// Aborted with this.
-    _serving: JoinSet<Result<Report, ServeError>>,
+    serving: JoinSet<Result<Report, ServeError>>,
 }
 
 impl Control {
@@ -92,7 +92,7 @@ impl Control {
             let service = Service::new(limits, Drain::new());
             serving.spawn(serve(listener, service, Arc::new(Answers(sender))));
         }
-        Ok(Self { reloads, _serving: serving })
+        Ok(Self { reloads, serving })
     }
 
     /// Tells everybody who wants a reload that there is none, and `why`.
@@ -103,6 +103,11 @@ impl Control {
             // Who asked may have gone.
             let _ = asked.send(Err(format!("not reloaded: {why}")));
         }
+    }
+
+    /// Closes and unlinks the socket.
+    pub(crate) async fn close(&mut self) {
+        self.serving.shutdown().await;
     }
 
     /// Waits for somebody who wants a reload. Cancel safe.

@@ -124,10 +124,12 @@ async fn live(
         daemon.serve(&mut signals, &mut control).await;
         daemon.drain(&mut signals, &mut control).await
     };
-    tokio::select! {
-        end = life => Ok(end),
+    let end = tokio::select! {
+        end = life => end,
         never = attend(&service, notify) => match never {},
-    }
+    };
+    control.close().await;
+    Ok(end)
 }
 
 fn admin(

@@ -172,6 +172,7 @@ fn check_touches_nothing() {
 fn the_servers_own_addresses_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();
+    let name = folder.path().file_name().unwrap().display();
     // Free a moment ago; one that is taken now is a clash all the same.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for args in [
@@ -179,7 +180,7 @@ fn the_servers_own_addresses_are_told_apart() {
         [format!("--listen=tcp://127.0.0.1:{port}"), format!("--listen=tcp://0.0.0.0:{port}")],
         [format!("--listen=udp://127.0.0.1:{port}"), format!("--listen=udp://0.0.0.0:{port}")],
         [format!("--listen=tcp://127.0.0.1:{port}"), format!("--admin=localhost:{port}")],
-        [format!("--listen=unix:{path}/a"), format!("--listen=unix:{path}/./a")],
+        [format!("--listen=unix:{path}/a"), format!("--listen=unix:{path}/../{name}/a")],
         [format!("--listen=unix:{path}/a"), format!("--control={path}//a")],
         [format!("--admin=unix:{path}/a"), format!("--control={path}/a")],
     ] {

@@ -267,7 +267,9 @@ fn a_storm_of_failing_reloads_is_told_once() {
     }
     assert_eq!(it.server.stop(), Some(0));
     let mut count = |text: &str| it.server.stderr().matches(text).count();
-    assert_eq!((count("\"max-farme\""), count("\"max-framme\"")), (1, 2));
+    assert_eq!(count("\"max-farme\""), 1);
+    // The last signal may have seen the second file already.
+    assert!((2..=3).contains(&count("\"max-framme\"")));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use clap::error::ContextKind;
 use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -149,7 +150,10 @@ fn try_alone(arg: &Arg, value: &str) -> Result<(), String> {
     match alone.try_get_matches_from([format!("--{name}={value}")]) {
         Ok(_) => Ok(()),
         // Here it is a key.
-        Err(error) => Err(args::complaint(&error).replace(&format!("'{arg}'"), name)),
+        Err(error) => {
+            let option = args::context(&error, ContextKind::InvalidArg).unwrap_or_default();
+            Err(args::complaint(&error).replace(&format!("'{option}'"), name))
+        }
     }
 }
 

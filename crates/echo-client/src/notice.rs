@@ -39,8 +39,8 @@ mod tests {
     fn an_end_with_nothing_due_is_none_too_early() {
         let how = "the server\x1b[m drains".to_owned();
         let error = Error::ClosedEarly(ClosedEarly { how, ..ClosedEarly::default() }.into());
-        assert_eq!(lost(&error, true), "closed early: the server\\u{1b}[m drains");
-        assert_eq!(lost(&error, false), "the server\\u{1b}[m drains");
+        assert_eq!(lost(&error, true), "closed early: the server\\x1b[m drains");
+        assert_eq!(lost(&error, false), "the server\\x1b[m drains");
         let error = Error::TimedOut("nothing came".to_owned());
         assert_eq!(lost(&error, false), "timed out: nothing came");
     }

@@ -50,6 +50,7 @@ pub use frame::{
 pub use frame::{Passage, Scan, Stop};
 pub use limits::{Limits, MAX_DATAGRAM};
 pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
+pub use seldom::Seldom;
 pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;
 pub use stats::{Closed, Datagrams, Ended, Ending, ListenerSnapshot, Open, ServiceTime, Snapshot};

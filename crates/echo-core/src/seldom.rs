@@ -7,16 +7,16 @@ use tokio::time::Instant;
 /// How often trouble that lasts is logged.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lets one event in a while be logged, and counts the others.
+/// Lets one event a minute be logged, and counts the others.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom {
+pub struct Seldom {
     spoke: Option<Instant>,
     muted: u64,
 }
 
 impl Seldom {
     /// How many events were kept quiet since the last line, if it is time for one.
-    pub(crate) fn speak(&mut self) -> Option<u64> {
+    pub fn speak(&mut self) -> Option<u64> {
         if self.spoke.is_some_and(|at| at.elapsed() < INTERVAL) {
             self.muted += 1;
             return None;

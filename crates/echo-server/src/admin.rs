@@ -13,7 +13,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -33,9 +33,11 @@ use crate::exit::Failure;
 use crate::metrics::Metrics;
 use answer::Answers;
 
-/// Connections at once. At the bound the oldest makes room: one that is served takes a millisecond, so
-/// nobody who slowly sends nothing keeps others out.
+/// Connections at once. At the bound the oldest that is not being answered makes room for the next, so nobody
+/// who slowly sends nothing keeps others out.
 const CONNECTIONS: usize = 16;
+/// How long each may stay at least. Who has waited in the queue has sent its request by then.
+const GRACE: Duration = Duration::from_millis(10);
 /// What a connection has for everything, from its accept to its end.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The longest request, all headers included. The least that hyper can be told.
@@ -116,7 +118,7 @@ impl Drop for Admin {
 }
 
 /// Why it cannot be had.
-pub(crate) fn failure(endpoint: &Endpoint, error: &io::Error) -> Failure {
+fn failure(endpoint: &Endpoint, error: &io::Error) -> Failure {
     bind::failure(&format!("--admin {endpoint}"), &endpoint.address, error)
 }
 
@@ -135,7 +137,7 @@ async fn bind(endpoint: &Endpoint) -> Result<Listener, Failure> {
 /// Answers until `stop`.
 async fn serve(mut listener: Listener, answers: Arc<Answers>, stop: Drain) {
     let mut connections = JoinSet::new();
-    let mut slots: VecDeque<AbortHandle> = VecDeque::new();
+    let mut slots = Slots::default();
     let mut spares = Spares::default();
     spares.fill();
     loop {
@@ -146,15 +148,18 @@ async fn serve(mut listener: Listener, answers: Arc<Answers>, stop: Drain) {
                 spares.keep(ended);
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            // Where none is, it will be after a while, or ends.
+            accepted = listener.accept(), if slots.have_room() => accepted,
+            () = sleep(GRACE), if slots.are_full() => continue,
         };
         let error = match accepted {
             Ok((stream, _)) => {
-                slots.retain(|slot| !slot.is_finished());
-                if slots.len() >= CONNECTIONS {
-                    make_room(&mut slots, &answers);
+                if slots.are_full() {
+                    slots.make_room(&answers);
                 }
-                slots.push_back(connections.spawn(converse(stream, Arc::clone(&answers))));
+                let busy = Arc::new(AtomicBool::new(false));
+                let work = converse(stream, Arc::clone(&answers), Arc::clone(&busy));
+                slots.add(connections.spawn(work), busy);
                 continue;
             }
             Err(error) => error,
@@ -167,7 +172,7 @@ async fn serve(mut listener: Listener, answers: Arc<Answers>, stop: Drain) {
             }
             // The next try takes it.
             _ if is_waited_for(&listener) && spares.give_up_one() => continue,
-            _ if is_waited_for(&listener) => make_room(&mut slots, &answers),
+            _ if is_waited_for(&listener) => slots.make_room(&answers),
             _ => spares.fill(),
         }
         tokio::select! {
@@ -186,11 +191,44 @@ fn is_waited_for(listener: &Listener) -> bool {
         .is_ok_and(|ready| ready > 0)
 }
 
-/// Ends the oldest connection.
-fn make_room(slots: &mut VecDeque<AbortHandle>, answers: &Answers) {
-    if let Some(oldest) = slots.pop_front() {
-        oldest.abort();
-        answers.metrics.admin.evicted.fetch_add(1, Relaxed);
+/// The connections, from the oldest on.
+#[derive(Default)]
+struct Slots(VecDeque<Slot>);
+
+struct Slot {
+    since: Instant,
+    /// Whether its whole request has come, and not all of the answer has gone.
+    busy: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+impl Slots {
+    fn add(&mut self, task: AbortHandle, busy: Arc<AtomicBool>) {
+        self.0.push_back(Slot { since: Instant::now(), busy, task });
+    }
+
+    fn are_full(&mut self) -> bool {
+        self.0.retain(|slot| !slot.task.is_finished());
+        self.0.len() >= CONNECTIONS
+    }
+
+    /// Whether one more can be taken, if need be in the place of another.
+    fn have_room(&mut self) -> bool {
+        !self.are_full() || self.idle().is_some()
+    }
+
+    /// The oldest that may be ended.
+    fn idle(&self) -> Option<usize> {
+        let is_idle = |slot: &Slot| slot.since.elapsed() >= GRACE && !slot.busy.load(Relaxed);
+        self.0.iter().position(is_idle)
+    }
+
+    /// Ends one, if there is one that may be.
+    fn make_room(&mut self, answers: &Answers) {
+        if let Some(slot) = self.idle().and_then(|index| self.0.remove(index)) {
+            slot.task.abort();
+            answers.metrics.admin.evicted.fetch_add(1, Relaxed);
+        }
     }
 }
 
@@ -198,9 +236,10 @@ fn make_room(slots: &mut VecDeque<AbortHandle>, answers: &Answers) {
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     answers: Arc<Answers>,
+    busy: Arc<AtomicBool>,
 ) -> Option<Descriptor> {
     let deadline = Instant::now() + DEADLINE;
-    let ended = timeout_at(deadline, exchange(stream, &answers)).await;
+    let ended = timeout_at(deadline, exchange(stream, &answers, &busy)).await;
     if ended.is_err() {
         answers.metrics.admin.late.fetch_add(1, Relaxed);
     }
@@ -210,8 +249,10 @@ async fn converse(
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     answers: &Arc<Answers>,
+    busy: &AtomicBool,
 ) -> Descriptor {
     let answer = service_fn(|request| {
+        busy.store(true, Relaxed);
         let answers = Arc::clone(answers);
         Box::pin(async move { answers.answer(&request).await })
     });
@@ -230,7 +271,10 @@ async fn exchange(
     }
     let mut stream = connection.into_parts().io.into_inner();
     // A close with something unread would be a reset, which destroys the answer on its way.
-    if stream.shutdown().await.is_ok() {
+    let shut = stream.shutdown().await;
+    // All of the answer is with the kernel, which delivers it whatever becomes of us.
+    busy.store(false, Relaxed);
+    if shut.is_ok() {
         let mut discarded = [0; 1024];
         while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {}
     }

@@ -27,6 +27,9 @@ Signals: the first SIGTERM or SIGINT drains, the second stops hard; SIGHUP, as `
 Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot listen, 70 internal
   error, 74 a listener failed, 78 bad configuration, 130/143 stopped hard";
 
+/// What the variables of settings begin with.
+const PREFIX: &str = "ECHO_SERVER_";
+
 /// An echo service over TCP, UDP and Unix sockets that loses nothing when it stops.
 #[derive(Debug, Parser)]
 #[command(name = "echo-server", version, after_help = NOTES, disable_help_subcommand = true)]
@@ -113,6 +116,40 @@ pub(crate) fn settings() -> Vec<Arg> {
     settings.get_arguments().cloned().map(with_variable).collect()
 }
 
+/// Refuses variables that look like settings and are none, as misspelt ones.
+pub(crate) fn refuse_unknown_variables(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<(), Failure> {
+    let command = Arguments::command();
+    let known = command.get_arguments().filter(|arg| arg.get_id() != "print_config");
+    let known: Vec<_> = known.filter_map(Arg::get_long).collect();
+    for (variable, value) in variables {
+        let Some(name) = variable.to_str().and_then(|it| it.strip_prefix(PREFIX)) else { continue };
+        if value.is_empty() || is_service_link(name) || known.iter().any(|it| upper(it) == name) {
+            continue;
+        }
+        let nearest = nearest(&name.replace('_', "-"), known.iter().copied()).map_or_else(
+            || "see echo-server --help".to_owned(),
+            |it| format!("the nearest known one is {PREFIX}{}", upper(it)),
+        );
+        return Err(Failure::new(USAGE, format!("unknown variable {PREFIX}{name}; {nearest}")));
+    }
+    Ok(())
+}
+
+/// What Kubernetes sets for a service that is called echo-server.
+fn is_service_link(name: &str) -> bool {
+    name == "PORT" || name.starts_with("PORT_") || name.starts_with("SERVICE_")
+}
+
+/// That of the `known` names which was meant by `name`, if one is so near.
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let distance = |it: &str| strsim::osa_distance(it, &name);
+    // One mistake in three letters is a misspelling, more are another word.
+    known.min_by_key(|it| distance(it)).filter(|it| 3 * distance(it) <= it.len())
+}
+
 /// A wrong command line in one line.
 pub(crate) fn usage(error: &clap::Error) -> Failure {
     let source = variable(error).map_or_else(String::new, |name| name + ": ");
@@ -155,11 +192,16 @@ fn hide_settings(command: Command) -> Command {
     command.mut_subcommands(hide_settings)
 }
 
+/// An option's name in that of its variable.
+fn upper(name: &str) -> String {
+    name.replace('-', "_").to_uppercase()
+}
+
 /// Gives an option its variable. The help text names them once, not at every option.
 fn with_variable(arg: Arg) -> Arg {
     let Some(name) = arg.get_long() else { return arg };
     let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    let mut variable = format!("ECHO_SERVER_{}", name.replace('-', "_").to_uppercase());
+    let mut variable = format!("{PREFIX}{}", upper(name));
     if name == "log-level"
         && !is_set(&variable)
         && matches!(logging::from_environment(), Some(Ok(_)))
@@ -172,13 +214,18 @@ fn with_variable(arg: Arg) -> Arg {
     if empty { arg } else { arg.env(variable).hide_env(true) }
 }
 
+/// A detail of what the parser has to say.
+pub(crate) fn context(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
 /// The variable that holds the value which `error` complains about.
 fn variable(error: &clap::Error) -> Option<String> {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let (wrong, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let wrong = context(error, ContextKind::InvalidArg)?;
+    let value = context(error, ContextKind::InvalidValue)?;
     let command = command();
     let arg = command.get_arguments().find(|arg| arg.to_string() == wrong)?;
     let name = arg.get_env()?;
@@ -205,6 +252,34 @@ mod tests {
             let variable = format!("ECHO_SERVER_{}", name.replace('-', "_").to_uppercase());
             assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(variable.as_str()));
             assert!(arg.get_help().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_refused() {
+        let refused = |name: &str, value: &str| {
+            let variables = [(OsString::from(name), OsString::from(value))];
+            refuse_unknown_variables(variables.into_iter()).err()
+        };
+        for (name, value) in [
+            ("ECHO_SERVER_MAX_FRAME", "1"),
+            ("ECHO_SERVER_CONFIG", "x"),
+            ("ECHO_SERVER_MAX_FRAM", ""),
+            ("ECHO_SERVER_PORT", "tcp://10.0.0.1:7777"),
+            ("ECHO_SERVER_PORT_7777_TCP_ADDR", "10.0.0.1"),
+            ("ECHO_SERVER_SERVICE_HOST", "10.0.0.1"),
+            ("ECHO_SERVERS", "x"),
+        ] {
+            assert!(refused(name, value).is_none(), "{name}");
+        }
+        for (name, told) in [
+            ("ECHO_SERVER_MAX_FRAM", "the nearest known one is ECHO_SERVER_MAX_FRAME"),
+            ("ECHO_SERVER_max_frame", "the nearest known one is ECHO_SERVER_MAX_FRAME"),
+            ("ECHO_SERVER_COLOUR", "unknown variable ECHO_SERVER_COLOUR; see echo-server --help"),
+            ("ECHO_SERVER_PRINT_CONFIG", "unknown variable ECHO_SERVER_PRINT_CONFIG; see"),
+        ] {
+            let failure = refused(name, "1").unwrap();
+            assert!(failure.code == USAGE && failure.message.contains(told), "{failure}");
         }
     }
 

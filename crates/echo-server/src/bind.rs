@@ -38,10 +38,6 @@ impl Bound {
     ) -> io::Result<Self> {
         let mut sockets = passed.adopt(endpoint).await?;
         let adopted = !sockets.is_empty();
-        if !adopted && let Address::Systemd(_) = endpoint.address {
-            let text = "the service manager has passed no socket of this name";
-            return Err(io::Error::new(ErrorKind::NotFound, text));
-        }
         if !adopted {
             sockets = Self::bind_anew(endpoint, workers).await?;
         }

@@ -11,32 +11,42 @@ use echo_core::{Address, Endpoint, UnixName};
 use rustix::fs::{Access, access};
 use tokio::runtime;
 
-use crate::admin;
 use crate::bind;
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::logging;
 use crate::open_files;
+use crate::own;
+use crate::passed::{Descriptors, Passed};
 
 /// Ports that not everybody may have, so that only trying tells.
 const PRIVILEGED: RangeInclusive<u16> = 1..=1023;
 
 /// Says what would be served, or the first reason why not.
 pub(crate) fn run(config: &Config) -> Result<String, Failure> {
+    let descriptors = Descriptors::take()?;
     let limits = config.settings.limits(open_files::raise())?;
+    logging::check(config.settings.log)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    for (uri, endpoint) in &config.listen {
-        let checked = runtime.block_on(endpoint_can_be_used(endpoint));
-        checked.map_err(|error| bind::failure(uri, &endpoint.address, &error))?;
-    }
-    if let Some(endpoint) = &config.settings.admin {
-        let checked = runtime.block_on(endpoint_can_be_used(endpoint));
-        checked.map_err(|error| admin::failure(endpoint, &error))?;
-    }
+    runtime.block_on(addresses_can_be_used(config, descriptors))?;
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     let (listeners, connections) = (config.listen.len(), limits.max_connections);
     Ok(format!("the settings are right: {listeners} to listen on, {connections} connections"))
+}
+
+async fn addresses_can_be_used(config: &Config, descriptors: Descriptors) -> Result<(), Failure> {
+    let passed = Passed::new(descriptors)?;
+    let own = own::addresses(config);
+    for (name, endpoint) in &own {
+        let checked = match passed.adopt(endpoint).await {
+            Ok(adopted) if adopted.is_empty() => endpoint_can_be_used(endpoint).await,
+            adopted => adopted.map(drop),
+        };
+        checked.map_err(|error| bind::failure(name, &endpoint.address, &error))?;
+    }
+    own::clash(&own).await.map_or(Ok(()), Err)
 }
 
 async fn endpoint_can_be_used(endpoint: &Endpoint) -> io::Result<()> {

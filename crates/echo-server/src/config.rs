@@ -54,6 +54,7 @@ enum Origin {
 impl Config {
     /// Reads command line, environment and file. Done again, it sees what the file holds then.
     pub(crate) fn read(argv: &[OsString]) -> Result<Self, Failure> {
+        args::refuse_unknown_variables(env::vars_os())?;
         let (arguments, _) = Arguments::parse(argv, &[]).map_err(|error| args::usage(&error))?;
         let known = args::settings();
         let file = match path(&arguments) {

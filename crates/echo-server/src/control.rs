@@ -1,6 +1,7 @@
 //! The control socket: what `ctl` asks a running server, and its answers. One question is one ECHO
 //! frame, and so is its answer, so that the library's own bounds and deadlines hold here too.
 
+use std::convert::Infallible;
 use std::env;
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use echo_core::{
-    Address, Connection, Drain, Error, HEADER_LEN, Handler, Header, Kind, Limits, Listener, Report,
-    ServeError, Service, SocketOptions, UnixName, serve,
+    Address, Connection, Drain, Endpoint, Error, HEADER_LEN, Handler, Header, Kind, Limits,
+    Listener, Report, ServeError, Service, SocketOptions, UnixName, serve,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -48,6 +49,17 @@ pub(crate) fn path(wanted: Option<&Path>) -> Option<PathBuf> {
     wanted.map(Path::to_owned).or_else(usual)
 }
 
+/// What the socket at a path is called.
+pub(crate) fn name(path: &Path) -> String {
+    format!("--control {}", path.display())
+}
+
+/// The socket at a path, as an address: for this user alone.
+pub(crate) fn endpoint(path: PathBuf) -> Endpoint {
+    let address = Address::Unix(UnixName::Path(path));
+    Endpoint { address, mode: None, perm: Some(0o600), rate: None, options: Vec::new() }
+}
+
 /// A wish to read the settings anew, and who waits for what becomes of it.
 pub(crate) type Reload = oneshot::Sender<Result<String, String>>;
 
@@ -55,7 +67,7 @@ pub(crate) type Reload = oneshot::Sender<Result<String, String>>;
 pub(crate) struct Control {
     reloads: mpsc::Receiver<Reload>,
     /// Aborted with this.
-    _serving: JoinSet<Result<Report, ServeError>>,
+    serving: JoinSet<Result<Report, ServeError>>,
 }
 
 impl Control {
@@ -66,10 +78,8 @@ impl Control {
         if let Some(path) = path {
             let name = UnixName::Path(path.to_owned());
             let listener = Listener::bind_unix(&name, Some(0o600), &SocketOptions::default());
-            let listener = listener.map_err(|error| {
-                let uri = format!("unix:{}", path.display());
-                bind::failure(&uri, &Address::Unix(name), &error)
-            })?;
+            let listener = listener
+                .map_err(|error| bind::failure(&self::name(path), &Address::Unix(name), &error))?;
             let limits = Limits {
                 max_connections: AT_ONCE,
                 max_frame: MAX_LEN,
@@ -82,7 +92,22 @@ impl Control {
             let service = Service::new(limits, Drain::new());
             serving.spawn(serve(listener, service, Arc::new(Answers(sender))));
         }
-        Ok(Self { reloads, _serving: serving })
+        Ok(Self { reloads, serving })
+    }
+
+    /// Tells everybody who wants a reload that there is none, and `why`.
+    pub(crate) async fn refuse(&mut self, why: &str) -> Infallible {
+        loop {
+            let asked = self.next().await;
+            tracing::error!("not reloaded: {why}");
+            // Who asked may have gone.
+            let _ = asked.send(Err(format!("not reloaded: {why}")));
+        }
+    }
+
+    /// Closes and unlinks the socket.
+    pub(crate) async fn close(&mut self) {
+        self.serving.shutdown().await;
     }
 
     /// Waits for somebody who wants a reload. Cancel safe.
@@ -125,8 +150,8 @@ impl Answers {
     }
 }
 
-/// `ctl reload`: asks the server whose socket is at `path`, and gives its words.
-pub(crate) fn ask_for_reload(path: Option<&Path>) -> Result<String, Failure> {
+/// `ctl reload`: asks the server whose socket is at `path`, and gives its words, of success or not.
+pub(crate) fn ask_for_reload(path: Option<&Path>) -> Result<Result<String, String>, Failure> {
     let Some(path) = path else {
         let advice = "no server to ask: --control PATH says where its socket is";
         return Err(Failure::new(USAGE, advice));
@@ -135,22 +160,39 @@ pub(crate) fn ask_for_reload(path: Option<&Path>) -> Result<String, Failure> {
         let (path, reason) = (path.display(), reason(error));
         Failure::new(REFUSED, format!("no answer from the server at {path}: {reason}"))
     };
-    match ask(path, RELOAD).map_err(|error| failed(&error))? {
-        (DONE, words) => Ok(words),
-        (_, words) => Err(Failure::new(REFUSED, words)),
-    }
+    ask(path, RELOAD).map_err(|error| failed(&error))
 }
 
-fn ask(path: &Path, question: &[u8]) -> io::Result<(u8, String)> {
+fn ask(path: &Path, question: &[u8]) -> io::Result<Result<String, String>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;
     let header = Header { kind: Kind::ECHO, len: question.len() as u32 };
     stream.write_all(&[&header.to_bytes(), question].concat())?;
     let mut header = [0; HEADER_LEN];
-    stream.read_exact(&mut header)?;
-    let mut answer = vec![0; Header::parse(header).len.min(MAX_LEN) as usize];
-    stream.read_exact(&mut answer)?;
-    let (first, words) = answer.split_first().ok_or(io::ErrorKind::InvalidData)?;
-    Ok((*first, String::from_utf8_lossy(words).into_owned()))
+    stream.read_exact(&mut header).map_err(no_answer)?;
+    let header = Header::parse(header);
+    if header.kind != Kind::ECHO || header.len > MAX_LEN {
+        return Err(no_control_socket());
+    }
+    let mut answer = vec![0; header.len as usize];
+    stream.read_exact(&mut answer).map_err(no_answer)?;
+    match answer.split_first() {
+        Some((&DONE, words)) => Ok(Ok(String::from_utf8_lossy(words).into_owned())),
+        Some((&FAILED, words)) => Ok(Err(String::from_utf8_lossy(words).into_owned())),
+        _ => Err(no_control_socket()),
+    }
+}
+
+fn no_answer(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::other(
+            "it closed without one: the server has stopped, or this is no control socket",
+        ),
+        _ => error,
+    }
+}
+
+fn no_control_socket() -> io::Error {
+    io::Error::other("this is no control socket; --control PATH says where it is")
 }

@@ -16,14 +16,15 @@ use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
-use crate::exit::{Failure, SIGNALLED};
+use crate::exit::{Failure, SIGNALLED, UNAVAILABLE};
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::open_files;
+use crate::own;
 use crate::passed::{Descriptors, Passed};
 use crate::readiness::Readiness;
-use crate::reload;
+use crate::reload::{self, Failures};
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
 
@@ -61,7 +62,16 @@ fn start(
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    let end = runtime.block_on(live(argv, config, limits, log, descriptors));
+    let own = own::addresses(&config);
+    let end = runtime.block_on(async {
+        match live(argv, config, limits, log, descriptors).await {
+            // What is in use is perhaps so by this server.
+            Err(failure) if failure.code == UNAVAILABLE => {
+                Err(own::clash(&own).await.unwrap_or(failure))
+            }
+            end => end,
+        }
+    });
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     end
@@ -92,7 +102,8 @@ async fn live(
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
     let _admin = admin(&config, &service, &readiness, log)?;
-    let control = Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
+    let mut control =
+        Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
     passed.forget_lost(&notify);
     config.or_listen_on(passed.endpoints());
@@ -111,13 +122,15 @@ async fn live(
     let mut daemon =
         Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
     let life = async {
-        daemon.serve(&mut signals, control).await;
-        daemon.drain(&mut signals).await
+        daemon.serve(&mut signals, &mut control).await;
+        daemon.drain(&mut signals, &mut control).await
     };
-    tokio::select! {
-        end = life => Ok(end),
+    let end = tokio::select! {
+        end = life => end,
         never = attend(&service, notify) => match never {},
-    }
+    };
+    control.close().await;
+    Ok(end)
 }
 
 fn admin(
@@ -147,7 +160,8 @@ struct Daemon<'a> {
 
 impl Daemon<'_> {
     /// Serves, and reloads its settings when asked, until it is to stop or a listener has failed.
-    async fn serve(&mut self, signals: &mut Signals, mut control: Control) {
+    async fn serve(&mut self, signals: &mut Signals, control: &mut Control) {
+        let mut failures = Failures::default();
         loop {
             self.notify.ready(&status(&self.service.stats(), false));
             let mut asked = None;
@@ -174,10 +188,11 @@ impl Daemon<'_> {
             match &reloaded {
                 Ok(words) => {
                     tracing::info!("{words}");
+                    failures = Failures::default();
                     // Whose path was unlinked, and which the manager holds no longer.
                     self.passed.forget_unused(&self.serving.stored(), self.notify);
                 }
-                Err(failure) => tracing::error!("not reloaded, nothing has changed: {failure}"),
+                Err(failure) => failures.log(failure, asked.is_some()),
             }
             if let Some(asked) = asked {
                 // Who asked may have gone.
@@ -197,7 +212,7 @@ impl Daemon<'_> {
     }
 
     /// Ends everything that is open, gently at first.
-    async fn drain(mut self, signals: &mut Signals) -> End {
+    async fn drain(mut self, signals: &mut Signals, control: &mut Control) -> End {
         self.notify.stopping();
         // What others hold lives on with them; our own sockets shall close with their listeners.
         self.passed = Passed::default();
@@ -205,6 +220,7 @@ impl Daemon<'_> {
         let hard = tokio::select! {
             stop = signals.stop() => Some(stop),
             () = self.serving.drain(settings.drain_delay, settings.drain_timeout) => None,
+            never = control.refuse("the server is stopping") => match never {},
         };
         if let Some(stop) = hard {
             tracing::warn!("{stop}: stopping hard");

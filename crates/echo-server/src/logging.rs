@@ -22,6 +22,7 @@ use crate::access;
 use crate::exit::{self, CONFIG, Failure};
 use crate::lines::{Lines, Writers};
 pub(crate) use escape::Harmless;
+pub(crate) use journal::is_stderr as to_journal;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -97,6 +98,16 @@ impl Log {
             journal.finish("", patience);
         }
         self.stderr.finish(last, patience);
+    }
+}
+
+/// Whether logs of this form can be had here.
+pub(crate) fn check(format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Journald => {
+            journal::reach(Path::new(journal::SOCKET)).map(drop).map_err(no_journal)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ mod logging;
 mod metrics;
 mod notify;
 mod open_files;
+mod own;
 mod passed;
 mod readiness;
 mod reload;
@@ -58,7 +59,12 @@ fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
         Some(Task::Ctl { question: Question::Reload }) => {
             // Not from the file, which may be wrong: the server will say so.
             let path = control::path(arguments.settings.control.as_deref());
-            print_line(&control::ask_for_reload(path.as_deref())?)
+            match control::ask_for_reload(path.as_deref())? {
+                Ok(words) => print_line(&words),
+                // In the journal it is already: the server's own entry, as an error.
+                Err(_) if logging::to_journal() => ExitCode::from(exit::REFUSED),
+                Err(words) => return Err(Failure::new(exit::REFUSED, words)),
+            }
         }
         Some(Task::Healthcheck { target: Some(target), timeout }) => {
             print_line(&healthcheck::run(&target, timeout)?)

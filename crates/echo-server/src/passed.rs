@@ -85,10 +85,10 @@ impl Passed {
     }
 
     /// Duplicates of those that an endpoint means: all of a `FileDescriptorName=`, or those bound to
-    /// one of its addresses.
+    /// one of its addresses, if there are any.
     pub(crate) async fn adopt(&self, endpoint: &Endpoint) -> io::Result<Sockets> {
         let mut adopted = Sockets::default();
-        if self.0.is_empty() {
+        if self.0.is_empty() && !matches!(endpoint.address, Address::Systemd(_)) {
             return Ok(adopted);
         }
         let addresses = match &endpoint.address {
@@ -110,6 +110,10 @@ impl Passed {
                 return Err(io::Error::new(ErrorKind::InvalidInput, text));
             }
             adopted.add(fd.try_clone()?, *datagrams, own)?;
+        }
+        if adopted.is_empty() && matches!(endpoint.address, Address::Systemd(_)) {
+            let text = "the service manager has passed no socket of this name";
+            return Err(io::Error::new(ErrorKind::NotFound, text));
         }
         Ok(adopted)
     }
@@ -247,7 +251,6 @@ mod tests {
         assert_eq!(uris, expected);
         for (uri, listeners, datagrams) in [
             ("systemd:echo-server", 1, 1),
-            ("systemd:nobody", 0, 0),
             (&format!("tcp://{address}"), 1, 0),
             (&format!("tcp://localhost:{}", address.port()), 1, 0),
             (&format!("tcp://{udp_address}"), 0, 0),
@@ -259,6 +262,9 @@ mod tests {
             let counted = (adopted.listeners.len(), adopted.datagrams.len());
             assert_eq!(counted, (listeners, datagrams), "{uri}");
         }
+
+        let nobody = passed.adopt(&"systemd:nobody".parse().unwrap()).await.unwrap_err();
+        assert_eq!(nobody.kind(), ErrorKind::NotFound);
 
         passed.forget_unused(&["stored unix|/d".into()], &Notify::default());
         assert_eq!(passed.endpoints().len(), 4);

@@ -2,18 +2,41 @@
 
 use std::ffi::OsString;
 
-use echo_core::{Endpoint, Limits, Service};
+use echo_core::{Endpoint, Limits, Seldom, Service};
 
 use crate::bind::{self, Bound};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::logging::Log;
 use crate::open_files;
+use crate::own;
 use crate::passed::Passed;
 use crate::serving::Serving;
 
 /// Settings of the process, which has them from its start to its end.
 const AT_START: [&str; 4] = ["admin", "workers", "log", "control"];
+
+/// Reloads that failed, for the log.
+#[derive(Default)]
+pub(crate) struct Failures {
+    last: String,
+    seldom: Seldom,
+}
+
+impl Failures {
+    /// Logs a failure: where somebody `asked` for it always, and after a signal, of which there may be
+    /// many, only if it is another one than the last, or a minute has passed.
+    pub(crate) fn log(&mut self, failure: &Failure, asked: bool) {
+        let failure = failure.to_string();
+        if asked || failure != self.last {
+            *self = Self { last: failure, seldom: Seldom::default() };
+        }
+        let last = &self.last;
+        if let Some(muted) = self.seldom.speak() {
+            tracing::error!(muted, "not reloaded, nothing has changed: {last}");
+        }
+    }
+}
 
 /// A change of which nothing can fail any more.
 pub(crate) struct Change {
@@ -54,8 +77,10 @@ pub(crate) async fn prepare(
             None => new.push((uri.clone(), endpoint.clone())),
         }
     }
-    let added = bind::bind(&new, config.settings.workers(), passed).await?;
-    Ok(Change { config, limits, kept, added })
+    match bind::bind(&new, config.settings.workers(), passed).await {
+        Ok(added) => Ok(Change { config, limits, kept, added }),
+        Err(failure) => Err(own::clash(&own::addresses(&config)).await.unwrap_or(failure)),
+    }
 }
 
 impl Change {

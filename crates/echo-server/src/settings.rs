@@ -52,8 +52,8 @@ pub(crate) struct Settings {
     #[arg(value_parser = units::count::<NonZeroUsize>)]
     max_connections: Option<NonZeroUsize>,
 
-    /// What becomes of connections beyond that: they wait in the kernel's queue (queue), or are refused
-    /// with ERROR busy if they speak frames, and closed (refuse)
+    /// What becomes of connections beyond that: they wait in the kernel's queue (queue), or are closed, with
+    /// ERROR busy for who has sent HELLO or PROBE (refuse)
     #[arg(long, value_name = "WHAT", default_value = "queue", hide_possible_values = true)]
     at_limit: AtLimit,
 

@@ -78,7 +78,7 @@ fn what_is_wrong_in_the_file_is_78_with_its_line() {
             "\nmax_connections = 5",
             ":2: unknown key \"max_connections\"; the nearest known one is \"max-connections\"",
         ),
-        ("linger = \"0s\"", ":1: invalid value '0s' for '--linger <DURATION>': must be above 0"),
+        ("linger = \"0s\"", ":1: invalid value '0s' for linger: must be above 0"),
         (
             "listen = [\"tcp://127.0.0.1:0\",\n \"ftp://127.0.0.1\"]",
             ":2: cannot listen on ftp://127.0.0.1: unknown scheme",
@@ -108,10 +108,20 @@ fn what_is_wrong_in_the_file_is_78_with_its_line() {
 }
 
 #[test]
+fn an_unknown_variable_is_refused() {
+    for args in [&["check"][..], &["--print-config"], &["--listen", "tcp://127.0.0.1:0"]] {
+        let mut command = with_args(args);
+        command.env("ECHO_SERVER_MAX_FRAM", "5");
+        assert_refused(command, 64, "the nearest known one is ECHO_SERVER_MAX_FRAME");
+    }
+}
+
+#[test]
 fn check_tells_what_would_not_start() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "not a socket").unwrap();
     let path = |name: &str| format!("unix:{}", folder.path().join(name).display());
+    let (file, missing) = (path("file")[5..].to_owned(), path("no/such/folder")[5..].to_owned());
     for (args, code, told) in [
         (["--listen", "ftp://x"], 64, "unknown scheme"),
         (["--listen", "tcp://no-such-host.invalid:7777"], 69, "does not resolve"),
@@ -119,6 +129,9 @@ fn check_tells_what_would_not_start() {
         (["--listen", "udp://192.0.2.1:7777"], 69, "no such address"),
         (["--listen", &path("file")], 69, "not a socket"),
         (["--listen", &path("no/such/folder")], 69, "no such directory"),
+        (["--control", &file], 69, "a file that is not a socket is there"),
+        (["--control", &missing], 69, "no such directory"),
+        (["--listen", "systemd:nobody"], 69, "has passed no socket of this name"),
         (["--admin", "192.0.2.1:9777"], 69, "no such address"),
         (["--admin", "127.0.0.1"], 64, "no port"),
         (["--linger", "0"], 64, "no \"unlimited\""),
@@ -160,12 +173,50 @@ fn check_touches_nothing() {
     assert_eq!(ends(with_args(&["check", "--listen", &uri])).0, Some(0));
 }
 
+/// What the server itself needs twice: `check` says so as a start does, and neither blames another process.
+#[test]
+fn the_servers_own_addresses_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let name = folder.path().file_name().unwrap().display();
+    // Free a moment ago; one that is taken now is a clash all the same.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for args in [
+        [format!("--listen=tcp://127.0.0.1:{port}"), format!("--listen=tcp://localhost:{port}")],
+        [format!("--listen=tcp://127.0.0.1:{port}"), format!("--listen=tcp://0.0.0.0:{port}")],
+        [format!("--listen=udp://127.0.0.1:{port}"), format!("--listen=udp://0.0.0.0:{port}")],
+        [format!("--listen=tcp://127.0.0.1:{port}"), format!("--admin=localhost:{port}")],
+        [format!("--listen=unix:{path}/a"), format!("--listen=unix:{path}/../{name}/a")],
+        [format!("--listen=unix:{path}/a"), format!("--control={path}//a")],
+        [format!("--admin=unix:{path}/a"), format!("--control={path}/a")],
+    ] {
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let (code, _, stderr) = ends(with_args(&args));
+        assert!(code == Some(69) && stderr.contains(": the server's own "), "{args:?}: {stderr}");
+        assert_refused(with_args(&[&["check"], &args[..]].concat()), 69, ": the server's own ");
+    }
+    let apart =
+        [&*format!("--listen=tcp://127.0.0.1:{port}"), &format!("--listen=udp://[::]:{port}")];
+    assert_eq!(ends(with_args(&[&["check"], &apart[..]].concat())).0, Some(0));
+}
+
+/// Where there is no journal to log to; a start would say the same.
+#[test]
+fn check_looks_for_the_journal() {
+    if Path::new("/run/systemd/journal/socket").exists() {
+        assert_eq!(ends(with_args(&["check", "--log", "journald"])).0, Some(0));
+    } else {
+        assert_refused(with_args(&["check", "--log", "journald"]), 78, "try --log text");
+    }
+}
+
 #[test]
 fn print_config_says_where_each_setting_came_from() {
     let file = Settings::new("\nmax-frame = 4096\nlinger = \"1s\"\nidle-timeout = \"1h\"\n");
     let mut command = command_with_open_files(256);
     command.args(["--config", file.path(), "--print-config", "--linger", "2s"]);
     command.env("ECHO_SERVER_IDLE_TIMEOUT", "2h").env("RUST_LOG", "warn");
+    command.env("RUNTIME_DIRECTORY", "/run/usual");
     let (code, stdout, stderr) = ends(command);
     assert_eq!(code, Some(0), "{stderr}");
     let path = file.path();
@@ -176,12 +227,13 @@ fn print_config_says_where_each_setting_came_from() {
         "idle-timeout = \"2h\"  # ECHO_SERVER_IDLE_TIMEOUT",
         "log-level = \"warn\"  # RUST_LOG",
         "write-timeout = \"10s\"  # default",
+        "control = \"/run/usual/control.sock\"  # default",
         "max-connections = 192  # default",
     ] {
         assert!(stdout.lines().any(|it| it == line), "{line} is not in: {stdout}");
     }
     let printed = Settings::new(&stdout);
     let mut again = support::command();
-    again.args(["--config", printed.path(), "check"]);
+    again.args(["--config", printed.path(), "--print-config"]);
     assert_eq!(ends(again).0, Some(0));
 }

@@ -264,6 +264,42 @@ fn without_a_file_a_reload_has_nothing_to_change() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// What nobody asked for by name is told once, as long as it stays the same; each who asks is told.
+#[test]
+fn a_storm_of_failing_reloads_is_told_once() {
+    let mut it = Reloadable::start(FIRST, 2);
+    it.write("max-farme = 5\n");
+    for _ in 0..100 {
+        it.server.signal(Signal::HUP);
+        // One that was handled: signals that come together are one.
+        it.told();
+    }
+    it.server.wait_for_stderr("not reloaded, nothing has changed");
+    it.write("max-framme = 5\n");
+    for _ in 0..2 {
+        let (code, words) = it.reload();
+        assert!(code == Some(1) && words.contains("\"max-framme\""), "{words}");
+    }
+    assert_eq!(it.server.stop(), Some(0));
+    let mut count = |text: &str| it.server.stderr().matches(text).count();
+    assert_eq!(count("\"max-farme\""), 1);
+    // The last signal may have seen the second file already.
+    assert!((2..=3).contains(&count("\"max-framme\"")));
+}
+
+#[test]
+fn a_reload_during_a_drain_is_told_so() {
+    let mut it = Reloadable::start(FIRST, 2);
+    let peer = Peer::connect(&it.server.uris()[0]);
+    peer.hello();
+    it.server.signal(Signal::TERM);
+    it.server.wait_for_stderr("draining for at most");
+    let (code, words) = it.reload();
+    assert!(code == Some(1) && words.contains("not reloaded: the server is stopping"), "{words}");
+    drop(peer);
+    assert_eq!(it.server.wait(PATIENCE).code(), Some(0));
+}
+
 #[test]
 fn the_control_socket_is_for_its_user_and_bounded() {
     let folder = tempfile::tempdir().unwrap();
@@ -295,6 +331,21 @@ fn the_control_socket_is_for_its_user_and_bounded() {
         "no answer from the server",
     );
     assert_refused(with_args(&["ctl", "reload"]), 64, "--control PATH");
+    // One that echoes, and one that closes.
+    let other = folder.path().join("echo");
+    let echoing = Server::start(&["--listen", &format!("unix:{}", other.display())]);
+    let args = ["ctl", "reload", "--control", other.to_str().unwrap()];
+    assert_refused(with_args(&args), 1, "this is no control socket");
+    drop(echoing);
+    let _ = fs::remove_file(&other);
+    let closing = std::os::unix::net::UnixListener::bind(&other).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut question = [0; 10];
+            std::io::Read::read_exact(&mut closing.accept().unwrap().0, &mut question).unwrap();
+        });
+        assert_refused(with_args(&args), 1, "this is no control socket");
+    });
     let missing = folder.path().join("no/such/folder");
     let args = ["--listen", "tcp://127.0.0.1:0", "--control", missing.to_str().unwrap()];
     assert_refused(with_args(&args), 69, "no such directory");

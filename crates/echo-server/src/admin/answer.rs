@@ -36,8 +36,9 @@ impl Answers {
 
     async fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         // RFC 9112, section 3.2.
-        if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
-            return text(StatusCode::BAD_REQUEST, "no Host header");
+        let hosts = request.headers().get_all(HOST).iter().count();
+        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+            return text(StatusCode::BAD_REQUEST, "one Host header, please");
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD, please");

@@ -143,6 +143,7 @@ async fn what_is_no_request_is_refused() {
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{long}"), "431"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), "431"),
         ("GET /healthz HTTP/1.1\r\n\r\n".into(), "400"),
+        ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".into(), "400"),
         ("GET /healthz HTTP/9.1\r\nHost: a\r\n\r\n".into(), "400"),
         ("GET /healthz\r\n\r\n".into(), "400"),
         ("GET  /healthz HTTP/1.1\r\nHost: a\r\n\r\n".into(), "400"),
@@ -241,6 +242,53 @@ async fn at_the_bound_the_oldest_makes_room() {
     last.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     last.shutdown().await.unwrap();
     assert_eq!(status(&rest(last).await), "200");
+    admin.stop().await;
+}
+
+/// However many half requests there are, who is being answered is not ended, and a whole request is answered.
+#[tokio::test(start_paused = true)]
+async fn half_requests_end_no_whole_one() {
+    let admin = Running::start();
+    let mut halves = Vec::new();
+    for round in 0..200 {
+        // All at once, as a storm comes: none of them is looked at before all are there.
+        for _ in 0..2 * CONNECTIONS {
+            let mut half = admin.connect().await;
+            half.write_all(b"GET /metrics HTTP/1.1\r\nX: ").await.unwrap();
+            halves.push(half);
+        }
+        let mut whole = admin.connect().await;
+        whole.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        for _ in 0..2 * CONNECTIONS {
+            halves.push(admin.connect().await);
+        }
+        let answer = rest(whole).await;
+        assert_eq!(status(&answer), "200", "round {round}: {answer}");
+    }
+    admin.stop().await;
+}
+
+/// Those that take long to be answered keep their places, and the next waits for one of them.
+#[tokio::test(start_paused = true)]
+async fn who_is_being_answered_keeps_the_place() {
+    let (listener, _connector) = Listener::memory();
+    let service = Service::default();
+    let serving = echo_core::serve(listener, service.clone(), Arc::new(Echo::new(Mode::Auto)));
+    let mut stuck = Box::pin(serving);
+    // It begins, and does not go on: it cannot be seen whether it lives before a second has passed.
+    assert!(timeout_at(Instant::now(), &mut stuck).await.is_err());
+    let admin = Running::of(service);
+    let mut asking = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut one = admin.connect().await;
+        one.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        asking.push(one);
+    }
+    sleep(2 * GRACE).await;
+    assert_eq!(status(&admin.get("/readyz").await), "200");
+    for one in asking {
+        assert_eq!(status(&rest(one).await), "503");
+    }
     admin.stop().await;
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use clap::error::ContextKind;
 use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -101,9 +102,12 @@ fn contents(path: &Path) -> io::Result<String> {
 }
 
 fn unknown(name: &str, known: &[Arg]) -> String {
-    let known = known.iter().filter_map(Arg::get_long);
-    let nearest = known.min_by_key(|it| strsim::osa_distance(it, &name.to_lowercase()));
-    format!("unknown key {name:?}; the nearest known one is {:?}", nearest.unwrap_or_default())
+    match args::nearest(name, known.iter().filter_map(Arg::get_long)) {
+        Some(nearest) => format!("unknown key {name:?}; the nearest known one is {nearest:?}"),
+        None => {
+            format!("unknown key {name:?}; keys are named as the options in echo-server --help")
+        }
+    }
 }
 
 /// The single values of a setting: several where it is a list.
@@ -145,7 +149,11 @@ fn try_alone(arg: &Arg, value: &str) -> Result<(), String> {
         Command::new("file").no_binary_name(true).arg(arg.clone().env(None::<&'static str>));
     match alone.try_get_matches_from([format!("--{name}={value}")]) {
         Ok(_) => Ok(()),
-        Err(error) => Err(args::complaint(&error)),
+        // Here it is a key.
+        Err(error) => {
+            let option = args::context(&error, ContextKind::InvalidArg).unwrap_or_default();
+            Err(args::complaint(&error).replace(&format!("'{option}'"), name))
+        }
     }
 }
 
@@ -187,18 +195,21 @@ mod tests {
                 "linger = \"1s\"\nDrain-Timout = \"1s\"",
                 "x.toml:2: unknown key \"Drain-Timout\"; the nearest known one is \"drain-timeout\"",
             ),
-            ("config = \"y.toml\"", "x.toml:1: unknown key \"config\""),
+            (
+                "config = \"y.toml\"",
+                "x.toml:1: unknown key \"config\"; keys are named as the options",
+            ),
             ("version = true", "x.toml:1: unknown key \"version\""),
             ("[limits]\nmax-frame = 1", "x.toml:1: unknown key \"limits\""),
             ("linger.base = \"1s\"", "x.toml:1: linger: write a text"),
-            ("\nlinger = \"soon\"", "x.toml:2: invalid value 'soon' for '--linger"),
+            ("\nlinger = \"soon\"", "x.toml:2: invalid value 'soon' for linger: "),
             ("linger = \"0s\"", "no \"unlimited\""),
             ("linger = 5", "units"),
             ("linger = 5.0", "write a text in quotes"),
             ("linger = 1979-05-27", "write a text in quotes"),
             ("linger = [\"1s\"]", "write a text in quotes"),
             ("linger = true", "write a text in quotes"),
-            ("max-frame = -1", "--max-frame"),
+            ("max-frame = -1", "x.toml:1: invalid value '-1' for max-frame: "),
             ("max-frame = 99999999999999999999", "too large"),
             ("log = \"xml\"", "possible values"),
             ("listen = \"unix:/a\"", "x.toml:1: listen: write a list"),

@@ -10,6 +10,7 @@ use toml::Value as Toml;
 
 use super::{Config, Value};
 use crate::args;
+use crate::control;
 
 impl Config {
     /// What is in force, with the limits as they fit this host.
@@ -17,6 +18,7 @@ impl Config {
         let mut text = String::new();
         for (value, arg) in self.values.iter().zip(args::settings()) {
             let Value { name, texts, origin } = value;
+            let unset = || format!("# {name} is not set");
             let line = match name.as_str() {
                 _ if !texts.is_empty() => format!("{name} = {}", toml(&arg, texts)),
                 "max-connections" => format!("{name} = {}", limits.max_connections),
@@ -24,8 +26,11 @@ impl Config {
                 "max-per-source" => {
                     format!("# {name} = {}, loopback exempt", limits.max_per_source)
                 }
+                "control" => control::path(None).map_or_else(unset, |path| {
+                    format!("{name} = {}", toml(&arg, &[path.to_string_lossy().into_owned()]))
+                }),
                 "workers" => format!("{name} = {workers}"),
-                _ => format!("# {name} is not set"),
+                _ => unset(),
             };
             // A vector of bytes takes all that is written to it.
             let _ = writeln!(text, "{line}  # {origin}");

@@ -21,24 +21,33 @@ use crate::lines::{self, Lines};
 /// Where the journal listens.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// What stands between two entries in the queue: no value has a line break in it.
-const SEPARATOR: &str = "\n\n";
+/// What an entry ends with in the queue: its last field's line break, and an empty line. No value has a line
+/// break in it.
+const END: &str = "\n\n";
 
 /// Whether stderr is the journal's: systemd tells so by device and inode (systemd.exec(5)).
-pub(super) fn is_stderr() -> bool {
+pub(crate) fn is_stderr() -> bool {
     let told = env::var("JOURNAL_STREAM").unwrap_or_default();
     fstat(io::stderr()).is_ok_and(|stat| told == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// A queue of entries for the journal at `socket`, which must be there now, and may come and go later.
-pub(super) fn start(socket: &'static Path) -> io::Result<Lines> {
+/// A socket for the journal at `socket`, which is there.
+pub(super) fn reach(socket: &Path) -> io::Result<UnixDatagram> {
     let sender = UnixDatagram::unbound()?;
     // It takes nothing that is empty for an entry.
     sender.send_to(b"", socket)?;
+    Ok(sender)
+}
+
+/// A queue of entries for the journal at `socket`, which must be there now, and may come and go later.
+pub(super) fn start(socket: &'static Path) -> io::Result<Lines> {
+    let sender = reach(socket)?;
     Lines::to("journal", move |batch| {
         let text = String::from_utf8_lossy(batch);
-        let entries = text.split_terminator(SEPARATOR);
-        entries.filter(|entry| sender.send_to(entry.as_bytes(), socket).is_err()).count()
+        // The journal ignores a field without its line break.
+        let entries = text.split_inclusive(END).map(|entry| entry.trim_end_matches('\n'));
+        let sent = |entry: &str| sender.send_to(format!("{entry}\n").as_bytes(), socket).is_ok();
+        entries.filter(|entry| !sent(entry)).count()
     })
 }
 
@@ -128,6 +137,7 @@ mod tests {
         };
         assert_eq!(next(), "", "the question whether it is there");
         let entry = next();
+        assert!(entry.ends_with('\n') && !entry.contains("\n\n"), "{entry:?}");
         let lines: Vec<_> = entry.lines().collect();
         for line in &lines {
             assert_harmless(line);

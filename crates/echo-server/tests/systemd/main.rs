@@ -5,6 +5,7 @@
 
 mod inside;
 mod crashes;
+mod journal;
 mod restarts;
 #[path = "../support/mod.rs"]
 mod support;

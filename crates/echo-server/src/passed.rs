@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 
 use echo_core::{Address, DatagramSocket, Endpoint, Listener, LocalAddr, SocketOptions, UnixName};
 use rustix::net::SocketType;
@@ -125,10 +125,7 @@ impl Passed {
 
     /// Closes the stored ones that no peer finds, since their paths are gone, here and at the manager.
     pub(crate) fn forget_lost(&mut self, notify: &Notify) {
-        self.forget(notify, "its path is gone", |one| match &one.address {
-            LocalAddr::Unix(name) => is_gone(name),
-            _ => false,
-        });
+        self.forget(notify, "its path is gone", |one| is_gone(&one.address, &one.name));
     }
 
     fn forget(&mut self, notify: &Notify, why: &str, of_no_use: impl Fn(&One) -> bool) {
@@ -142,11 +139,12 @@ impl Passed {
         });
     }
 
-    /// Whether no peer finds a Unix socket of this server's own any more, since its path is gone.
-    pub(crate) fn is_lost(&self, address: &Address) -> bool {
-        let (Address::Unix(name) | Address::Unixgram(name)) = address else { return false };
-        let address = LocalAddr::Unix(name.clone());
-        is_gone(name) && self.0.iter().all(|one| one.address != address)
+    /// Whether no peer finds a Unix socket of this server's own any more, which has this name where it is
+    /// stored.
+    pub(crate) fn is_lost(&self, address: &Address, name: &str) -> bool {
+        let (Address::Unix(path) | Address::Unixgram(path)) = address else { return false };
+        let address = LocalAddr::Unix(path.clone());
+        is_gone(&address, name) && self.0.iter().all(|one| one.address != address)
     }
 }
 
@@ -180,21 +178,27 @@ impl Sockets {
     }
 }
 
-/// Whether a Unix socket's path leads to no socket.
-fn is_gone(name: &UnixName) -> bool {
-    let UnixName::Path(path) = name else { return false };
-    match fs::symlink_metadata(path) {
-        Ok(found) => !found.file_type().is_socket(),
-        Err(error) => error.kind() == ErrorKind::NotFound,
-    }
-}
-
-/// The name under which the sockets of a URI are stored: the same after a change of its options.
-pub(crate) fn stored_name(uri: &str) -> String {
+/// The name under which the sockets of a URI are stored: the same after a change of its options. It ends
+/// with the mark of a Unix path.
+pub(crate) fn stored_name(uri: &str, address: Option<&LocalAddr>) -> String {
+    let mark = address.and_then(mark).unwrap_or_default();
     let address = uri.split('?').next().unwrap_or_default();
     // A name has no colon and at most 255 bytes, all of them plain in a URI.
     let name = format!("{STORED}{}", address.replace(':', "|"));
-    name.chars().take(255).collect()
+    name.chars().take(255 - mark.len()).chain(mark.chars()).collect()
+}
+
+/// Which file a Unix socket's path leads to, none if to nothing. Another one there is not the socket's, whose
+/// own inode no other file gets while the socket is open.
+fn mark(address: &LocalAddr) -> Option<String> {
+    let LocalAddr::Unix(UnixName::Path(path)) = address else { return Some(String::new()) };
+    let found = fs::symlink_metadata(path).ok()?;
+    Some(format!(" {}-{}", found.dev(), found.ino()))
+}
+
+/// Whether no peer finds the Unix socket that was stored under a name, since its path is gone.
+fn is_gone(address: &LocalAddr, name: &str) -> bool {
+    mark(address).is_none_or(|mark| !name.ends_with(&mark))
 }
 
 /// Where a socket is bound, and whether it is for datagrams.
@@ -285,8 +289,8 @@ mod tests {
 
     #[test]
     fn a_stored_name_is_one_for_all_options() {
-        assert_eq!(stored_name("tcp://[::1]:7?mode=raw"), "stored tcp|//[||1]|7");
-        assert_eq!(stored_name("tcp://[::1]:7"), "stored tcp|//[||1]|7");
-        assert_eq!(stored_name(&format!("unix:{}", "%20".repeat(107))).len(), 255);
+        assert_eq!(stored_name("tcp://[::1]:7?mode=raw", None), "stored tcp|//[||1]|7");
+        assert_eq!(stored_name("tcp://[::1]:7", None), "stored tcp|//[||1]|7");
+        assert_eq!(stored_name(&format!("unix:{}", "%20".repeat(107)), None).len(), 255);
     }
 }

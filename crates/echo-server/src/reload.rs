@@ -63,8 +63,7 @@ pub(crate) async fn prepare(
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
     // Those that no peer finds any more are bound anew.
-    let there = |it: &&Endpoint| !passed.is_lost(&it.address);
-    let mut listening: Vec<_> = serving.endpoints().filter(there).collect();
+    let mut listening: Vec<_> = serving.endpoints(passed).collect();
     let (mut kept, mut new) = (Vec::new(), Vec::new());
     for (index, (uri, endpoint)) in config.listen.iter().enumerate() {
         match listening.iter().position(|it| it.address == endpoint.address) {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::bind::Bound;
 use crate::end::End;
 use crate::notify::Notify;
-use crate::passed;
+use crate::passed::{self, Passed};
 use crate::signals::Stop;
 
 /// How long a hard stop waits for tasks to see it.
@@ -49,16 +49,17 @@ impl<'a> Serving<'a> {
         Self { service, notify, listening: Vec::new(), tasks: JoinSet::new(), end: End::default() }
     }
 
-    /// Where it listens.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.listening.iter().map(|it| &it.endpoint)
+    /// Where it listens, and peers find it.
+    pub(crate) fn endpoints(&self, passed: &Passed) -> impl Iterator<Item = &Endpoint> {
+        let found = |it: &&Listening| !passed.is_lost(&it.endpoint.address, &it.stored);
+        self.listening.iter().filter(found).map(|it| &it.endpoint)
     }
 
     /// Starts to serve what was bound.
     pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str) {
         let mut futures = Vec::new();
         for Bound { uri, endpoint, sockets, adopted } in bound {
-            let stored = passed::stored_name(&uri);
+            let stored = passed::stored_name(&uri, sockets.addresses().next());
             if !adopted {
                 self.notify.store(&stored, &sockets.fds());
             }

@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 
@@ -112,6 +112,12 @@ fn a_removed_path_is_bound_anew() {
     Peer::connect(&it.server.uris()[1]).round_trip(&echo(b"again"));
     let (_, words) = it.reload();
     assert!(words.contains("2 to listen on, 0 of them new, 0 drained"), "{words}");
+    // Nor one whose path leads to another by now.
+    fs::remove_file(it.settings.beside("first")).unwrap();
+    drop(UnixListener::bind(it.settings.beside("first")).unwrap());
+    let (_, words) = it.reload();
+    assert!(words.contains("2 to listen on, 1 of them new, 1 drained"), "{words}");
+    Peer::connect(&it.server.uris()[1]).round_trip(&echo(b"and again"));
     assert_eq!(it.server.stop(), Some(0));
     assert!(!fs::exists(it.settings.beside("first")).unwrap());
 }

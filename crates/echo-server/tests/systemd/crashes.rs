@@ -1,7 +1,8 @@
 //! Servers that die or hang: systemd starts another one, and the listeners live on.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 
 use rustix::process::{Signal, kill_process};
 
@@ -85,6 +86,13 @@ fn a_crash_or_a_reload_leaves_no_socket_that_nobody_finds() {
         serves();
         remove();
         must("systemctl reload echo-server.service");
+        serves();
+        // Another socket's file, which is stale.
+        remove();
+        drop(UnixListener::bind(stream).unwrap());
+        fs::set_permissions(stream, fs::Permissions::from_mode(0o777)).unwrap();
+        kill_process(main_pid(), Signal::KILL).unwrap();
+        restarted(3);
         serves();
         must("systemctl stop echo-server.service");
         assert!(!fs::exists(stream).unwrap() && !fs::exists(datagram).unwrap());

@@ -344,7 +344,7 @@ fn the_control_socket_is_for_its_user_and_bounded() {
     assert_refused(with_args(&args), 1, "this is no control socket");
     drop(echoing);
     let _ = fs::remove_file(&other);
-    let closing = std::os::unix::net::UnixListener::bind(&other).unwrap();
+    let closing = UnixListener::bind(&other).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut question = [0; 10];

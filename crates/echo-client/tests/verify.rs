@@ -67,7 +67,7 @@ fn names_a_defect() {
 fn shows_progress_on_a_terminal() {
     let target = serve(|stream| framed_echo(stream, 1 << 20));
     let (mut terminal, stderr) = pty::open();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_echo-client"))
+    let mut child = support::heeding()
         .arg(&target)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -66,6 +66,14 @@ impl Ended {
     }
 }
 
+/// A client that can be interrupted: one that was started with SIGINT ignored, as a script's background
+/// commands and all that they start are, goes on ignoring it.
+pub(crate) fn heeding() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_echo-client")]);
+    command
+}
+
 /// A running client; `feed` has its stdin and keeps it open by giving it back, `consume` its stdout.
 pub(crate) struct Client<R> {
     child: Child,
@@ -80,7 +88,7 @@ impl<R: Send + 'static> Client<R> {
         feed: impl FnOnce(ChildStdin) -> Option<ChildStdin> + Send + 'static,
         consume: impl FnOnce(ChildStdout) -> R + Send + 'static,
     ) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_echo-client"))
+        let mut child = heeding()
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

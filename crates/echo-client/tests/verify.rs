@@ -67,7 +67,7 @@ fn names_a_defect() {
 fn shows_progress_on_a_terminal() {
     let target = serve(|stream| framed_echo(stream, 1 << 20));
     let (mut terminal, stderr) = pty::open();
-    let mut child = support::heeding()
+    let mut child = heeding()
         .arg(&target)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

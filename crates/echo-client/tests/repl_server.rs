@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -224,6 +225,29 @@ fn believes_no_server_time_beyond_the_round_trip() {
     pty.enter(":probe");
     pty.expect("different at byte 8: a PROBE was with the server for 3600s");
     assert!(!pty.contents().contains("network"), "{}", pty.contents());
+}
+
+/// A server that says GOAWAY at once is not connected to again and again for nothing.
+#[test]
+fn connects_again_for_a_reason_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let (connected, connections) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            greet(&mut stream, 1 << 20);
+            stream.write_all(b"\x81\0\0\x0a\0\0\0\0\0\0\0\0\0\x01").unwrap();
+            connected.send(()).unwrap();
+        }
+    });
+    let mut pty = Pty::start(&[&target]);
+    pty.expect("the server drains: 0 of 0 frames answered; the next message connects again");
+    pty.press(ENTER);
+    pty.wait("a prompt that says so", |pty| pty.line().ends_with("(not connected)> "));
+    assert_eq!(connections.try_iter().count(), 2);
+    pty.press(CTRL_D);
+    assert_eq!(pty.end(), Some(0));
 }
 
 /// A message whose reply nobody waits for any longer is not forgotten in silence.

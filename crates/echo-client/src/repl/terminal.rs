@@ -23,7 +23,7 @@ use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios};
 use rustix::termios::{tcgetattr, tcgetpgrp, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
+use rustyline::{Cmd, ColorMode, CompletionType, Config, Editor, ExternalPrinter, KeyEvent};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -112,6 +112,9 @@ impl Terminal {
             .build();
         let mut editor = Editor::with_config(config).map_err(io::Error::other)?;
         editor.set_helper(Some(Line(colours)));
+        // A Ctrl-D that comes between two lines finds the terminal in the kernel's own mode, where it is
+        // kept as a NUL, which is what the editor reads then (n_tty, `__DISABLED_CHAR`).
+        editor.bind_sequence(KeyEvent::ctrl('@'), Cmd::EndOfFile);
         let printer = editor.create_external_printer().ok();
         let dumb = printer.is_none();
         let (ask, asked) = std_mpsc::sync_channel(1);

@@ -83,8 +83,9 @@ impl Pty {
         let own = setting.state.is_none().then(|| tempfile::tempdir().unwrap());
         let state = setting.state.or_else(|| own.as_ref().map(TempDir::path)).unwrap();
         // A session of its own with this terminal, without a process in between.
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program).args(args);
+        // SIGINT as at a terminal, whatever started the tests: see `heeding`.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "setsid", "--ctty", program]).args(args);
         command.env("TERM", setting.term).env("XDG_STATE_HOME", state).env("LC_ALL", "C.UTF-8");
         for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
             command.env_remove(name);

@@ -6,12 +6,10 @@ mod support;
 
 use std::fs;
 use std::net::UdpSocket;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use support::daemon::Daemon;
 use support::datagrams::lossy;
+use support::peer::Peer;
 use support::pty::Pty;
 use support::*;
 
@@ -137,28 +135,13 @@ fn the_pipe_keeps_below_the_rate_of_servers() {
     assert_eq!(line["datagrams"]["lost"], 0);
 }
 
-/// A server in a group of processes of its own, all of which are killed when the test ends.
-struct Peer(Child);
-
-impl Peer {
-    fn start(program: &str, args: &[&str]) -> Self {
-        let mut command = Command::new(program);
-        command.args(args).process_group(0).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let group = Pid::from_raw(self.0.id().cast_signed()).unwrap();
-        let _ = kill_process_group(group, Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
 /// Asks until a server has come up that only its answers tell of.
 fn wait_for(target: &str) {
-    while pipe(&["send", "-q", "--timeout=1s", target, "there?"], b"").code != Some(0) {}
+    let ask = || pipe(&["send", "-q", "--timeout=1s", target, "there?"], b"").code;
+    let began = tokio::time::Instant::now();
+    while ask() != Some(0) {
+        assert!(began.elapsed() < LIMIT, "{target} does not come up");
+    }
 }
 
 fn free_port() -> u16 {
@@ -191,17 +174,10 @@ fn tells_what_xinetd_loses_and_cuts() {
     }
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
-    let config = folder.path().join("xinetd.conf");
-    let text = format!(
-        "service echo\n{{\n type = INTERNAL UNLISTED\n id = echo-dgram\n socket_type = dgram\n \
-         protocol = udp\n port = {port}\n bind = 127.0.0.79\n wait = yes\n cps = 100000 1\n \
-         user = {user}}}\n"
-    );
-    fs::write(&config, text).unwrap();
-    let pid = folder.path().join("pid");
-    let args = ["-dontfork", "-f", config.to_str().unwrap(), "-pidfile", pid.to_str().unwrap()];
-    let _xinetd = Peer::start("xinetd", &args);
+    let _xinetd = Peer::xinetd(&format!(
+        " id = echo-dgram\n socket_type = dgram\n protocol = udp\n port = {port}\n \
+         bind = 127.0.0.79\n wait = yes\n cps = 100000 1\n"
+    ));
     let target = format!("udp://127.0.0.79:{port}");
     wait_for(&target);
     let input = noise(20 * 1400);

@@ -5,19 +5,9 @@
 mod support;
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 
+use support::peer::Peer;
 use support::*;
-
-/// Killed when the test ends.
-struct Peer(Child);
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// A port that nobody listens on now.
 fn free_port() -> u16 {
@@ -51,7 +41,7 @@ fn copies_through_socat() {
             format!("raw://127.0.0.78:{port}"),
         ),
     ] {
-        let _socat = Peer(Command::new("socat").args([&listen, "EXEC:cat"]).spawn().unwrap());
+        let _socat = Peer::start("socat", &[&listen, "EXEC:cat"]);
         copies(&target);
     }
 }
@@ -62,25 +52,11 @@ fn copies_through_xinetd() {
     if !has("copies_through_xinetd", "xinetd", "-version") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
     let port = free_port();
-    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
-    let config = folder.path().join("xinetd.conf");
-    let text = format!(
-        "service echo\n{{\n type = INTERNAL UNLISTED\n id = echo-stream\n socket_type = stream\n \
-         protocol = tcp\n port = {port}\n bind = 127.0.0.78\n wait = no\n user = {user}}}\n"
-    );
-    std::fs::write(&config, text).unwrap();
-    let _xinetd = Peer(
-        Command::new("xinetd")
-            .args(["-dontfork", "-f"])
-            .arg(&config)
-            .arg("-pidfile")
-            .arg(folder.path().join("pid"))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
+    let _xinetd = Peer::xinetd(&format!(
+        " id = echo-stream\n socket_type = stream\n protocol = tcp\n port = {port}\n \
+         bind = 127.0.0.78\n wait = no\n"
+    ));
     copies(&format!("raw://127.0.0.78:{port}"));
     copies(&format!("tcp://127.0.0.78:{port}"));
     let ended = pipe(&[&format!("tcp://127.0.0.78:{port}")], b"hello");

@@ -6,14 +6,14 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use support::daemon::Daemon;
 use support::pty::*;
 use support::*;
 
-#[test]
-fn ctrl_c_abandons() {
+/// A server that has heard the first message when the receiver says so, and answers it when told to.
+fn serve_slowly() -> (String, Receiver<()>, Sender<()>) {
     let (heard, message) = channel();
     let (say, answer) = channel();
     let target = serve(move |mut stream| {
@@ -24,6 +24,12 @@ fn ctrl_c_abandons() {
         stream.write_all(&frame).unwrap();
         framed_echo_on(stream);
     });
+    (target, message, say)
+}
+
+#[test]
+fn ctrl_c_abandons() {
+    let (target, message, say) = serve_slowly();
     let mut pty = Pty::start(&[&target]);
     pty.prompt();
     pty.press("never sent");
@@ -176,16 +182,7 @@ fn ctrl_d_leaves_behind_what_was_typed_ahead() {
 /// Lines that are typed while a command runs are run behind it.
 #[test]
 fn takes_lines_that_are_typed_ahead() {
-    let (heard, message) = channel();
-    let (say, answer) = channel();
-    let target = serve(move |mut stream| {
-        greet(&mut stream, 1 << 20);
-        let frame = read_frame(&mut stream, 1 << 20);
-        heard.send(()).unwrap();
-        answer.recv_timeout(LIMIT).unwrap();
-        stream.write_all(&frame).unwrap();
-        framed_echo_on(stream);
-    });
+    let (target, message, say) = serve_slowly();
     let mut pty = Pty::start(&[&target]);
     pty.enter("slow");
     message.recv_timeout(LIMIT).unwrap();

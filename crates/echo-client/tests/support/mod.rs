@@ -5,6 +5,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod datagrams;
+pub(crate) mod peer;
 pub(crate) mod pty;
 pub(crate) mod server;
 

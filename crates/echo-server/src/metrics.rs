@@ -17,6 +17,9 @@ use self::process::Process;
 use crate::logging::Log;
 use crate::readiness::Readiness;
 
+/// The label of the listeners that ended long ago.
+const OTHERS: &str = "other";
+
 /// Where the numbers come from.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -73,7 +76,9 @@ impl Metrics {
 
     fn expose_connections(&self, out: &mut Exposition) {
         let listeners = self.service.listeners();
-        let listeners: Vec<_> = listeners.iter().map(|it| (uri(&it.address), it)).collect();
+        let name = |address: Option<&LocalAddr>| address.map_or_else(|| OTHERS.to_owned(), uri);
+        let listeners: Vec<_> =
+            listeners.iter().map(|it| (name(it.address.as_ref()), it)).collect();
         let mut open = out.gauge("echo_connections", "Open connections by what they are about.");
         for (uri, listener) in &listeners {
             let counts = listener.open;

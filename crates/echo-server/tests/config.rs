@@ -148,7 +148,7 @@ fn check_tells_what_would_not_start() {
     let of_the_manager = ["check", "--listen", "systemd:nobody", "--listen", "tcp://127.0.0.1:0"];
     let (code, said, _) = ends(with_args(&of_the_manager));
     assert_eq!(code, Some(0));
-    let told = "; only the service manager can tell whether it has systemd:nobody\n";
+    let told = "; only the service manager can tell whether it has systemd:nobody";
     assert!(said.contains("2 to listen on") && said.ends_with(told), "{said}");
     let mut few = command_with_open_files(128);
     few.args(["check", "--max-connections", "65"]);

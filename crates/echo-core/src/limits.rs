@@ -256,10 +256,10 @@ mod tests {
         // Seconds of 1000 bytes: 1 + 1000, or 2000 + 1. Any other is a mixture.
         let rate = |rate| NonZeroU32::new(rate).unwrap();
         let numbered = |number: u32| Limits {
-            frame_timeout: Duration::from_secs(if number % 2 == 0 { 1 } else { 2000 }),
-            min_rate: rate(if number % 2 == 0 { 1 } else { 1000 }),
+            frame_timeout: Duration::from_secs(if number.is_multiple_of(2) { 1 } else { 2000 }),
+            min_rate: rate(if number.is_multiple_of(2) { 1 } else { 1000 }),
             max_per_source: NonZeroUsize::new(1 + number as usize).unwrap(),
-            spare_loopback: number % 2 == 0,
+            spare_loopback: number.is_multiple_of(2),
             max_frame: number,
             max_datagram: 1 + number,
             ..Limits::default()
@@ -272,7 +272,7 @@ mod tests {
                         let seconds = live.frame(1000).as_secs();
                         assert!(seconds == 1001 || seconds == 2001, "{seconds} s");
                         let (count, spare) = live.per_source();
-                        assert_eq!(spare, (count - 1) % 2 == 0, "{count}");
+                        assert_eq!(spare, (count - 1).is_multiple_of(2), "{count}");
                         // Read one after another, the later one is never the older.
                         let (first, second) = (live.max_datagram() - 1, live.max_frame() as usize);
                         assert!(first <= second, "{first} and then {second}");

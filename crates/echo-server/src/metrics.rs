@@ -241,14 +241,15 @@ pub(crate) fn uri(address: &LocalAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use echo_core::Snapshot;
+
+    type Counter = fn(&mut Snapshot) -> &mut u64;
 
     /// Each bound under its own name: a number that is in the wrong place leads an operator astray.
     #[test]
     fn each_limit_has_the_counter_of_its_name() {
         let metrics = Metrics::new(Service::default(), Readiness::starting(), Log::nowhere());
         let mut stats = Snapshot::default();
-        let counters: [(&str, fn(&mut Snapshot) -> &mut u64); 22] = [
+        let counters: [(&str, Counter); 22] = [
             ("connections", |it| &mut it.gate_full),
             ("busy", |it| &mut it.busy),
             ("per_source", |it| &mut it.source_refused),

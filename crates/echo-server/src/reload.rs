@@ -7,7 +7,7 @@ use std::time::Duration;
 use echo_core::{Endpoint, Limits, Seldom, Service};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::bind::{self, Bound};
 use crate::config::Config;
@@ -74,7 +74,7 @@ impl Reader {
             });
             read.await.unwrap_or_else(|_| Err(Failure::defect()))
         };
-        timeout(READ_TIME, reading).await.unwrap_or_else(|_| {
+        timeout_at(Instant::now() + READ_TIME, reading).await.unwrap_or_else(|_| {
             let message =
                 format!("the file could not be read within {READ_TIME:?}: its file system hangs");
             Err(Failure::new(CONFIG, message))

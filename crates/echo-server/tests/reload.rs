@@ -424,7 +424,7 @@ fn the_control_socket_is_for_its_user_and_bounded() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut question = [0; 10];
-            std::io::Read::read_exact(&mut closing.accept().unwrap().0, &mut question).unwrap();
+            closing.accept().unwrap().0.read_exact(&mut question).unwrap();
         });
         assert_refused(with_args(&args), 1, "this is no control socket");
     });

@@ -214,6 +214,7 @@ fn counted(datagrams: &Datagrams) -> String {
         ("refused_port", datagrams.refused_port),
         ("refused_address", datagrams.refused_address),
         ("over_rate", datagrams.over_rate),
+        ("loop_guard", datagrams.loop_guard),
         ("probe_replies", datagrams.probe_replies),
         ("unnamed", datagrams.unnamed),
         ("blocked", datagrams.blocked),

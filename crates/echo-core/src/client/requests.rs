@@ -277,11 +277,10 @@ impl Requests {
         let (received, sent) = frame[STAMPS].split_at(8);
         let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
         let stamps = Stamps { received: number(received), sent: number(sent) };
-        if stamps.sent < stamps.received {
-            let what = "a PROBE was sent back before it was received, its stamps say";
-            return Err(self.wrong_at(STAMPS.start, what));
+        match stamps.backwards() {
+            Some(what) => Err(self.wrong_at(STAMPS.start, what)),
+            None => Ok(stamps),
         }
-        Ok(stamps)
     }
 
     fn wrong_at(&self, offset: usize, what: &str) -> Error {

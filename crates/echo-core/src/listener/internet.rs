@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
 use crate::endpoint::Endpoint;
@@ -89,7 +90,7 @@ fn is_broadcast(ip: IpAddr) -> bool {
     let refused = || {
         let connected = Socket::new(Domain::IPV4, Type::DGRAM, None)
             .and_then(|socket| socket.connect(&SocketAddr::new(ip, 1).into()));
-        connected.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        connected.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::ACCESS))
     };
     v4.is_broadcast() || !v4.is_unspecified() && refused()
 }
@@ -97,7 +98,7 @@ fn is_broadcast(ip: IpAddr) -> bool {
 /// Why `addr` cannot be bound, and what to do about it.
 pub(crate) fn error(addr: SocketAddr, error: &io::Error) -> io::Error {
     use ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let no_family = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT);
+    let no_family = Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT);
     let kind = if no_family { AddrNotAvailable } else { error.kind() };
     let advice = match kind {
         AddrInUse => ": stop who listens there, or choose another port",

@@ -121,12 +121,13 @@ impl Sources {
     /// source is at its limit.
     pub(crate) fn enter(&self, peer: Peer, limits: &LiveLimits) -> Result<bool, Error> {
         let Some(source) = source(peer) else { return Ok(false) };
-        if source.is_loopback() && limits.spare_loopback() {
+        let (most, spare_loopback) = limits.per_source();
+        if source.is_loopback() && spare_loopback {
             return Ok(false);
         }
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(source).or_insert(0);
-        if *count >= limits.max_per_source() {
+        if *count >= most {
             return Err(Error::SourceLimit);
         }
         *count += 1;

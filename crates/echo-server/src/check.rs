@@ -29,24 +29,39 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     logging::check(config.settings.log)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    runtime.block_on(addresses_can_be_used(config, descriptors))?;
+    let manager = runtime.block_on(addresses_can_be_used(config, descriptors))?;
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     let (listeners, connections) = (config.listen.len(), limits.max_connections);
-    Ok(format!("the settings are right: {listeners} to listen on, {connections} connections"))
+    let mut words =
+        format!("the settings are right: {listeners} to listen on, {connections} connections");
+    if !manager.is_empty() {
+        words +=
+            &format!("; only the service manager can tell whether it has {}", manager.join(", "));
+    }
+    Ok(words)
 }
 
-async fn addresses_can_be_used(config: &Config, descriptors: Descriptors) -> Result<(), Failure> {
+/// Gives those that a service manager is to pass, where there is none that passes any: in a shell, where
+/// settings are checked before the units start.
+async fn addresses_can_be_used(
+    config: &Config,
+    descriptors: Descriptors,
+) -> Result<Vec<&str>, Failure> {
     let passed = Passed::new(descriptors)?;
     let own = own::addresses(config);
-    for (name, endpoint) in &own {
+    let is_passed = |endpoint: &Endpoint| matches!(endpoint.address, Address::Systemd(_));
+    let unknown = |endpoint: &Endpoint| passed.is_empty() && is_passed(endpoint);
+    for (name, endpoint) in own.iter().filter(|(_, endpoint)| !unknown(endpoint)) {
         let checked = match passed.adopt(endpoint).await {
             Ok(adopted) if adopted.is_empty() => endpoint_can_be_used(endpoint).await,
             adopted => adopted.map(drop),
         };
         checked.map_err(|error| bind::failure(name, &endpoint.address, &error))?;
     }
-    own::clash(&own).await.map_or(Ok(()), Err)
+    let manager = config.listen.iter().filter(|(_, endpoint)| unknown(endpoint));
+    let manager = manager.map(|(uri, _)| uri.as_str()).collect();
+    own::clash(&own).await.map_or(Ok(manager), Err)
 }
 
 async fn endpoint_can_be_used(endpoint: &Endpoint) -> io::Result<()> {

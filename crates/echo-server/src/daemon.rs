@@ -24,7 +24,7 @@ use crate::open_files;
 use crate::own;
 use crate::passed::{Descriptors, Passed};
 use crate::readiness::Readiness;
-use crate::reload::{self, Failures};
+use crate::reload::{self, Failures, Reader};
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
 
@@ -161,7 +161,7 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// Serves, and reloads its settings when asked, until it is to stop or a listener has failed.
     async fn serve(&mut self, signals: &mut Signals, control: &mut Control) {
-        let mut failures = Failures::default();
+        let (mut failures, reader) = (Failures::default(), Reader::default());
         loop {
             self.notify.ready(&status(&self.service.stats(), false));
             let mut asked = None;
@@ -177,9 +177,11 @@ impl Daemon<'_> {
             }
             self.notify.reloading();
             self.passed.forget_lost(self.notify);
-            // A stop need not wait for names that do not resolve.
+            let prepared =
+                reload::prepare(&reader, self.argv, &self.config, &self.serving, &self.passed);
+            // A stop need not wait for files that cannot be read and names that do not resolve.
             let reloaded = tokio::select! {
-                change = reload::prepare(self.argv, &self.config, &self.serving, &self.passed) => change,
+                change = prepared => change,
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {

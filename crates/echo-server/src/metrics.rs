@@ -17,6 +17,9 @@ use self::process::Process;
 use crate::logging::Log;
 use crate::readiness::Readiness;
 
+/// The label of the listeners that ended long ago.
+const OTHERS: &str = "other";
+
 /// Where the numbers come from.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -73,7 +76,9 @@ impl Metrics {
 
     fn expose_connections(&self, out: &mut Exposition) {
         let listeners = self.service.listeners();
-        let listeners: Vec<_> = listeners.iter().map(|it| (uri(&it.address), it)).collect();
+        let name = |address: Option<&LocalAddr>| address.map_or_else(|| OTHERS.to_owned(), uri);
+        let listeners: Vec<_> =
+            listeners.iter().map(|it| (name(it.address.as_ref()), it)).collect();
         let mut open = out.gauge("echo_connections", "Open connections by what they are about.");
         for (uri, listener) in &listeners {
             let counts = listener.open;
@@ -232,5 +237,52 @@ pub(crate) fn uri(address: &LocalAddr) -> String {
         LocalAddr::Tcp(address) => format!("tcp://{address}"),
         LocalAddr::Unix(name) => format!("unix:{name}"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use echo_core::Snapshot;
+
+    /// Each bound under its own name: a number that is in the wrong place leads an operator astray.
+    #[test]
+    fn each_limit_has_the_counter_of_its_name() {
+        let metrics = Metrics::new(Service::default(), Readiness::starting(), Log::nowhere());
+        let mut stats = Snapshot::default();
+        let counters: [(&str, fn(&mut Snapshot) -> &mut u64); 22] = [
+            ("connections", |it| &mut it.gate_full),
+            ("busy", |it| &mut it.busy),
+            ("per_source", |it| &mut it.source_refused),
+            ("frame_length", |it| &mut it.too_long),
+            ("control_length", |it| &mut it.control_too_long),
+            ("idle_timeout", |it| &mut it.idle),
+            ("frame_timeout", |it| &mut it.frame_timeouts),
+            ("write_timeout", |it| &mut it.write_timeouts),
+            ("write_buffer", |it| &mut it.writes_blocked),
+            ("linger", |it| &mut it.linger_timeouts),
+            ("turn", |it| &mut it.turns_full),
+            ("pipes", |it| &mut it.pipes_exhausted),
+            ("descriptors", |it| &mut it.accept_exhausted),
+            ("drain_timeout", |it| &mut it.drain_timeouts),
+            ("drain_queue", |it| &mut it.reset_in_queue),
+            ("last_pass", |it| &mut it.last_pass_full),
+            ("datagram_rate", |it| &mut it.datagrams.over_rate),
+            ("datagram_sources", |it| &mut it.datagrams.rates_shared),
+            ("datagram_length", |it| &mut it.datagrams.truncated),
+            ("datagram_batch", |it| &mut it.datagrams.batches_full),
+            ("datagram_queue", |it| &mut it.datagrams.kernel_drops),
+            ("datagram_drain", |it| &mut it.datagrams.left_in_queue),
+        ];
+        for (number, (_, counter)) in (101..).zip(counters) {
+            *counter(&mut stats) = number;
+        }
+        let mut out = Exposition::new(Format::Text);
+        metrics.unwrap().expose_bounds(&mut out, &stats);
+        let text = out.finish();
+        for (number, (limit, _)) in (101..).zip(counters) {
+            let line = format!("echo_limit_reached_total{{limit=\"{limit}\"}} {number}\n");
+            assert!(text.contains(&line), "{line}{text}");
+        }
     }
 }

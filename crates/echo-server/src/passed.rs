@@ -59,6 +59,11 @@ impl Passed {
         descriptors.0.into_iter().map(socket).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether nothing was passed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Each of their addresses once, as what to listen on.
     pub(crate) fn endpoints(&self) -> Vec<(String, Endpoint)> {
         let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
@@ -88,7 +93,7 @@ impl Passed {
     /// one of its addresses, if there are any.
     pub(crate) async fn adopt(&self, endpoint: &Endpoint) -> io::Result<Sockets> {
         let mut adopted = Sockets::default();
-        if self.0.is_empty() && !matches!(endpoint.address, Address::Systemd(_)) {
+        if self.is_empty() && !matches!(endpoint.address, Address::Systemd(_)) {
             return Ok(adopted);
         }
         let addresses = match &endpoint.address {

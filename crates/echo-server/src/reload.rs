@@ -1,12 +1,17 @@
 //! Settings read anew while the server runs: all of them take effect, or none.
 
 use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
 
 use echo_core::{Endpoint, Limits, Seldom, Service};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::bind::{self, Bound};
 use crate::config::Config;
-use crate::exit::Failure;
+use crate::exit::{CONFIG, Failure};
 use crate::logging::Log;
 use crate::open_files;
 use crate::own;
@@ -47,18 +52,49 @@ pub(crate) struct Change {
     added: Vec<Bound>,
 }
 
+/// How long a file system may take to give the file: far longer than one that works, and less than who asks
+/// waits for.
+const READ_TIME: Duration = Duration::from_secs(10);
+
+/// Reads the settings away from the daemon's loop, which a file system that hangs must not hold up: one reading
+/// at a time, so that those that hang do not add up.
+#[derive(Debug, Default)]
+pub(crate) struct Reader(Arc<Mutex<()>>);
+
+impl Reader {
+    /// # Cancel safety
+    /// Dropped, it goes on until the file is read, and nobody hears of it.
+    async fn read(&self, argv: &[OsString]) -> Result<Config, Failure> {
+        let (turn, argv) = (Arc::clone(&self.0), argv.to_vec());
+        let reading = async {
+            let turn = turn.lock_owned().await;
+            let read = spawn_blocking(move || {
+                let _until_it_is_read = turn;
+                Config::read(&argv)
+            });
+            read.await.unwrap_or_else(|_| Err(Failure::defect()))
+        };
+        timeout(READ_TIME, reading).await.unwrap_or_else(|_| {
+            let message =
+                format!("the file could not be read within {READ_TIME:?}: its file system hangs");
+            Err(Failure::new(CONFIG, message))
+        })
+    }
+}
+
 /// Reads everything anew, and binds what is new to listen on. Nothing has changed until the change is
 /// [made](Change::make).
 ///
 /// # Cancel safety
 /// Dropped, it leaves nothing behind.
 pub(crate) async fn prepare(
+    reader: &Reader,
     argv: &[OsString],
     running: &Config,
     serving: &Serving<'_>,
     passed: &Passed,
 ) -> Result<Change, Failure> {
-    let mut config = Config::read(argv)?;
+    let mut config = reader.read(argv).await?;
     config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;

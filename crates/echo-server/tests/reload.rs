@@ -6,11 +6,14 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use support::ending::{Settings, assert_refused, ends, with_args};
 use support::process::{descriptors, eventually};
@@ -279,6 +282,79 @@ fn two_hundred_signals_under_load() {
     assert_eq!(it.server.stop(), Some(0));
     assert_eq!(it.server.summary()["forced"], 0);
     assert_eq!(it.server.stderr().matches("not reloaded, nothing").count(), ROUNDS / 2);
+}
+
+/// Opening a pipe that nobody writes to would hang, reading a device or a terminal perhaps as well.
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    let mut it = Reloadable::start(FIRST, 2);
+    let path = it.settings.path().to_owned();
+    let remove = || fs::remove_file(&path).unwrap();
+    remove();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let refused = |it: &Reloadable| {
+        let (code, words) = it.reload();
+        assert!(code == Some(1) && words.contains("it is no regular file"), "{words}");
+        assert_eq!(it.told(), (1000, "first".to_owned()));
+    };
+    refused(&it);
+    for other in ["/dev/tty", "/dev/zero", "/"] {
+        remove();
+        symlink(other, &path).unwrap();
+        refused(&it);
+    }
+    remove();
+    let socket = UnixListener::bind(&path).unwrap();
+    refused(&it);
+    drop(socket);
+    remove();
+    // No settings at all: what is passed alone would be listened on, and here the usual ports.
+    symlink("/dev/null", &path).unwrap();
+    let (_, words) = it.reload();
+    assert!(!words.contains("regular"), "{words}");
+    assert_eq!(it.server.stop(), Some(0));
+}
+
+/// Holds a lease on a file: who opens it waits until the lease is given back, as on a file system that hangs.
+const HOLD: &str = "import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()
+";
+
+/// A file that cannot be read for now holds up neither the service nor what else the server is asked for.
+#[test]
+fn a_file_system_that_hangs_holds_nothing_up() {
+    let mut it = Reloadable::start(FIRST, 2);
+    let mut holder = Command::new("python3")
+        .args(["-c", HOLD, it.settings.path()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 5];
+    holder.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    let (code, words) = it.reload();
+    assert!(code == Some(1) && words.contains("could not be read within 10s"), "{words}");
+    // Those who come while the first reading hangs add no thread to it.
+    let threads = || fs::read_dir(format!("/proc/{}/task", it.server.pid())).unwrap().count();
+    let before = threads();
+    thread::scope(|scope| {
+        let asked: Vec<_> = (0..2).map(|_| scope.spawn(|| it.reload())).collect();
+        while !asked.iter().all(|it| it.is_finished()) {
+            assert_eq!(it.told(), (1000, "first".to_owned()), "it serves");
+            assert!(threads() <= before, "one thread for all");
+            thread::sleep(Duration::from_millis(100)); // How often it is looked at.
+        }
+    });
+    it.server.signal(Signal::HUP);
+    it.server.signal(Signal::TERM);
+    it.server.wait_for_stderr("draining for at most");
+    assert_eq!(it.server.wait(PATIENCE).code(), Some(0));
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
 }
 
 /// Fault 71: signals come together, the one that ends it wins.

@@ -299,7 +299,8 @@ pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// A number with its unit: `250ms`, `30s`, `5m`, `2h`. A bare number could mean any of them; only 0
-/// needs none.
+/// needs none. `echo-server` has a parser of its own, for years and fractions: the crates under both
+/// programs read no arguments.
 fn duration(text: &str) -> Result<Duration, String> {
     const HINT: &str = "write a whole number with its unit: 250ms, 30s, 5m or 2h";
     const DAY: Duration = Duration::from_hours(24);

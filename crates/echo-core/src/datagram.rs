@@ -11,6 +11,7 @@ mod ports;
 mod rate;
 mod screen;
 mod socket;
+mod table;
 
 use std::cell::RefCell;
 use std::future::poll_fn;

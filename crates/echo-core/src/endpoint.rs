@@ -190,7 +190,8 @@ impl fmt::Display for UnixName {
     }
 }
 
-/// How a connection is spoken to.
+/// How a connection is spoken to. For datagrams, which have an end of their own, `Framed` is the same as
+/// `Auto`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// What the first bytes look like decides.

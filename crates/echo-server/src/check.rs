@@ -2,12 +2,12 @@
 //! starting one, and so beside one that runs.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use echo_core::{Address, Endpoint, UnixName};
+use echo_core::{Address, DatagramOptions, DatagramSocket, Endpoint, UnixName};
 use rustix::fs::{Access, access};
 use tokio::runtime;
 
@@ -87,16 +87,18 @@ async fn endpoint_can_be_used(endpoint: &Endpoint) -> io::Result<()> {
 }
 
 fn is_of_this_host(mut address: SocketAddr) -> io::Result<()> {
+    // For streams too: to listen there would take connections.
+    let bind = |address| DatagramSocket::bind_udp(address, &DatagramOptions::default()).map(drop);
     if PRIVILEGED.contains(&address.port()) {
-        match UdpSocket::bind(address) {
+        match bind(address) {
             // By a server that runs, for example.
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            result => result.map(drop)?,
+            result => result?,
         }
     }
     // Else any port but the one that a server may want right now.
     address.set_port(0);
-    UdpSocket::bind(address).map(drop)
+    bind(address)
 }
 
 fn path_can_be_bound(path: &Path) -> io::Result<()> {

@@ -114,9 +114,9 @@ async fn live(
     // From here on connections are taken; those that come at once wait for microseconds.
     readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
-    bind::announce_protection(&bound, &limits);
     let mut serving = Serving::new(service.clone(), &notify);
     serving.add(bound, &config.settings.greeting);
+    serving.say_protection(&limits);
     passed.forget_unused(&serving.stored(), &notify);
     let notify = &notify;
     let mut daemon =

@@ -21,6 +21,7 @@ mod notify;
 mod open_files;
 mod own;
 mod passed;
+mod protection;
 mod readiness;
 mod reload;
 mod serving;

@@ -136,8 +136,8 @@ impl Change {
         for Bound { uri, .. } in &added {
             tracing::info!("listening {uri}");
         }
-        bind::announce_protection(&added, &limits);
         serving.add(added, &settings.greeting);
+        serving.say_protection(&limits);
         *running = config;
         format!("reloaded: {all} to listen on, {new} of them new, {removed} drained")
     }

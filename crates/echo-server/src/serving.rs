@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use echo_core::{
-    Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Report, ServeError,
-    Service, serve, serve_datagrams,
+    Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Limits, Report,
+    ServeError, Service, serve, serve_datagrams,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -16,6 +16,7 @@ use crate::bind::Bound;
 use crate::end::End;
 use crate::notify::Notify;
 use crate::passed::{self, Passed};
+use crate::protection::Protection;
 use crate::signals::Stop;
 
 /// How long a hard stop waits for tasks to see it.
@@ -41,6 +42,7 @@ struct Listening {
     streams: Arc<Streams>,
     /// Where it has datagram sockets: their table of rates is large.
     datagrams: Option<Arc<DatagramEcho>>,
+    protection: Protection,
 }
 
 impl<'a> Serving<'a> {
@@ -64,6 +66,7 @@ impl<'a> Serving<'a> {
                 self.notify.store(&stored, &sockets.fds());
             }
             let service = self.service.child();
+            let protection = Protection::new(sockets.addresses());
             let streams = Arc::new(Streams(RwLock::new(echo(&endpoint, greeting))));
             for listener in sockets.listeners {
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
@@ -76,10 +79,19 @@ impl<'a> Serving<'a> {
                 futures.push(serve_datagrams(socket, service.clone(), Arc::clone(echo)));
             }
             let drain = service.drain().clone();
-            self.listening.push(Listening { uri, stored, endpoint, drain, streams, datagrams });
+            let listening =
+                Listening { uri, stored, endpoint, drain, streams, datagrams, protection };
+            self.listening.push(listening);
         }
         // Now that the service knows all its ports, none of which it talks to.
         futures.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
+    }
+
+    /// Says in the log how what others can reach by UDP is protected, where that is news.
+    pub(crate) fn say_protection(&mut self, limits: &Limits) {
+        for Listening { uri, endpoint, protection, .. } in &mut self.listening {
+            protection.say(uri, endpoint, limits);
+        }
     }
 
     /// Gives what listens on one of the `wanted` addresses the mode, rate and greeting to speak from
@@ -214,6 +226,7 @@ fn counted(datagrams: &Datagrams) -> String {
         ("refused_port", datagrams.refused_port),
         ("refused_address", datagrams.refused_address),
         ("over_rate", datagrams.over_rate),
+        ("loop_guard", datagrams.loop_guard),
         ("probe_replies", datagrams.probe_replies),
         ("unnamed", datagrams.unnamed),
         ("blocked", datagrams.blocked),

@@ -149,6 +149,37 @@ fn a_listener_changes_how_it_speaks() {
 }
 
 /// Fault 72: each of them leaves all as it was, and is told once.
+/// Each time it changes, and not when it does not.
+#[test]
+fn a_change_of_protection_is_told() {
+    let listen =
+        |rate: &str| format!("listen = [\"udp://0.0.0.0:0{rate}\", \"udp://127.0.0.1:0\"]\n");
+    let mut it = Reloadable::start(&listen(""), 2);
+    let mut said = vec!["at most 10000 answers"];
+    it.server.wait_for_stderr(said[0]);
+    let changes = [
+        (listen(""), None),
+        (listen("") + "udp-rate = 77\n", Some("at most 77 answers")),
+        (listen("") + "udp-rate = 77\nlinger = \"1s\"\n", None),
+        (listen("?rate=99") + "udp-rate = 77\n", Some("at most 99 answers")),
+        (listen("?rate=99") + "udp-rate = 78\n", None),
+        (listen("?rate=99") + "udp-refuse-ports = \"5\"\n", Some("source ports 5, our own")),
+    ];
+    for (count, (text, told)) in changes.iter().enumerate() {
+        it.write(text);
+        assert_eq!(it.reload().0, Some(0));
+        // Which comes behind.
+        it.server.wait_for_stderr_times("reloaded: ", count + 1);
+        said.extend(told);
+        let log = it.server.stderr();
+        let lines: Vec<_> =
+            log.lines().filter(|it| it.contains("is open to the network")).collect();
+        assert_eq!(lines.len(), said.len(), "{text}");
+        assert!(lines.iter().zip(&said).all(|(line, said)| line.contains(said)), "{log}");
+    }
+    assert_eq!(it.server.stop(), Some(0));
+}
+
 #[test]
 fn a_bad_file_changes_nothing() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();

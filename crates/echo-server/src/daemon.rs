@@ -101,14 +101,21 @@ async fn live(
     service.on_close(access::log);
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
-    let _admin = admin(&config, &service, &readiness, log)?;
+    let _admin = tokio::select! {
+        admin = admin(&config, &service, &readiness, log) => admin?,
+        _ = signals.stop() => return Ok(End::default()),
+    };
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
     passed.forget_lost(&notify);
     config.or_listen_on(passed.endpoints());
+    let binding = async {
+        passed.forget_unwanted(&config.listen, &notify).await;
+        bind::bind(&config.listen, config.settings.workers(), &passed).await
+    };
     let bound = tokio::select! {
-        bound = bind::bind(&config.listen, config.settings.workers(), &passed) => bound?,
+        bound = binding => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
     // From here on connections are taken; those that come at once wait for microseconds.
@@ -133,7 +140,7 @@ async fn live(
     Ok(end)
 }
 
-fn admin(
+async fn admin(
     config: &Config,
     service: &Service,
     readiness: &Readiness,
@@ -142,7 +149,7 @@ fn admin(
     let Some(endpoint) = config.settings.admin.clone() else { return Ok(None) };
     let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
-    Admin::start(endpoint, metrics).map(Some)
+    Admin::start(endpoint, metrics).await.map(Some)
 }
 
 /// What there is while it serves.

@@ -33,6 +33,8 @@ pub(super) struct Answering {
     core: Arc<Core>,
     echo: Arc<DatagramEcho>,
     udp: bool,
+    /// The user who is nobody in particular.
+    nobody: Option<u32>,
     sending: Sending,
     /// How many datagrams to ask for: a few more than came the last time.
     expected: usize,
@@ -58,6 +60,7 @@ impl Answering {
             core,
             echo,
             udp,
+            nobody: (!udp).then(peer::nobody).flatten(),
             sending: Sending { from_arrival: every_address, segmented: udp, batched: true },
             expected: FEW,
             errors: 0,
@@ -206,7 +209,7 @@ impl Answering {
     ) {
         while !which.is_empty() {
             let (these, rest) = which.split_at(peer::together(batch, which));
-            match peer::open(batch, these, &self.core.own) {
+            match peer::open(batch, these, &self.core.own, self.nobody) {
                 // Open until they are sent.
                 Ok(_file) => self.send(socket, batch, these, tally),
                 Err(errno) => {

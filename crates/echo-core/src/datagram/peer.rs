@@ -5,6 +5,7 @@
 //! the peer can put a link there: to the service's own socket, which would answer itself for ever, or to
 //! one that only the service may write to.
 
+use std::fs;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -33,17 +34,29 @@ pub(super) fn together(batch: &Batch, which: &[u8]) -> usize {
     which.iter().take_while(|index| key(index) == first).count()
 }
 
+/// The number that stands for all users who have none in this user namespace, so that they cannot be told from
+/// each other, unless it is our own. To be asked once: user_namespaces(7).
+pub(super) fn nobody() -> Option<u32> {
+    /// What it is unless somebody has changed it.
+    const USUAL: u32 = 65_534;
+    let told = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+    let number = told.and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL);
+    (rustix::process::geteuid().as_raw() != number).then_some(number)
+}
+
 /// Opens the socket that the datagrams `which` came from, which have one path, and has them answered to
 /// it, whatever becomes of the path. What is returned must be open when they are sent.
 ///
 /// # Errors
 /// `LOOP` where it is reached by a link, or is one of our own sockets; `NOTSOCK`; `ACCESS` where it is
-/// another user's than the datagram; `CONNREFUSED` where there is nothing; `NOSYS` where openat2(2) is not known or
+/// another user's than the datagram, or the kernel does not tell whose that is (the user is unknown, or
+/// [`nobody`]); `CONNREFUSED` where there is nothing; `NOSYS` where openat2(2) is not known or
 /// not allowed; and what else that says.
 pub(super) fn open(
     batch: &mut Batch,
     which: &[u8],
     own: &OwnSockets,
+    nobody: Option<u32>,
 ) -> Result<Option<OwnedFd>, Errno> {
     let Some(first) = which.first() else { return Ok(None) };
     let datagram = batch.get(usize::from(*first));
@@ -65,7 +78,11 @@ pub(super) fn open(
     if own.has_file(found.st_dev, found.st_ino) {
         return Err(Errno::LOOP);
     }
-    if datagram.user.is_some_and(|user| user != 0 && user != found.st_uid) {
+    let is_senders = match datagram.user {
+        Some(user) if Some(user) != nobody => user == 0 || user == found.st_uid,
+        _ => false,
+    };
+    if !is_senders {
         return Err(Errno::ACCESS);
     }
     let mut name = [0; 32];
@@ -77,4 +94,58 @@ pub(super) fn open(
         batch.answer_to(usize::from(*index), &name[..len]);
     }
     Ok(Some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::path::Path;
+
+    use super::*;
+    use crate::datagram::{DatagramOptions, DatagramSocket};
+    use crate::endpoint::UnixName;
+
+    /// What becomes of a datagram that lies in the queue of `server`, where this number stands for everybody.
+    fn opened(server: &DatagramSocket, nobody: Option<u32>) -> (Option<u32>, Result<bool, Errno>) {
+        let mut batch = Batch::default();
+        batch.fit(100);
+        assert_eq!(server.socket.receive_queued(&mut batch, 1).unwrap(), 1);
+        let user = batch.get(0).user;
+        let opened = open(&mut batch, &[0], &OwnSockets::default(), nobody);
+        (user, opened.map(|file| file.is_some()))
+    }
+
+    #[tokio::test]
+    async fn a_path_is_answered_only_if_it_is_known_who_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let bind = |path: &Path| UnixDatagram::bind(path).unwrap();
+        let (peer, unnamed) = (bind(&path("peer")), UnixDatagram::unbound().unwrap());
+        let us = rustix::process::geteuid().as_raw();
+
+        // What came before anybody asked who sends.
+        let early = bind(&path("early"));
+        peer.send_to(b"?", path("early")).unwrap();
+        let early = DatagramSocket::inherited(early.into()).unwrap();
+        assert_eq!(opened(&early, None), (None, Err(Errno::ACCESS)));
+
+        let name = UnixName::Path(path("server"));
+        let options = DatagramOptions::default();
+        let server = DatagramSocket::bind_unix(&name, None, &options).unwrap();
+        for (nobody, answered) in
+            [(None, Ok(true)), (Some(us + 1), Ok(true)), (Some(us), Err(Errno::ACCESS))]
+        {
+            peer.send_to(b"?", path("server")).unwrap();
+            assert_eq!(opened(&server, nobody), (Some(us), answered), "{nobody:?}");
+        }
+        // Nothing is looked up for who has no path.
+        unnamed.send_to(b"?", path("server")).unwrap();
+        assert_eq!(opened(&server, Some(us)), (Some(us), Ok(false)));
+    }
+
+    #[test]
+    fn our_own_number_is_nobody_elses() {
+        let us = rustix::process::geteuid().as_raw();
+        assert!(nobody().is_none_or(|number| number != us));
+    }
 }

@@ -43,8 +43,8 @@ pub struct Datagrams {
     pub refused_port: u64,
     /// From a broadcast, multicast, reserved or unspecified address, from a loopback address by way of
     /// another interface, or sent to a broadcast or multicast address. From a Unix path that is relative,
-    /// leads through a link, is no socket, another user's or one of the service's own; from any path
-    /// where openat2(2) or /proc is missing.
+    /// leads through a link, is no socket, another user's, perhaps another user's, or one of the service's
+    /// own; from any path where openat2(2) or /proc is missing.
     pub refused_address: u64,
     /// Over the rate of their source.
     pub over_rate: u64,

@@ -2,7 +2,11 @@
 
 use std::fs;
 use std::net::UdpSocket;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use crate::inside::{TCP, UNIX, drop_in, must, property, run, settings, udp_echoes};
 use crate::support::PATIENCE;
@@ -61,6 +65,53 @@ fn the_hardened_unit_serves_all_sockets_of_the_socket_unit() {
         assert_serves(UNIX);
         must("systemctl stop echo-server.socket echo-server.service");
         assert!(!fs::exists("/run/echo-server/echo.sock").unwrap());
+    });
+}
+
+/// Whose a path is that a datagram came from, the shipped unit's server cannot look at, and where all users but root
+/// and its own look alike, it cannot tell. A drop-in changes both.
+#[test]
+fn a_drop_in_lets_unix_datagrams_be_answered_to_paths() {
+    const STRANGER: u32 = 1234;
+    under_systemd(|| {
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/drop-ins/unixgram.conf");
+        let shipped = fs::read_to_string(shipped).unwrap();
+        let add_user = shipped.lines().find_map(|line| line.strip_prefix("# useradd"));
+        must(&format!("useradd {}", add_user.unwrap()));
+        let (server, path) = ("/run/echo-server-datagrams/echo.sock", "/run/peer");
+        settings(&format!("listen = [\"unixgram:{server}?perm=0666\"]\n"));
+        let peer = UnixDatagram::bind(path).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        chown(path, Some(STRANGER), None).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        let say = |user: u32, word: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("printf {word} >&0")]).uid(user).current_dir("/");
+            let socket = Stdio::from(OwnedFd::from(peer.try_clone().unwrap()));
+            assert!(command.stdin(socket).status().unwrap().success());
+        };
+        let folder = "[Service]\nRuntimeDirectory=\nRuntimeDirectory=echo-server-datagrams\n\
+                      RuntimeDirectoryMode=0755\n";
+        for (drop_in_text, answers, counted) in [
+            (folder, &[][..], "received=2 refused_address=2"),
+            (&shipped.replace("Users=no", "Users=yes"), &["root"], "answered=1 refused_address=1"),
+            (&shipped, &["stranger", "root"], "received=2 answered=2"),
+        ] {
+            drop_in("service", drop_in_text);
+            must("systemctl start echo-server.service");
+            peer.connect(server).unwrap();
+            say(STRANGER, "stranger");
+            say(0, "root");
+            for answer in answers {
+                let mut reply = [0; 99];
+                let len = peer.recv(&mut reply).unwrap();
+                assert_eq!(&reply[..len], answer.as_bytes());
+            }
+            must("systemctl stop echo-server.service");
+            let journal = crate::inside::journal();
+            assert!(journal.contains(counted), "{counted}: {journal}");
+            must("rm -f /run/echo-server-datagrams");
+        }
     });
 }
 

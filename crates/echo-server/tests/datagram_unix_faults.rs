@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -73,4 +74,38 @@ fn without_proc() {
     let mut command = command_under(&unmounted);
     command.arg(listen(folder.path()));
     assert_only_paths_go_unanswered(Server::start_command(command, 1), folder.path());
+}
+
+/// A name is a text: where a peer with mounts of its own has bound it, there may be a file system here that never
+/// answers, such as that of a network server which is gone.
+#[test]
+fn a_path_on_a_file_system_that_hangs_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let hanging = folder.path().join("hanging");
+    fs::create_dir(&hanging).unwrap();
+    // FUSE, whose server, the shell, says nothing; not even when it has become ours.
+    let script = "exec 3<>/dev/fuse && options=fd=3,rootmode=40000,user_id=0,group_id=0,allow_other && \
+                  mount -i -t fuse -o $options hanging \"$0\" && exec \"$@\"";
+    let mounted =
+        ["unshare", "--mount", "sh", "-c", script, hanging.to_str().expect("a plain path")];
+    let probe = Command::new(mounted[0]).args(&mounted[1..]).arg("true").output();
+    if !geteuid().is_root() || !probe.is_ok_and(|output| output.status.success()) {
+        let missing = "root, mount namespaces (unshare), and FUSE";
+        return skip("a_path_on_a_file_system_that_hangs_holds_up_nobody", missing);
+    }
+    let mut command = command_under(&mounted);
+    command.arg(listen(folder.path()));
+    let mut server = Server::start_command(command, 1);
+    let path = folder.path().join("server");
+    let elsewhere = UnixDatagram::bind(hanging.join("peer")).expect("a path");
+    let near = UnixDatagram::bind(folder.path().join("near")).expect("a path");
+    near.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    for _ in 0..3 {
+        elsewhere.send_to(b"look for me", &path).expect("it is sent");
+        near.send_to(b"near", &path).expect("it is sent");
+        assert_eq!(near.recv(&mut [0; 9]).expect("it is answered"), 4);
+    }
+    assert_eq!(server.stop(), Some(0));
+    let datagrams = server.datagrams();
+    assert_eq!((datagrams.get("answered"), datagrams.get("failed")), (3, 3), "{datagrams:?}");
 }

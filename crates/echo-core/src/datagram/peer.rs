@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use echo_sys::{Batch, Source};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::own::OwnSockets;
@@ -50,8 +50,8 @@ pub(super) fn nobody() -> Option<u32> {
 /// # Errors
 /// `LOOP` where it is reached by a link, or is one of our own sockets; `NOTSOCK`; `ACCESS` where it is
 /// another user's than the datagram, or the kernel does not tell whose that is (the user is unknown, or
-/// [`nobody`]); `CONNREFUSED` where there is nothing; `NOSYS` where openat2(2) is not known or
-/// not allowed; and what else that says.
+/// [`nobody`]); `CONNREFUSED` where there is nothing, or nothing that the kernel knows; `NOSYS` where openat2(2)
+/// is not known or not allowed; and what else that says.
 pub(super) fn open(
     batch: &mut Batch,
     which: &[u8],
@@ -61,25 +61,19 @@ pub(super) fn open(
     let Some(first) = which.first() else { return Ok(None) };
     let datagram = batch.get(usize::from(*first));
     let Some(path) = path(datagram.source) else { return Ok(None) };
-    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), links).map_err(
-        |errno| match errno {
-            // What a filter of system calls says.
-            Errno::PERM => Errno::NOSYS,
-            Errno::NOENT => Errno::CONNREFUSED,
-            other => other,
-        },
-    )?;
-    let found = rustix::fs::fstat(&file)?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+    let file = look_up(path)?;
+    // Nor is a server asked here.
+    let how = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(&file, c"", how, StatxFlags::BASIC_STATS)?;
+    if FileType::from_raw_mode(found.stx_mode.into()) != FileType::Socket {
         return Err(Errno::NOTSOCK);
     }
-    if own.has_file(found.st_dev, found.st_ino) {
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    if own.has_file(device, found.stx_ino) {
         return Err(Errno::LOOP);
     }
     let is_senders = match datagram.user {
-        Some(user) if Some(user) != nobody => user == 0 || user == found.st_uid,
+        Some(user) if Some(user) != nobody => user == 0 || user == found.stx_uid,
         _ => false,
     };
     if !is_senders {
@@ -94,6 +88,32 @@ pub(super) fn open(
         batch.answer_to(usize::from(*index), &name[..len]);
     }
     Ok(Some(file))
+}
+
+/// Opens a path that has no links in it, where the kernel knows it already: a bound socket keeps its name, and the
+/// folders above it, in the kernel's cache. What is not there is no socket, or is on the file system of a server
+/// that may not answer, or would have to be mounted first, for which nobody waits.
+fn look_up(path: &[u8]) -> Result<OwnedFd, Errno> {
+    let no_links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let open = |resolve| {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), resolve)
+    };
+    let mut opened = open(no_links | ResolveFlags::CACHED);
+    // Also where something was mounted or moved at this very moment.
+    if matches!(opened, Err(Errno::AGAIN)) {
+        opened = open(no_links | ResolveFlags::CACHED);
+    }
+    // Before Linux 5.12.
+    if matches!(opened, Err(Errno::INVAL)) {
+        opened = open(no_links);
+    }
+    opened.map_err(|errno| match errno {
+        // What a filter of system calls says.
+        Errno::PERM => Errno::NOSYS,
+        Errno::NOENT | Errno::AGAIN => Errno::CONNREFUSED,
+        other => other,
+    })
 }
 
 #[cfg(test)]

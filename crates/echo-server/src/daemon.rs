@@ -33,6 +33,11 @@ const LAST_LINE: Duration = Duration::from_secs(1);
 /// The same after a hard stop.
 const LAST_LINE_HARD: Duration = Duration::from_millis(100);
 
+/// How long a service manager that does not read holds up the end, so that it hears that sockets are closed.
+const LAST_WORD: Duration = Duration::from_millis(500);
+/// The same after a hard stop.
+const LAST_WORD_HARD: Duration = Duration::from_millis(20);
+
 /// Serves until a signal or a failure ends it, says so on stderr, and gives the exit code.
 pub(crate) fn run(argv: &[OsString], config: Config) -> Result<u8, Failure> {
     let descriptors = Descriptors::take()?;
@@ -62,9 +67,10 @@ fn start(
     let limits = config.settings.limits(open_files::raise())?;
     let runtime = runtime(config.settings.workers());
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
+    let notify = Notify::start().map_err(|error| Failure::cannot_start(&error))?;
     let own = own::addresses(&config);
     let end = runtime.block_on(async {
-        match live(argv, config, limits, log, descriptors).await {
+        match live(argv, config, limits, log, descriptors, &notify).await {
             // What is in use is perhaps so by this server.
             Err(failure) if failure.code == UNAVAILABLE => {
                 Err(own::clash(&own).await.unwrap_or(failure))
@@ -74,6 +80,8 @@ fn start(
     });
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
+    let hard = end.as_ref().is_ok_and(|end| end.stopped_hard.is_some());
+    notify.finish(if hard { LAST_WORD_HARD } else { LAST_WORD });
     end
 }
 
@@ -94,10 +102,11 @@ async fn live(
     limits: Limits,
     log: &Log,
     descriptors: Descriptors,
+    notify: &Notify,
 ) -> Result<End, Failure> {
     // Before anybody can know that the server is there.
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
-    let (service, notify) = (Service::new(limits.clone(), Drain::new()), Notify::default());
+    let service = Service::new(limits.clone(), Drain::new());
     service.on_close(access::log);
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
@@ -108,10 +117,10 @@ async fn live(
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
-    passed.forget_lost(&notify);
+    passed.forget_lost(notify);
     config.or_listen_on(passed.endpoints());
     let binding = async {
-        passed.forget_unwanted(&config.listen, &notify).await;
+        passed.forget_unwanted(&config.listen, notify).await;
         bind::bind(&config.listen, config.settings.workers(), &passed).await
     };
     let bound = tokio::select! {
@@ -121,11 +130,10 @@ async fn live(
     // From here on connections are taken; those that come at once wait for microseconds.
     readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
-    let mut serving = Serving::new(service.clone(), &notify);
+    let mut serving = Serving::new(service.clone(), notify);
     serving.add(bound, &config.settings.greeting);
     serving.say_protection(&limits);
-    passed.forget_unused(&serving.stored(), &notify);
-    let notify = &notify;
+    passed.forget_unused(&serving.stored(), notify);
     let mut daemon =
         Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
     let life = async {

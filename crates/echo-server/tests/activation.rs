@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use support::ending::{Settings, assert_refused, with_args};
 use support::process::eventually;
-use support::traffic::{ECHO, Peer, assert_serves, header};
+use support::traffic::{ECHO, GOAWAY, Peer, assert_serves, header};
 use support::{PATIENCE, Server, Signal, command, command_under, skip};
 
 /// A server that is passed `socket` under a name, by a shell that has it as its stdin.
@@ -228,6 +228,48 @@ fn a_manager_that_does_not_listen_is_no_reason_to_stop() {
         let mut server = Server::start_command(command, 1);
         assert_serves(&server.uris()[0]);
         assert_eq!(server.stop(), Some(0));
+    }
+}
+
+/// One that does not read holds up neither the service nor its end, and hears all of it once it reads.
+#[test]
+fn a_manager_whose_queue_is_full_holds_up_nobody() {
+    let settings = Settings::new("");
+    let manager = Manager::new(&settings);
+    let fill = || {
+        let other = UnixDatagram::unbound().unwrap();
+        other.set_nonblocking(true).unwrap();
+        while other.send_to(b"FULL=1", &manager.path).is_ok() {}
+    };
+    for reads in [true, false] {
+        fill();
+        let mut command =
+            with_args(&["--listen", "tcp://127.0.0.1:0", "--config", settings.path()]);
+        command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "20000");
+        let mut server = Server::start_command(command, 1);
+        let peer = Peer::connect(&server.uris()[0]);
+        peer.hello();
+        server.signal(Signal::HUP);
+        server.wait_for_stderr("reloaded: 1 to listen on");
+        if reads {
+            for wanted in ["FDSTORE=1", "READY=1", "RELOADING=1", "READY=1", "WATCHDOG=1"] {
+                manager.hears(&[wanted]);
+            }
+            fill();
+        }
+        peer.send(&header(ECHO, 2));
+        server.signal(Signal::TERM);
+        server.wait_for_stderr("SIGTERM: draining");
+        peer.send(b"ab");
+        assert_eq!(peer.read_frame().unwrap().payload, b"ab");
+        assert_eq!(peer.read_frame().unwrap().kind, GOAWAY);
+        drop(peer);
+        if reads {
+            manager.hears(&["STOPPING=1"]);
+            manager.hears(&["FDSTOREREMOVE=1"]);
+        }
+        assert_eq!(server.wait(PATIENCE).code(), Some(0));
+        assert_eq!(server.summary()["completed"], 1);
     }
 }
 

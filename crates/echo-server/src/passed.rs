@@ -98,13 +98,12 @@ impl Passed {
         }
         let addresses = addresses(endpoint).await?;
         let wanted = |one: &&One| one.is_meant_by(endpoint, &addresses);
-        for One { name, fd, datagrams, .. } in self.0.iter().filter(wanted) {
-            let own = name.starts_with(STORED);
-            if endpoint.perm.is_some() && !own {
+        for one in self.0.iter().filter(wanted) {
+            if endpoint.perm.is_some() && !one.is_stored() {
                 let text = "SocketMode= of the socket unit sets it: leave perm out";
                 return Err(io::Error::new(ErrorKind::InvalidInput, text));
             }
-            adopted.add(fd.try_clone()?, *datagrams, own)?;
+            adopted.add(one.fd.try_clone()?, one.datagrams, one.is_stored())?;
         }
         if adopted.is_empty() && matches!(endpoint.address, Address::Systemd(_)) {
             let text = "the service manager has passed no socket of this name";
@@ -120,7 +119,7 @@ impl Passed {
         endpoints: &[(String, Endpoint)],
         notify: &Notify,
     ) {
-        if self.0.iter().all(|one| !one.name.starts_with(STORED)) {
+        if !self.0.iter().any(One::is_stored) {
             return;
         }
         let mut wanted = Vec::new();
@@ -131,12 +130,14 @@ impl Passed {
         }
         let is_wanted = |one: &One| {
             wanted.iter().any(|(endpoint, addresses)| {
-                one.is_meant_by(endpoint, addresses) && one.has_mode(endpoint.perm)
+                one.is_meant_by(endpoint, addresses) && one.was_made_with(endpoint.perm)
             })
         };
-        let before = self.0.len();
-        self.forget(notify, "the settings mean it no longer", |one| !is_wanted(one));
-        if self.0.len() < before {
+        // All that have one name: the manager forgets them together.
+        let unwanted = self.0.iter().filter(|one| one.is_stored() && !is_wanted(one));
+        let names: Vec<_> = unwanted.map(|one| one.name.clone()).collect();
+        if !names.is_empty() {
+            self.forget(notify, "the settings mean it no longer", |one| names.contains(&one.name));
             notify.settled().await;
         }
     }
@@ -153,7 +154,7 @@ impl Passed {
 
     fn forget(&mut self, notify: &Notify, why: &str, of_no_use: impl Fn(&One) -> bool) {
         self.0.retain(|one| {
-            let forget = one.name.starts_with(STORED) && of_no_use(one);
+            let forget = one.is_stored() && of_no_use(one);
             if forget {
                 tracing::info!("{} was stored, but {why}", one.address);
                 notify.forget(&one.name);
@@ -210,12 +211,15 @@ impl One {
         }
     }
 
-    /// Whether its path has these permissions, where some are asked for.
-    fn has_mode(&self, perm: Option<u32>) -> bool {
-        let (Some(perm), LocalAddr::Unix(UnixName::Path(path))) = (perm, &self.address) else {
-            return true;
-        };
-        fs::symlink_metadata(path).is_ok_and(|found| found.mode() & 0o7777 == perm)
+    /// Whether this service had bound and stored it.
+    fn is_stored(&self) -> bool {
+        self.name.starts_with(STORED)
+    }
+
+    /// Whether it was stored with a path of these permissions, or none that were asked for.
+    fn was_made_with(&self, perm: Option<u32>) -> bool {
+        let LocalAddr::Unix(UnixName::Path(_)) = self.address else { return true };
+        self.name.rsplit(' ').nth(1) == Some(&permissions(perm))
     }
 }
 
@@ -229,14 +233,21 @@ async fn addresses(endpoint: &Endpoint) -> io::Result<Vec<LocalAddr>> {
     })
 }
 
-/// The name under which the sockets of a URI are stored: the same after a change of its options. It ends
-/// with the mark of a Unix path.
-pub(crate) fn stored_name(uri: &str, address: Option<&LocalAddr>) -> String {
-    let mark = address.and_then(mark).unwrap_or_default();
+/// The name under which the sockets of a URI are stored: the same after a change of its options. With a Unix path it
+/// ends with what cannot change: the permissions asked for, and the mark of the path.
+pub(crate) fn stored_name(uri: &str, perm: Option<u32>, address: Option<&LocalAddr>) -> String {
+    let mut mark = address.and_then(mark).unwrap_or_default();
+    if !mark.is_empty() {
+        mark.insert_str(0, &format!(" {}", permissions(perm)));
+    }
     let address = uri.split('?').next().unwrap_or_default();
     // A name has no colon and at most 255 bytes, all of them plain in a URI.
     let name = format!("{STORED}{}", address.replace(':', "|"));
     name.chars().take(255 - mark.len()).chain(mark.chars()).collect()
+}
+
+fn permissions(perm: Option<u32>) -> String {
+    perm.map_or_else(|| "umask".to_owned(), |perm| format!("{perm:o}"))
 }
 
 /// Which file a Unix socket's path leads to, none if to nothing. Another one there is not the socket's, whose
@@ -340,8 +351,8 @@ mod tests {
 
     #[test]
     fn a_stored_name_is_one_for_all_options() {
-        assert_eq!(stored_name("tcp://[::1]:7?mode=raw", None), "stored tcp|//[||1]|7");
-        assert_eq!(stored_name("tcp://[::1]:7", None), "stored tcp|//[||1]|7");
-        assert_eq!(stored_name(&format!("unix:{}", "%20".repeat(107)), None).len(), 255);
+        assert_eq!(stored_name("tcp://[::1]:7?mode=raw", None, None), "stored tcp|//[||1]|7");
+        assert_eq!(stored_name("tcp://[::1]:7", None, None), "stored tcp|//[||1]|7");
+        assert_eq!(stored_name(&format!("unix:{}", "%20".repeat(107)), None, None).len(), 255);
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Serving<'a> {
     pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str) {
         let mut futures = Vec::new();
         for Bound { uri, endpoint, sockets, adopted } in bound {
-            let stored = passed::stored_name(&uri, sockets.addresses().next());
+            let stored = passed::stored_name(&uri, endpoint.perm, sockets.addresses().next());
             if !adopted {
                 self.notify.store(&stored, &sockets.fds());
             }

@@ -70,11 +70,14 @@ fn start(
     let notify = Notify::start().map_err(|error| Failure::cannot_start(&error))?;
     let own = own::addresses(&config);
     let end = runtime.block_on(async {
-        match live(argv, config, limits, log, descriptors, &notify).await {
-            // What is in use is perhaps so by this server.
-            Err(failure) if failure.code == UNAVAILABLE => {
-                Err(own::clash(&own).await.unwrap_or(failure))
-            }
+        // Before anybody can know that the server is there.
+        let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
+        match live(argv, config, limits, log, descriptors, &notify, &mut signals).await {
+            // What is in use is perhaps so by this server, whose names take their time.
+            Err(failure) if failure.code == UNAVAILABLE => tokio::select! {
+                clash = own::clash(&own) => Err(clash.unwrap_or(failure)),
+                _ = signals.stop() => Err(failure),
+            },
             end => end,
         }
     });
@@ -103,9 +106,8 @@ async fn live(
     log: &Log,
     descriptors: Descriptors,
     notify: &Notify,
+    signals: &mut Signals,
 ) -> Result<End, Failure> {
-    // Before anybody can know that the server is there.
-    let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let service = Service::new(limits.clone(), Drain::new());
     service.on_close(access::log);
     let readiness = Readiness::starting();
@@ -137,8 +139,8 @@ async fn live(
     let mut daemon =
         Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
     let life = async {
-        daemon.serve(&mut signals, &mut control).await;
-        daemon.drain(&mut signals, &mut control).await
+        daemon.serve(signals, &mut control).await;
+        daemon.drain(signals, &mut control).await
     };
     let end = tokio::select! {
         end = life => end,

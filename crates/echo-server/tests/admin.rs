@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use support::http::{Admin, Metrics};
 use support::process::{eventually, leave_room};
 use support::traffic::*;
-use support::{PATIENCE, Server, Signal, command, skip};
+use support::{PATIENCE, Server, Signal, command, command_under, skip};
 
 const TCP: &str = "--listen=tcp://127.0.0.1:0";
 const UDP: &str = "--listen=udp://127.0.0.1:0";
@@ -102,7 +103,7 @@ fn the_metrics_are_true() {
 #[test]
 fn every_bound_is_in_the_readme_and_counted() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
+    let readme = fs::read_to_string(readme).unwrap();
     let table = readme.split("| bound | default | option | `limit` |").nth(1).expect("a table");
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let named =
@@ -230,8 +231,7 @@ fn a_unix_path_is_made_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("admin.sock");
     let mut server = Server::start(&[TCP, &format!("--admin=unix:{}?perm=0600", path.display())]);
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(Admin::Unix(path.clone()).get("/healthz").body, "ok\n");
     server.wait_for_stderr("admin: /metrics on unix:");
@@ -281,4 +281,45 @@ fn garbage_is_refused() {
     assert_eq!(server.stop(), Some(0));
     let log = server.stderr();
     assert!(log.lines().count() <= 4 && !log.contains("WARN"), "{log}");
+}
+
+/// Wherever the name is: the resolver's servers never answer.
+#[test]
+fn a_stop_is_heard_while_a_name_resolves() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let servers = file("servers", "nameserver 192.0.2.1\noptions timeout:30 attempts:5\n");
+    let order = file("order", "hosts: dns\n");
+    // A network of its own, with a cable to nobody.
+    let script = "ip link set lo up && ip link add cable type veth peer name end && \
+                  ip link set cable up && ip link set end up && ip address add 192.0.2.2/24 dev cable && \
+                  ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev cable && \
+                  mount --bind \"$0\" /etc/resolv.conf && \
+                  mount --bind \"$1\" /etc/nsswitch.conf && shift && exec \"$@\"";
+    let alone = ["unshare", "--net", "--mount", "sh", "-c", script, &servers, &order];
+    let mut probe = Command::new(alone[0]);
+    if !probe.args(&alone[1..]).arg("true").output().is_ok_and(|it| it.status.success()) {
+        let missing = "root, and network and mount namespaces (unshare, ip)";
+        return skip("a_stop_is_heard_while_a_name_resolves", missing);
+    }
+    let listen = "--listen=tcp://nobody.example:1";
+    for (args, code) in [
+        ([TCP, "--admin=nobody.example:1"], 0),
+        ([ADMIN, listen], 0),
+        // What is in its own way is looked for when an address cannot be had.
+        (["--admin=192.0.2.9:1", listen], 69),
+    ] {
+        let mut command = command_under(&alone);
+        command.args(args);
+        let mut server = Server::spawn(command);
+        let sockets = format!("/proc/{}/net/udp", server.pid());
+        eventually("it asks for the name", || {
+            fs::read_to_string(&sockets).is_ok_and(|it| it.contains(" 010200C0:0035 "))
+        });
+        assert_eq!(server.stop(), Some(code));
+    }
 }

@@ -5,6 +5,7 @@ mod send;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -17,6 +18,8 @@ use echo_core::{Address, Endpoint, EndpointError};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
+
+use crate::trust;
 
 /// Talks to an echo server, and checks every byte that comes back.
 ///
@@ -37,7 +40,7 @@ pub(crate) use send::Sending;
 #[command(override_usage = "echo-client [OPTIONS] [TARGET]
        echo-client [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
-    /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
+    /// The server: HOST, HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
     /// any RFC 862 server; udp://HOST:PORT or unixgram:PATH for datagrams. ?mode=raw does without the
     /// first exchange on tcp: and unix: too, and has the pipe send plain datagrams, one at a time
     #[arg(default_value = "tcp://127.0.0.1:7777", value_parser = target)]
@@ -92,6 +95,23 @@ pub(crate) struct Connecting {
     /// REPL, else 0, which is one try]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) retry: Option<Duration>,
+
+    /// Trust tls:// servers for which one of these authorities (PEM) vouches, or which show one of these
+    /// certificates themselves [default: the authorities of this system]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Show this certificate to tls:// servers that ask, with those between it and its authority (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The private key of --cert (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Believe any tls:// server, which proves nothing about who reads along: for tests
+    #[arg(long)]
+    pub(crate) insecure: bool,
 
     /// Say nothing on stderr but errors
     #[arg(short, long)]
@@ -175,11 +195,16 @@ impl Connecting {
         self.connect_timeout = self.connect_timeout.or(other.connect_timeout);
         self.timeout = self.timeout.or(other.timeout);
         self.retry = self.retry.or(other.retry);
+        self.ca = self.ca.take().or_else(|| other.ca.clone());
+        self.cert = self.cert.take().or_else(|| other.cert.clone());
+        self.key = self.key.take().or_else(|| other.key.clone());
+        self.insecure |= other.insecure;
         self.quiet |= other.quiet;
     }
 
     /// What is wrong with this for that target.
     pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), String> {
+        self.trust_fits(target)?;
         let wanted = match (self.ipv4, self.ipv6) {
             (true, true) => return Err("-4 and -6 exclude each other: keep one".to_owned()),
             (true, false) => Some("IPv4"),
@@ -216,6 +241,21 @@ impl Connecting {
         }
     }
 
+    fn trust_fits(&self, target: &Endpoint) -> Result<(), String> {
+        let Self { ca, cert, key, insecure, .. } = self;
+        let given = ca.is_some() || cert.is_some() || key.is_some() || *insecure;
+        match (cert, key) {
+            (Some(_), None) => Err("--cert takes its --key"),
+            (None, Some(_)) => Err("--key takes its --cert"),
+            _ if *insecure && ca.is_some() => Err("--ca and --insecure exclude each other: keep one"),
+            _ if given && !target.tls => {
+                Err("--ca, --cert, --key and --insecure are for tls:// targets: write tls://HOST:PORT")
+            }
+            _ => Ok(()),
+        }
+        .map_err(str::to_owned)
+    }
+
     /// Whether there is anything to try again.
     fn retries(&self, target: &Endpoint) -> Result<(), String> {
         match self.retry {
@@ -227,10 +267,20 @@ impl Connecting {
     }
 
     /// The same for the library; `retry` is what counts where the user says nothing.
-    pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Options {
+    ///
+    /// # Errors
+    /// What is wrong with the files that say whom to trust, or what to show.
+    pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Result<Options, String> {
         let default = Options::default();
         let timeout = if target.address.is_datagram() { REPLY_TIMEOUT } else { default.timeout };
-        Options {
+        if target.tls && self.insecure {
+            crate::say(&format!(
+                "INSECURE: whoever answers as {} is believed, and may read and change all that is sent",
+                target.to_target()
+            ));
+        }
+        Ok(Options {
+            tls: if target.tls { Some(trust::client(self)?) } else { None },
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Family::V4,
                 (_, true) => Family::V6,
@@ -241,7 +291,7 @@ impl Connecting {
             timeout: self.timeout.unwrap_or(timeout),
             retry: self.retry.unwrap_or(retry),
             ..default
-        }
+        })
     }
 }
 

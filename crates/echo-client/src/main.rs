@@ -17,6 +17,7 @@ mod send;
 mod show;
 mod stdio;
 mod tally;
+mod trust;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};

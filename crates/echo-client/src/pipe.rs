@@ -35,6 +35,7 @@ const WINDOW: usize = 8 << 20;
 /// Copies stdin through the server, to stdout or to a digest.
 pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
     let options = args.connecting.options(&args.target, Duration::ZERO);
+    let options = options.map_err(Failure::Local)?;
     let progress = Progress::new(args.connecting.quiet, !args.verify);
     let mut way = if args.target.address.is_datagram() {
         Way::Datagrams(Box::new(datagrams::Pipe::open(args, options, progress).await?))

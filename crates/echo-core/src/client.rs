@@ -84,6 +84,9 @@ pub struct Options {
     /// Whether replies come in parts as well, as they arrive, and [`Event::Sent`] tells when the
     /// socket wants more (false): for streams of bytes.
     pub parts: bool,
+    /// Whom a `tls://` server must be, and what it is shown. Without it no `tls://` target is connected to.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Client>,
     /// Whether HELLO is said (true). Without it a server is believed to speak frames, its limits are
     /// not known, and it sends no GOAWAY.
     pub hello: bool,
@@ -99,6 +102,8 @@ impl Default for Options {
             retry: Duration::ZERO,
             window: 1 << 20,
             parts: false,
+            #[cfg(feature = "tls")]
+            tls: None,
             hello: true,
         }
     }

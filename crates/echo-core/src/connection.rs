@@ -185,6 +185,20 @@ impl Connection {
         self.peer
     }
 
+    /// The certificate that the peer has shown under TLS, in DER; one that the listener's
+    /// [`Server`](crate::tls::Server) has checked.
+    #[cfg(feature = "tls")]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.stream.peer_certificate()
+    }
+
+    /// What both ends of this connection know and nobody else, where it is under TLS: an authentication that
+    /// includes it cannot be passed on over another connection (`tls-exporter`, RFC 9266).
+    #[cfg(feature = "tls")]
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        self.stream.channel_binding()
+    }
+
     /// Frames that the peer sent and that were answered, or taken by [`recv`](Self::recv).
     pub fn answered(&self) -> u64 {
         self.answered

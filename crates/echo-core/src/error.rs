@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::frame::Kind;
+use crate::stats::HandshakeFault;
 
 /// Why a connection ended otherwise than by its peer's orderly end.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum Error {
     /// The peer's address holds as many connections as one source may.
     #[error("too many connections from one source")]
     SourceLimit,
+    /// The handshake of TLS failed.
+    #[error("no TLS: {0}")]
+    Handshake(HandshakeFault),
     /// There was no place for the connection, which was told so.
     #[error("the server is at its limit of connections")]
     Busy,
@@ -76,6 +80,8 @@ impl Error {
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::NetworkUnreachable
                     | io::ErrorKind::UnexpectedEof
+                    // What came is not TLS any more.
+                    | io::ErrorKind::InvalidData
             ),
             _ => true,
         }

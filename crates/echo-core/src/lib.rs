@@ -14,7 +14,11 @@ mod backoff;
 mod pulse;
 mod service;
 mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod connection;
+#[cfg(feature = "tls")]
+mod secure;
 mod reading;
 mod buffer;
 mod waiting;
@@ -53,5 +57,8 @@ pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
 pub use seldom::Seldom;
 pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;
-pub use stats::{Closed, Datagrams, Ended, Ending, ListenerSnapshot, Open, ServiceTime, Snapshot};
+pub use stats::{
+    Closed, Datagrams, Ended, Ending, HandshakeFault, ListenerSnapshot, Open, ServiceTime, Snapshot,
+    TlsCounts,
+};
 pub use stream::Peer;

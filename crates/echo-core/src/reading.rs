@@ -59,10 +59,7 @@ impl Connection {
                 return Poll::Ready(Ok(0));
             }
             match self.poll_receive(cx, &mut buf[..cap]) {
-                Poll::Pending
-                    if left > 0 && self.stream.queued().is_none() && has_budget_remaining() =>
-                {
-                    // A stream that cannot say what it holds: what is not ready has not arrived.
+                Poll::Pending if left > 0 && self.stream.is_drained() && has_budget_remaining() => {
                     self.last_pass = Some(0);
                 }
                 received => return received,
@@ -79,6 +76,12 @@ impl Connection {
                     return Poll::Ready(Ok(read));
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What came before is answered still.
+                Poll::Ready(Err(_)) if self.stream.is_truncated() => {
+                    self.scope.core.stats.tls.truncated.fetch_add(1, Relaxed);
+                    self.has_read(0);
+                    return Poll::Ready(Ok(0));
+                }
                 Poll::Ready(Err(error)) => {
                     self.broken = true;
                     return Poll::Ready(Err(error));

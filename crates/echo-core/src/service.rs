@@ -13,7 +13,7 @@ use crate::pulse::Loops;
 use crate::seldom::Seldom;
 use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, Stats};
 use crate::stream::Peer;
-use crate::{Drain, Error, Limits, LocalAddr};
+use crate::{Drain, Error, Limits, Listener};
 
 /// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
 /// clone.
@@ -34,6 +34,8 @@ impl Service {
             observer: Observer::default(),
             own: OwnSockets::default(),
             loops: Loops::default(),
+            #[cfg(feature = "tls")]
+            handshakes: tokio::sync::Semaphore::new(crate::secure::MAX_HANDSHAKES),
             born: Instant::now(),
         };
         Self { core: Arc::new(core), drain }
@@ -69,11 +71,17 @@ impl Service {
 
     /// The counters at this moment.
     pub fn stats(&self) -> Snapshot {
-        Snapshot {
+        let mut stats = Snapshot {
             active: self.core.gate.open(),
             max_connections: self.core.limits.max_connections(),
             ..self.core.stats.snapshot()
+        };
+        #[cfg(feature = "tls")]
+        {
+            let free = self.core.handshakes.available_permits();
+            stats.tls.under_way = (crate::secure::MAX_HANDSHAKES - free) as u64;
         }
+        stats
     }
 
     /// Tells `observer` of each connection that has ended, as an access log needs it. It is called on the
@@ -104,6 +112,9 @@ pub(crate) struct Core {
     pub(crate) observer: Observer,
     pub(crate) own: OwnSockets,
     pub(crate) loops: Loops,
+    /// Places for handshakes.
+    #[cfg(feature = "tls")]
+    pub(crate) handshakes: tokio::sync::Semaphore,
     /// Probe stamps count from here.
     pub(crate) born: Instant,
 }
@@ -126,6 +137,8 @@ pub(crate) struct Scope {
     pub(crate) drain: Drain,
     pub(crate) listener: Arc<ListenerStats>,
     draining: AtomicBool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::Port>,
     faults: Mutex<Seldom>,
     wakers: Mutex<Wakers>,
 }
@@ -137,12 +150,14 @@ struct Wakers {
 }
 
 impl Scope {
-    pub(crate) fn new(service: &Service, address: &LocalAddr) -> Self {
+    pub(crate) fn new(service: &Service, listener: &Listener) -> Self {
         Self {
             core: Arc::clone(&service.core),
             drain: service.drain.clone(),
-            listener: service.core.stats.listeners.at(address),
+            listener: service.core.stats.listeners.at(listener.local_addr()),
             draining: AtomicBool::new(false),
+            #[cfg(feature = "tls")]
+            tls: listener.tls.clone(),
             faults: Mutex::default(),
             wakers: Mutex::default(),
         }

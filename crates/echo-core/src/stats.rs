@@ -5,9 +5,11 @@ mod closed;
 mod datagrams;
 mod listeners;
 mod service_time;
+mod tls;
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::Error;
@@ -21,6 +23,8 @@ pub use listeners::{ListenerSnapshot, Open};
 pub(crate) use listeners::{ListenerStats, Listeners, State};
 pub use service_time::ServiceTime;
 pub(crate) use service_time::{Histogram, Turns, is_due};
+use tls::TlsStats;
+pub use tls::{HandshakeFault, TlsCounts};
 
 /// How a connection ended. Every connection ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +162,8 @@ pub struct Snapshot {
     pub turns_full: u64,
     /// Times that a worker did without a pipe, which makes bulk slower.
     pub pipes_exhausted: u64,
+    /// What became of handshakes, and of streams under TLS.
+    pub tls: TlsCounts,
     /// What became of datagrams.
     pub datagrams: Datagrams,
     /// How long answers took on connections.
@@ -205,6 +211,7 @@ pub(crate) struct Stats {
     pub(crate) drain_timeouts: AtomicU64,
     pub(crate) last_pass_full: AtomicU64,
     pub(crate) pipes_exhausted: AtomicU64,
+    pub(crate) tls: TlsStats,
     pub(crate) datagrams: DatagramStats,
     pub(crate) listeners: Listeners,
     pub(crate) service_time: Histogram,
@@ -275,6 +282,8 @@ impl Stats {
             Error::WriteTimedOut => &self.write_timeouts,
             Error::SourceLimit => &self.source_refused,
             Error::DrainDeadline => &self.drain_timeouts,
+            Error::Handshake(fault) => self.tls.failed(*fault),
+            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => &self.tls.broken,
             // Busy ones were counted when they were accepted.
             Error::Busy | Error::Unfinished | Error::Handler(_) | Error::Io(_) => return,
         };
@@ -317,6 +326,7 @@ impl Stats {
             writes_blocked: sum(|shard| &shard.writes_blocked),
             turns_full: sum(|shard| &shard.turns_full),
             pipes_exhausted: self.pipes_exhausted.load(Relaxed),
+            tls: self.tls.snapshot(),
             datagrams: self.datagrams.snapshot(),
             service_time: self.service_time.snapshot(),
             datagram_service_time: self.datagram_service_time.snapshot(),

@@ -26,6 +26,7 @@ use crate::passed::{Descriptors, Passed};
 use crate::readiness::Readiness;
 use crate::reload::{self, Failures};
 use crate::serving::Serving;
+use crate::tls;
 use crate::signals::{Signalled, Signals, Stop};
 
 /// How long the last line may take where nobody reads stderr.
@@ -107,6 +108,7 @@ async fn live(
     let mut passed = Passed::new(descriptors)?;
     passed.forget_lost(&notify);
     config.or_listen_on(passed.endpoints());
+    let secured = tls::server(&config)?;
     let bound = tokio::select! {
         bound = bind::bind(&config.listen, config.settings.workers(), &passed) => bound?,
         _ = signals.stop() => return Ok(End::default()),
@@ -116,7 +118,7 @@ async fn live(
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
     let mut serving = Serving::new(service.clone(), &notify);
-    serving.add(bound, &config.settings.greeting);
+    serving.add(bound, &config.settings.greeting, secured.as_ref());
     passed.forget_unused(&serving.stored(), &notify);
     let notify = &notify;
     let mut daemon =

@@ -26,6 +26,7 @@ mod reload;
 mod serving;
 mod settings;
 mod signals;
+mod tls;
 mod units;
 
 use std::env;

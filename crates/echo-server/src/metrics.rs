@@ -10,7 +10,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use echo_core::{Datagrams, LocalAddr, Service, ServiceTime, Snapshot};
+use echo_core::{Datagrams, HandshakeFault, LocalAddr, Service, ServiceTime, Snapshot, TlsCounts};
 
 use self::exposition::{Exposition, Format};
 use self::process::Process;
@@ -56,6 +56,7 @@ impl Metrics {
         expose_traffic(&mut out, &stats);
         self.expose_bounds(&mut out, &stats);
         expose_faults(&mut out, &stats);
+        expose_tls(&mut out, &stats.tls);
         expose_datagrams(&mut out, &stats.datagrams);
         out.counter("echo_admin_requests", "Requests that the admin endpoint has answered.")
             .sample(&[], self.admin.requests.load(Relaxed));
@@ -130,6 +131,7 @@ impl Metrics {
             ("turn", stats.turns_full),
             ("pipes", stats.pipes_exhausted),
             ("descriptors", stats.accept_exhausted),
+            ("handshakes", stats.tls.waited),
             ("drain_timeout", stats.drain_timeouts),
             ("drain_queue", stats.reset_in_queue),
             ("last_pass", stats.last_pass_full),
@@ -199,6 +201,24 @@ fn expose_faults(out: &mut Exposition, stats: &Snapshot) {
         ("malformed", stats.malformed),
         ("truncated", stats.truncated),
     ] {
+        faults.sample(&[("fault", fault)], count);
+    }
+}
+
+fn expose_tls(out: &mut Exposition, tls: &TlsCounts) {
+    out.counter("echo_tls_handshakes", "Handshakes of TLS that came to an end.")
+        .sample(&[], tls.handshakes);
+    out.gauge("echo_tls_handshakes_open", "Handshakes under way.").sample(&[], tls.under_way);
+    let mut failed = out.counter("echo_tls_handshakes_failed", "Handshakes that failed, and why.");
+    for fault in HandshakeFault::ALL {
+        failed.sample(&[("reason", fault.word())], tls.failed(fault));
+    }
+    let mut faults = out.counter(
+        "echo_tls_streams_cut",
+        "Streams under TLS that ended without close_notify (truncated), or with bytes that are no TLS \
+         (broken).",
+    );
+    for (fault, count) in [("truncated", tls.truncated), ("broken", tls.broken)] {
         faults.sample(&[("fault", fault)], count);
     }
 }

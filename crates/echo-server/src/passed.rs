@@ -75,7 +75,7 @@ impl Passed {
                 _ => continue,
             };
             let endpoint =
-                Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() };
+                Endpoint { address, tls: false, mode: None, perm: None, rate: None, options: Vec::new() };
             let uri = endpoint.to_string();
             if endpoints.iter().all(|(other, _)| *other != uri) {
                 endpoints.push((uri, endpoint));

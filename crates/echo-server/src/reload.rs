@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use echo_core::tls::Server;
 use echo_core::{Endpoint, Limits, Seldom, Service};
 
 use crate::bind::{self, Bound};
@@ -12,6 +13,7 @@ use crate::open_files;
 use crate::own;
 use crate::passed::Passed;
 use crate::serving::Serving;
+use crate::tls;
 
 /// Settings of the process, which has them from its start to its end.
 const AT_START: [&str; 4] = ["admin", "workers", "log", "control"];
@@ -45,6 +47,7 @@ pub(crate) struct Change {
     /// What is listened on already, with how it is to speak.
     kept: Vec<Endpoint>,
     added: Vec<Bound>,
+    secured: Option<Server>,
 }
 
 /// Reads everything anew, and binds what is new to listen on. Nothing has changed until the change is
@@ -62,6 +65,7 @@ pub(crate) async fn prepare(
     config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
+    let secured = tls::server(&config)?;
     // Those that no peer finds any more are bound anew.
     let mut listening: Vec<_> = serving.endpoints(passed).collect();
     let (mut kept, mut new) = (Vec::new(), Vec::new());
@@ -77,7 +81,7 @@ pub(crate) async fn prepare(
         }
     }
     match bind::bind(&new, config.settings.workers(), passed).await {
-        Ok(added) => Ok(Change { config, limits, kept, added }),
+        Ok(added) => Ok(Change { config, limits, kept, added, secured }),
         Err(failure) => Err(own::clash(&own::addresses(&config)).await.unwrap_or(failure)),
     }
 }
@@ -91,17 +95,18 @@ impl Change {
         service: &Service,
         log: &Log,
     ) -> String {
-        let Self { config, limits, kept, added } = self;
+        let Self { config, limits, kept, added, secured } = self;
+        let secured = secured.as_ref();
         let settings = &config.settings;
         log.set(&settings.log_level, settings.access_log);
         service.set_limits(&limits);
-        let removed = serving.keep(&kept, &settings.greeting, settings.drain_timeout);
+        let removed = serving.keep(&kept, &settings.greeting, secured, settings.drain_timeout);
         let (all, new) = (config.listen.len(), added.len());
         for Bound { uri, .. } in &added {
             tracing::info!("listening {uri}");
         }
         bind::announce_protection(&added, &limits);
-        serving.add(added, &settings.greeting);
+        serving.add(added, &settings.greeting, secured);
         *running = config;
         format!("reloaded: {all} to listen on, {new} of them new, {removed} drained")
     }

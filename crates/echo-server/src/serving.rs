@@ -9,6 +9,7 @@ use echo_core::{
     Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Report, ServeError,
     Service, serve, serve_datagrams,
 };
+use echo_core::tls::{Port, Server};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -17,6 +18,7 @@ use crate::end::End;
 use crate::notify::Notify;
 use crate::passed::{self, Passed};
 use crate::signals::Stop;
+use crate::tls;
 
 /// How long a hard stop waits for tasks to see it.
 const HARD_STOP: Duration = Duration::from_millis(150);
@@ -39,6 +41,7 @@ struct Listening {
     endpoint: Endpoint,
     drain: Drain,
     streams: Arc<Streams>,
+    port: Port,
     /// Where it has datagram sockets: their table of rates is large.
     datagrams: Option<Arc<DatagramEcho>>,
 }
@@ -56,7 +59,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Starts to serve what was bound.
-    pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str) {
+    pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str, secured: Option<&Server>) {
         let mut futures = Vec::new();
         for Bound { uri, endpoint, sockets, adopted } in bound {
             let stored = passed::stored_name(&uri, sockets.addresses().next());
@@ -65,7 +68,9 @@ impl<'a> Serving<'a> {
             }
             let service = self.service.child();
             let streams = Arc::new(Streams(RwLock::new(echo(&endpoint, greeting))));
+            let port = Port::new(tls::policy(&endpoint, secured));
             for listener in sockets.listeners {
+                let listener = listener.secured(port.clone());
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
             }
             let datagrams = (!sockets.datagrams.is_empty()).then(|| {
@@ -76,18 +81,19 @@ impl<'a> Serving<'a> {
                 futures.push(serve_datagrams(socket, service.clone(), Arc::clone(echo)));
             }
             let drain = service.drain().clone();
-            self.listening.push(Listening { uri, stored, endpoint, drain, streams, datagrams });
+            self.listening.push(Listening { uri, stored, endpoint, drain, streams, port, datagrams });
         }
         // Now that the service knows all its ports, none of which it talks to.
         futures.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
     }
 
-    /// Gives what listens on one of the `wanted` addresses the mode, rate and greeting to speak from
-    /// now on, and drains the others. Returns how many those were.
+    /// Gives what listens on one of the `wanted` addresses the mode, rate, greeting and certificate to speak
+    /// with from now on, and drains the others. Returns how many those were.
     pub(crate) fn keep(
         &mut self,
         wanted: &[Endpoint],
         greeting: &str,
+        secured: Option<&Server>,
         patience: Duration,
     ) -> usize {
         let mut wanted: Vec<_> = wanted.iter().collect();
@@ -96,7 +102,7 @@ impl<'a> Serving<'a> {
             let found = wanted.iter().position(|it| it.address == listening.endpoint.address);
             match found {
                 Some(index) => {
-                    listening.change(wanted.remove(index), greeting);
+                    listening.change(wanted.remove(index), greeting, secured);
                     self.listening.push(listening);
                 }
                 None => {
@@ -173,9 +179,10 @@ impl<'a> Serving<'a> {
 }
 
 impl Listening {
-    fn change(&mut self, wanted: &Endpoint, greeting: &str) {
+    fn change(&mut self, wanted: &Endpoint, greeting: &str, secured: Option<&Server>) {
         let mode = wanted.mode.unwrap_or_default();
         *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo(wanted, greeting);
+        self.port.set(tls::policy(wanted, secured));
         if let Some(datagrams) = &self.datagrams {
             datagrams.set_mode(mode);
             datagrams.set_rate(wanted.rate);

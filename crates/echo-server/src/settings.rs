@@ -112,6 +112,20 @@ pub(crate) struct Settings {
     #[arg(value_parser = greeting)]
     pub(crate) greeting: String,
 
+    /// The certificate of tls:// listeners, with those between it and its authority (PEM). With it, listeners
+    /// with mode=auto take TLS too, where a connection begins with a handshake
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Its private key (PEM), read again with it at each reload
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Whoever comes by TLS must show a certificate that one of these authorities (PEM) vouches for
+    /// [default: nobody has to show one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = workers)]

@@ -6,7 +6,7 @@ use super::*;
 
 fn tcp(host: &str, port: u16) -> Endpoint {
     let address = Address::Tcp { host: host.to_owned(), port };
-    Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() }
+    Endpoint { address, tls: false, mode: None, perm: None, rate: None, options: Vec::new() }
 }
 
 fn unix(name: UnixName) -> Endpoint {
@@ -95,6 +95,7 @@ fn targets() {
         ("fe80::1%eth0", tcp("fe80::1%eth0", 7777)),
         ("raw://h:7", raw(tcp("h", 7))),
         ("tcp://h:7", tcp("h", 7)),
+        ("TLS://h:7", Endpoint { tls: true, ..tcp("h", 7) }),
         ("unix:a.sock", path("a.sock")),
         ("udp://h:7", udp("h", 7)),
         ("UDP://h:7?mode=raw", raw(udp("h", 7))),
@@ -153,7 +154,6 @@ fn wrong_uris() {
         ("udp://h:7?rate=1&rate=1", Repeated("the rate")),
         ("tcp://h:7?rate=1", RateWithoutDatagrams),
         ("unix:a?rate=1", RateWithoutDatagrams),
-        ("TLS://h:7", Unserved("tls".into())),
         ("unixgram:", NoPath),
         ("unixgram:@x?perm=0600", PermWithoutPath),
         ("unix:a b", Blank),
@@ -298,7 +298,7 @@ fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     (any_address(), mode, rate, options).prop_map(|((address, perm), mode, rate, mut options)| {
         options.retain(|(name, _)| !["mode", "perm", "rate"].contains(&name.as_str()));
         let rate = rate.filter(|_| address.is_datagram());
-        Endpoint { address, mode, perm, rate, options }
+        Endpoint { address, tls: false, mode, perm, rate, options }
     })
 }
 

@@ -89,6 +89,9 @@ mod tests {
                 // What has no default has an example.
                 "admin" => "\"127.0.0.1:9777\"".to_owned(),
                 "workers" => "2".to_owned(),
+                "tls-cert" => "\"/etc/echo-server/cert.pem\"".to_owned(),
+                "tls-key" => "\"/etc/echo-server/key.pem\"".to_owned(),
+                "tls-client-ca" => "\"/etc/echo-server/clients.pem\"".to_owned(),
                 "control" => "\"/run/echo-server-control/control.sock\"".to_owned(),
                 _ => panic!("{name} needs an example"),
             };

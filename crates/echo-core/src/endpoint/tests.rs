@@ -12,6 +12,7 @@ fn tcp(host: &str, port: u16) -> Endpoint {
 fn unix(name: UnixName) -> Endpoint {
     Endpoint {
         address: Address::Unix(name),
+        tls: false,
         mode: None,
         perm: None,
         rate: None,
@@ -295,10 +296,12 @@ fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let mode = prop::option::of(prop_oneof![Just(Mode::Auto), Just(Mode::Framed), Just(Mode::Raw)]);
     let options = prop::collection::vec((".+", ".*"), 0..3);
     let rate = prop::option::of(any::<NonZeroU32>());
-    (any_address(), mode, rate, options).prop_map(|((address, perm), mode, rate, mut options)| {
+    let all = (any_address(), any::<bool>(), mode, rate, options);
+    all.prop_map(|((address, perm), secured, mode, rate, mut options)| {
         options.retain(|(name, _)| !["mode", "perm", "rate"].contains(&name.as_str()));
         let rate = rate.filter(|_| address.is_datagram());
-        Endpoint { address, tls: false, mode, perm, rate, options }
+        let tls = secured && matches!(address, Address::Tcp { .. });
+        Endpoint { address, tls, mode, perm, rate, options }
     })
 }
 

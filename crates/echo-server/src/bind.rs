@@ -94,7 +94,10 @@ pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
     {
         let (mode, datagrams) =
             (first.endpoint.mode.unwrap_or_default(), first.sockets.listeners.is_empty());
-        tracing::info!("try: {}", try_it(address, mode, datagrams));
+        match first.endpoint.tls {
+            true => tracing::info!("try: echo-client --ca CERT.PEM {}", first.uri),
+            false => tracing::info!("try: {}", try_it(address, mode, datagrams)),
+        }
     }
     Ok(())
 }

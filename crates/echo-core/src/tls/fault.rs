@@ -75,7 +75,11 @@ fn certificate(wrong: &CertificateError, name: &str) -> String {
             .to_owned(),
         Wrong::Revoked => "the server's certificate was revoked: it needs a new one".to_owned(),
         Wrong::BadEncoding => "the server's certificate cannot be read".to_owned(),
-        Wrong::BadSignature => "the server's certificate is forged, or the server lacks its key".to_owned(),
+        Wrong::BadSignature | Wrong::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "the server's certificate is not signed by the authority that is trusted here under the \
+             same name, which may have a new key: give its certificate (--ca FILE)"
+                .to_owned()
+        }
         Wrong::InvalidPurpose | Wrong::InvalidPurposeContext { .. } => {
             "the server's certificate is not for servers: it needs one for serverAuth".to_owned()
         }

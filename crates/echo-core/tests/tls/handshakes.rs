@@ -125,7 +125,8 @@ async fn a_swap_leaves_open_connections_alone() {
 /// Each way not to be believed, in words that say what to do; and the server knows why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_believed_is_told_why() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let stranger = Authority::new();
+    let (authority, namesake) = (Authority::named("one"), Authority::named("one"));
     let day = |year| rcgen::date_time_ymd(year, 1, 1);
     let expired = authority.issue(|it| (it.not_before, it.not_after) = (day(2001), day(2002)));
     let early = authority.issue(|it| (it.not_before, it.not_after) = (day(2900), day(2901)));
@@ -137,6 +138,7 @@ async fn who_is_not_believed_is_told_why() {
         (early, "is not valid yet"),
         (named, "is not for 127.0.0.1 but for other.example"),
         (stranger.identity(), "nobody trusted here vouches"),
+        (namesake.identity(), "not signed by the authority that is trusted here under the same name"),
         (authority.client_identity(), "is not for servers"),
     ] {
         let server = Server::new(identity, None).unwrap();

@@ -152,7 +152,11 @@ impl Connection {
 
     pub(crate) fn park_until(&mut self, cx: &Context<'_>, wait: Wait, now: Instant) -> Poll<Error> {
         let drain = if self.scope.is_draining() { self.scope.drain.deadline() } else { None };
-        let (until, why) = deadline(wait, &self.scope.core.limits, drain);
+        let mut bound = deadline(wait, &self.scope.core.limits, drain);
+        if let Some(login) = &mut self.login {
+            bound = login.bound(bound, self.scope.is_draining(), now);
+        }
+        let (until, why) = bound;
         if until <= now {
             return Poll::Ready(why.into());
         }

@@ -42,12 +42,14 @@ mod drive;
 mod error;
 mod event;
 mod hello;
+mod login;
 mod requests;
 mod retry;
 mod silence;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use drive::Driver;
@@ -60,10 +62,11 @@ use crate::listener::Connector;
 
 pub use datagrams::{DatagramClient, DatagramEvent};
 pub use error::{ClosedEarly, Error, Fault, PushError};
+pub use login::{Exchange, Login};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
 
 /// How a client behaves. No wait is longer than about 30 years, whatever is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which addresses of a name count. Only TCP has families.
     pub family: Family,
@@ -87,6 +90,9 @@ pub struct Options {
     /// Whether HELLO is said (true). Without it a server is believed to speak frames, its limits are
     /// not known, and it sends no GOAWAY.
     pub hello: bool,
+    /// Who the client is (nobody). Every connection authenticates before anything else is sent on it,
+    /// for which HELLO has to be said.
+    pub login: Option<Arc<dyn Login>>,
 }
 
 impl Default for Options {
@@ -100,6 +106,7 @@ impl Default for Options {
             window: 1 << 20,
             parts: false,
             hello: true,
+            login: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::Error;
 use crate::buffer::Buffer;
 use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
+use crate::login::Login;
 use crate::service::Scope;
 use crate::stats::{Closed, Ending, State, is_due};
 use crate::stream::{Peer, Stream};
@@ -89,7 +90,7 @@ pub struct Connection {
     /// Bytes read and written.
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
-    accepted_at: Instant,
+    pub(crate) accepted_at: Instant,
     /// How it has ended, once it is known.
     pub(crate) ending: Option<Ending>,
     /// When the last read returned.
@@ -113,6 +114,7 @@ pub struct Connection {
     pub(crate) wants_control: bool,
     /// Set by an orderly end; without it, dropping the connection resets it.
     pub(crate) finished: bool,
+    pub(crate) login: Option<Box<Login>>,
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
     /// The limits' number of swaps when the timer was looked at, if that was for a
     /// `Wait::Traffic`.
@@ -164,6 +166,7 @@ impl Connection {
             said_hello: false,
             wants_control: false,
             finished: false,
+            login: None,
             timer: None,
             armed_for_traffic: None,
             slot: None,
@@ -387,6 +390,7 @@ impl Drop for Connection {
         self.scope.core.observer.tell(&Closed {
             listener: self.scope.listener.address(),
             peer: self.peer,
+            user: self.user(),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             frames: self.answered,

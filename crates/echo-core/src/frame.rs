@@ -3,9 +3,11 @@
 //! The header parser here is the only one: the server's pass-through, [`FrameCodec`] and the
 //! clients all use it.
 
+mod auth;
 mod codec;
 mod control;
 
+pub use auth::{AuthReply, AuthRequest};
 pub use codec::{Frame, FrameCodec};
 pub use control::{
     ErrorCode, ErrorFrame, Features, Goaway, Hello, HelloReply, MalformedControl, PROBE_MIN_LEN,

@@ -23,6 +23,7 @@ mod echo;
 mod bulk;
 mod messages;
 mod conversation;
+mod login;
 mod frame;
 mod finish;
 mod datagram;
@@ -38,11 +39,11 @@ pub use datagram::{
     BadPortRange, DatagramEcho, DatagramOptions, DatagramSocket, PortRanges, serve_datagrams,
 };
 pub use drain::Drain;
-pub use echo::{Echo, Extension};
+pub use echo::{Access, Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::{
-    ErrorCode, ErrorFrame, Features, Frame, FrameCodec, Goaway, HEADER_LEN, Header, Hello,
+    AuthReply, AuthRequest, ErrorCode, ErrorFrame, Features, Frame, FrameCodec, Goaway, HEADER_LEN, Header, Hello,
     HelloReply, Kind, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl, PROBE_MIN_LEN, Reason,
     VERSION,
 };

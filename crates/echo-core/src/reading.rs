@@ -52,6 +52,8 @@ impl Connection {
                 }
             };
             let cap = match left {
+                // Of an exchange that is under way the next frame may come, whenever it does.
+                0 if self.is_login_under_way() => buf.len(),
                 0 => rest.min(buf.len()),
                 left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
             };

@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::requests::Requests;
 use super::retry::Retry;
 use super::silence::Silence;
-use super::{Dialect, Error, Options, Session, Target, dial, hello};
+use super::{Dialect, Error, Options, Session, Target, dial, hello, login};
 use crate::connection::with_scratch;
 use crate::endpoint::Mode;
 use crate::stream::Stream;
@@ -83,7 +83,9 @@ impl fmt::Debug for Link {
 struct Up {
     stream: Stream,
     session: Session,
-    /// What came behind the answer to HELLO.
+    /// The frames that were asked: HELLO and AUTH.
+    asked: u64,
+    /// What came behind the last answer.
     input: Vec<u8>,
 }
 
@@ -264,12 +266,14 @@ impl Driver {
                 Target::Endpoint(endpoint) => endpoint.mode.unwrap_or_default(),
                 Target::Memory(_) => Mode::Auto,
             };
-            let (session, input) = match (mode, options.hello) {
+            let (session, mut input) = match (mode, options.hello) {
                 (Mode::Raw, _) => (hello::unasked(Dialect::Raw, peer), Vec::new()),
                 (_, false) => (hello::unasked(Dialect::Framed, peer), Vec::new()),
                 _ => hello::negotiate(&mut stream, peer, mode, options.timeout).await?,
             };
-            Ok(Up { stream, session, input })
+            let hellos = u64::from(options.hello && session.dialect == Dialect::Framed);
+            let auths = login::authenticate(&mut stream, &session, &mut input, &options).await?;
+            Ok(Up { stream, session, asked: hellos + auths, input })
         }));
     }
 
@@ -285,14 +289,13 @@ impl Driver {
     }
 
     fn go_up(&mut self, up: Up) -> Result<Happened, Error> {
-        let Up { stream, session, input } = up;
+        let Up { stream, session, asked, input } = up;
         let dialect = session.dialect;
         if self.session.as_ref().is_some_and(|before| before.dialect != dialect) {
             let text = "the server spoke frames and now echoes HELLO itself";
             return Err(Error::Rejected(text.to_owned()));
         }
-        let hellos = u64::from(self.options.hello && dialect == Dialect::Framed);
-        let resent = self.requests.start_over(dialect, hellos);
+        let resent = self.requests.start_over(dialect, asked);
         (self.fin_sent, self.broken, self.told_goaway, self.wanted) = (false, None, false, false);
         self.silence.end();
         self.retry.connected(self.requests.is_due());

@@ -191,6 +191,10 @@ pub enum ErrorCode {
     Malformed,
     /// There is no place for another connection: try again later.
     Busy,
+    /// The client has not authenticated, or could not.
+    Denied,
+    /// The client has authenticated, and may not do that.
+    Forbidden,
     /// A code that this version does not know.
     Other(u16),
 }
@@ -203,6 +207,8 @@ impl ErrorCode {
             Self::UnexpectedKind => 2,
             Self::Malformed => 3,
             Self::Busy => 4,
+            Self::Denied => 5,
+            Self::Forbidden => 6,
             Self::Other(code) => code,
         }
     }
@@ -215,6 +221,8 @@ impl From<u16> for ErrorCode {
             2 => Self::UnexpectedKind,
             3 => Self::Malformed,
             4 => Self::Busy,
+            5 => Self::Denied,
+            6 => Self::Forbidden,
             other => Self::Other(other),
         }
     }

@@ -38,8 +38,10 @@
 
 mod datagrams;
 mod dial;
+mod dialogue;
 mod drive;
 mod error;
+mod establish;
 mod event;
 mod hello;
 mod requests;
@@ -59,6 +61,7 @@ use crate::limits::LONGEST_WAIT;
 use crate::listener::Connector;
 
 pub use datagrams::{DatagramClient, DatagramEvent};
+pub use dialogue::Dialogue;
 pub use error::{ClosedEarly, Error, Fault, PushError};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
 

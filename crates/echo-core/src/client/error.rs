@@ -136,6 +136,12 @@ impl Error {
             ErrorCode::UnexpectedKind => "unexpected kind",
             ErrorCode::Malformed => "malformed",
             ErrorCode::Busy => "busy",
+            ErrorCode::Denied => "denied",
+            ErrorCode::Forbidden => "forbidden",
+            ErrorCode::NotFound => "not found",
+            ErrorCode::NoSpace => "no space",
+            ErrorCode::Mismatch => "mismatch",
+            ErrorCode::Failed => "failed",
             ErrorCode::Other(_) => "unknown",
         };
         let text = text.escape_debug();

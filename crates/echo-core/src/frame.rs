@@ -12,11 +12,11 @@ pub use control::{
     ErrorCode, ErrorFrame, Features, Goaway, Hello, HelloReply, MalformedControl, PROBE_MIN_LEN,
     Reason, VERSION,
 };
-pub use files::{
-    Attributes, BadName, Commit, DataReply, Digest, Entry, FileName, Get, GetReply, List, ListReply, Put,
-    PutReply, Read, Remove,
-};
 pub(crate) use control::{is_probe_reply, mark_probe_reply};
+pub use files::{
+    Attributes, BadName, Commit, DataReply, Digest, Entry, FileName, Get, GetReply, List,
+    ListReply, Put, PutReply, Read, Remove,
+};
 
 /// Bytes of a frame header.
 pub const HEADER_LEN: usize = 4;

@@ -12,6 +12,8 @@ mod control;
 mod daemon;
 mod end;
 mod exit;
+mod extension;
+mod files;
 mod generate;
 mod healthcheck;
 mod lines;
@@ -27,6 +29,7 @@ mod serving;
 mod settings;
 mod signals;
 mod units;
+mod visitor;
 
 use std::env;
 use std::ffi::OsString;

@@ -26,7 +26,7 @@ pub(crate) struct Used {
 }
 
 /// Who is counted for something: nobody by name for all that have not authenticated.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Owner {
     pub(super) name: Option<String>,
     /// Bytes that this one may have, where that differs from others.
@@ -63,7 +63,8 @@ impl Quota {
     pub(super) fn take_bytes(&self, owner: &Owner, len: u64) -> Result<(), Refusal> {
         let each = Bounds { bytes: owner.bytes.unwrap_or(self.each.bytes), ..self.each };
         self.try_change(owner, each, |used, bounds| {
-            used.bytes = used.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes).ok_or("bytes")?;
+            used.bytes =
+                used.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes).ok_or("bytes")?;
             Ok(())
         })
     }
@@ -77,12 +78,13 @@ impl Quota {
     }
 
     /// Takes back what was counted for a file that did not appear.
-    pub(super) fn give_file(&self, owner: &Owner) {
-        self.change(&owner.name, |used| used.files = used.files.saturating_sub(1));
+    pub(super) fn give_file(&self, owner: &Option<String>) {
+        self.change(owner, |used| used.files = used.files.saturating_sub(1));
     }
 
-    pub(super) fn give_bytes(&self, owner: &Owner, len: u64) {
-        self.change(&owner.name, |used| used.bytes = used.bytes.saturating_sub(len));
+    /// Takes back bytes of what is no file, or is none any more.
+    pub(super) fn give_bytes(&self, owner: &Option<String>, len: u64) {
+        self.change(owner, |used| used.bytes = used.bytes.saturating_sub(len));
     }
 
     /// A file is gone, removed or replaced.
@@ -186,7 +188,7 @@ mod tests {
         quota.take_file(&ann).unwrap();
         quota.take_file(&ann).unwrap();
         assert!(quota.take_file(&ann).is_err());
-        quota.give_file(&ann);
+        quota.give_file(&ann.name);
         quota.take_file(&ann).unwrap();
         let open = (quota.open(&ann).unwrap(), quota.open(&ann).unwrap());
         assert_eq!(quota.open(&ann).unwrap_err().code, ErrorCode::Busy);

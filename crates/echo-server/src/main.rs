@@ -29,6 +29,7 @@ mod serving;
 mod settings;
 mod signals;
 mod units;
+#[allow(dead_code, reason = "permissions are for those who authenticate")]
 mod visitor;
 
 use std::env;

@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod send;
+mod transfer;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
@@ -17,6 +18,7 @@ use echo_core::{Address, Endpoint, EndpointError};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
+pub(crate) use transfer::{Asking, Getting, Listing, Putting, Removing};
 
 /// Talks to an echo server, and checks every byte that comes back.
 ///
@@ -103,6 +105,14 @@ pub(crate) struct Connecting {
 pub(crate) enum Task {
     /// Send messages and print their replies, one a line, in the order sent
     Send(Box<Sending>),
+    /// Store files on a server that has a place for them
+    Put(Box<Putting>),
+    /// Fetch files
+    Get(Box<Getting>),
+    /// List files
+    Ls(Box<Listing>),
+    /// Remove files
+    Rm(Box<Removing>),
     /// Print what a shell needs to complete this command line
     Completions {
         /// The shell
@@ -148,6 +158,18 @@ impl Args {
                 sending.connecting.retries(&sending.target)?;
                 sending.texts().map(drop)
             }
+            Some(Task::Put(putting)) => {
+                let asking = &mut putting.transferring.asking;
+                asking.settle(&self.connecting, &putting.target)?;
+                putting.check()
+            }
+            Some(Task::Get(getting)) => {
+                let asking = &mut getting.transferring.asking;
+                asking.settle(&self.connecting, &getting.target)?;
+                getting.check()
+            }
+            Some(Task::Ls(listing)) => listing.asking.settle(&self.connecting, &listing.target),
+            Some(Task::Rm(removing)) => removing.asking.settle(&self.connecting, &removing.target),
             Some(Task::Completions { .. } | Task::Man { .. }) => {
                 match self.connecting == Connecting::default() {
                     true => Ok(()),

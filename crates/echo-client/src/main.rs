@@ -17,6 +17,7 @@ mod send;
 mod show;
 mod stdio;
 mod tally;
+mod transfer;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -57,6 +58,10 @@ fn main() -> ExitCode {
         }
         None => run(until_interrupted(pipe::copy(&args))),
         Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
+        Some(Task::Put(putting)) => run(until_interrupted(transfer::put(putting))),
+        Some(Task::Get(getting)) => run(until_interrupted(transfer::get(getting))),
+        Some(Task::Ls(listing)) => run(until_interrupted(transfer::ls(listing))),
+        Some(Task::Rm(removing)) => run(until_interrupted(transfer::rm(removing))),
         Some(Task::Completions { shell }) => {
             print(generate::completions(*shell).as_bytes()).map(|()| None)
         }
@@ -90,7 +95,8 @@ fn reads_stdin(task: Option<&Task>) -> bool {
             let is_stdin = |path: &PathBuf| STDIN.iter().any(|name| path.as_os_str() == *name);
             sending.stdin_lines || sending.file.iter().any(is_stdin)
         }
-        Some(Task::Completions { .. } | Task::Man { .. }) => false,
+        Some(Task::Put(putting)) => putting.paths.iter().any(|path| path.as_os_str() == "-"),
+        Some(_) => false,
     }
 }
 

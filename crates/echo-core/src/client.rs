@@ -38,8 +38,10 @@
 
 mod datagrams;
 mod dial;
+mod dialogue;
 mod drive;
 mod error;
+mod establish;
 mod event;
 mod hello;
 mod login;
@@ -61,9 +63,10 @@ use crate::limits::LONGEST_WAIT;
 use crate::listener::Connector;
 
 pub use datagrams::{DatagramClient, DatagramEvent};
+pub use dialogue::Dialogue;
 pub use error::{ClosedEarly, Error, Fault, PushError};
-pub use login::{Exchange, Login};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
+pub use login::{Exchange, Login};
 
 /// How a client behaves. No wait is longer than about 30 years, whatever is asked for.
 #[derive(Clone, Debug)]

@@ -102,6 +102,8 @@ pub struct Connection {
     /// What the last pass may still read, once this connection has seen the drain.
     pub(crate) last_pass: Option<u64>,
     pub(crate) ended: bool,
+    /// The drain waits for what is under way, to its deadline.
+    pub(crate) held: bool,
     /// The handler allows splice(2), and this stream may know it.
     pub(crate) may_splice: bool,
     /// Long payloads come faster than they are read: they are worth a pipe.
@@ -159,6 +161,7 @@ impl Connection {
             looks: 0,
             last_pass: None,
             ended: false,
+            held: false,
             may_splice: false,
             bulk: false,
             broken: false,
@@ -197,6 +200,12 @@ impl Connection {
     /// [`recv`](Self::recv) returns `None`.
     pub fn is_draining(&self) -> bool {
         self.scope.is_draining()
+    }
+
+    /// Says whether something is under way that is worth more than one frame, as an upload is: as long
+    /// as it is so, a drain leaves the connection to its peer, until its deadline.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Writes `bytes`; what the peer does not take now is kept as output.
@@ -336,9 +345,9 @@ impl Connection {
         self.began = None;
     }
 
-    /// The longest ECHO payload allowed now.
+    /// The longest payload of ECHO, PROBE and DATA allowed now.
     #[inline]
-    pub(crate) fn max_frame(&self) -> u32 {
+    pub fn max_frame(&self) -> u32 {
         self.scope.core.limits.max_frame()
     }
 

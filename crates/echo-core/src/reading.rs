@@ -41,6 +41,9 @@ impl Connection {
             if self.ended {
                 return Poll::Ready(Ok(0));
             }
+            if self.held {
+                return self.poll_receive(cx, buf);
+            }
             let left = match self.last_pass {
                 Some(left) => left,
                 None => {

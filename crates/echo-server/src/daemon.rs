@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use echo_core::{Drain, Limits, Service};
 use tokio::runtime::{self, Runtime};
+use tokio::time::Instant;
 
 use crate::access;
 use crate::admin::Admin;
@@ -16,7 +18,9 @@ use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
-use crate::exit::{Failure, SIGNALLED, UNAVAILABLE};
+use crate::exit::{CONFIG, Failure, SIGNALLED, UNAVAILABLE, reason};
+use crate::extension::Extension;
+use crate::files::{Files, Used};
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
@@ -28,6 +32,8 @@ use crate::reload::{self, Failures, Reader};
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
 
+/// How long uploads that the end has cut may take to be parked. A crash then costs no more than any.
+const PARKING: Duration = Duration::from_millis(500);
 /// How long the last line may take where nobody reads stderr.
 const LAST_LINE: Duration = Duration::from_secs(1);
 /// The same after a hard stop.
@@ -102,6 +108,7 @@ async fn live(
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
     let _admin = admin(&config, &service, &readiness, log)?;
+    let files = files(&config)?;
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
@@ -114,7 +121,8 @@ async fn live(
     // From here on connections are taken; those that come at once wait for microseconds.
     readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
-    let mut serving = Serving::new(service.clone(), &notify);
+    let extension = Extension { files: files.clone() };
+    let mut serving = Serving::new(service.clone(), extension, &notify);
     serving.add(bound, &config.settings.greeting);
     serving.say_protection(&limits);
     passed.forget_unused(&serving.stored(), &notify);
@@ -129,8 +137,23 @@ async fn live(
         end = life => end,
         never = attend(&service, notify) => match never {},
     };
+    if let Some(files) = &files {
+        files.settled(Instant::now() + PARKING).await;
+    }
     control.close().await;
     Ok(end)
+}
+
+/// The store, where there is to be one.
+fn files(config: &Config) -> Result<Option<Arc<Files>>, Failure> {
+    let Some(path) = &config.settings.files else { return Ok(None) };
+    let files = Files::open(path, config.settings.rules()).map_err(|error| {
+        let reason = reason(&error);
+        Failure::new(CONFIG, format!("cannot store files in {}: {reason}", path.display()))
+    })?;
+    let Used { files: count, bytes, .. } = files.used();
+    tracing::info!(files = count, bytes, "files are in {}", path.display());
+    Ok(Some(Arc::new(files)))
 }
 
 fn admin(

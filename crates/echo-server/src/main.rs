@@ -12,6 +12,8 @@ mod control;
 mod daemon;
 mod end;
 mod exit;
+mod extension;
+mod files;
 mod generate;
 mod healthcheck;
 mod lines;
@@ -28,6 +30,8 @@ mod serving;
 mod settings;
 mod signals;
 mod units;
+#[allow(dead_code, reason = "permissions are for those who authenticate")]
+mod visitor;
 
 use std::env;
 use std::ffi::OsString;

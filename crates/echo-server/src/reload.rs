@@ -19,7 +19,20 @@ use crate::passed::Passed;
 use crate::serving::Serving;
 
 /// Settings of the process, which has them from its start to its end.
-const AT_START: [&str; 4] = ["admin", "workers", "log", "control"];
+const AT_START: [&str; 12] = [
+    "admin",
+    "workers",
+    "log",
+    "control",
+    "files",
+    "anonymous-put",
+    "files-bytes",
+    "files-count",
+    "files-transfers",
+    "files-user-bytes",
+    "files-user-count",
+    "files-user-transfers",
+];
 
 /// Reloads that failed, for the log.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! What can be set. Each setting is written here once: the same definition reads its option, its
 //! variable and its key in the file, and describes it in the help and in the example file.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::exit::Failure;
+use crate::files::{Bounds, Rules};
 use crate::logging::{self, Format};
 use crate::{admin, open_files, units};
 
@@ -112,6 +113,42 @@ pub(crate) struct Settings {
     #[arg(value_parser = greeting)]
     pub(crate) greeting: String,
 
+    /// Store clients' files in this folder, and let them fetch those that are there [default: no files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
+
+    /// Let everybody store and remove files, and not only users
+    #[arg(long)]
+    anonymous_put: bool,
+
+    /// Bytes of files that the store holds at most, unfinished uploads among them
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = units::size)]
+    files_bytes: u64,
+
+    /// Files that the store holds at most
+    #[arg(long, value_name = "COUNT", default_value = "1000000")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_count: NonZeroU64,
+
+    /// Uploads and downloads open at once
+    #[arg(long, value_name = "COUNT", default_value = "256")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_transfers: NonZeroU64,
+
+    /// Bytes of files that are one user's at most; all who have not authenticated are one
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = units::size)]
+    files_user_bytes: u64,
+
+    /// Files that are one user's at most
+    #[arg(long, value_name = "COUNT", default_value = "1000000")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_user_count: NonZeroU64,
+
+    /// Uploads and downloads of one user open at once
+    #[arg(long, value_name = "COUNT", default_value = "128")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_user_transfers: NonZeroU64,
+
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = workers)]
@@ -140,6 +177,23 @@ impl Settings {
     pub(crate) fn workers(&self) -> NonZeroUsize {
         let wanted = self.workers.and_then(|wanted| NonZeroUsize::new(wanted.into()));
         wanted.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// What holds for files.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            anonymous_put: self.anonymous_put,
+            total: Bounds {
+                bytes: self.files_bytes,
+                files: self.files_count.get(),
+                transfers: self.files_transfers.get(),
+            },
+            each: Bounds {
+                bytes: self.files_user_bytes,
+                files: self.files_user_count.get(),
+                transfers: self.files_user_transfers.get(),
+            },
+        }
     }
 
     /// The limits, fitted to the number of files that may be open.

@@ -23,12 +23,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::establish::{Up, establish};
 use super::requests::Requests;
 use super::retry::Retry;
 use super::silence::Silence;
-use super::{Dialect, Error, Options, Session, Target, dial, hello, login};
+use super::{Error, Options, Session, Target};
 use crate::connection::with_scratch;
-use crate::endpoint::Mode;
 use crate::stream::Stream;
 use loss::End;
 use tell::Happened;
@@ -77,16 +77,6 @@ impl fmt::Debug for Link {
             Self::Over { .. } => "Over",
         })
     }
-}
-
-/// A connection made.
-struct Up {
-    stream: Stream,
-    session: Session,
-    /// The frames that were asked: HELLO and AUTH.
-    asked: u64,
-    /// What came behind the last answer.
-    input: Vec<u8>,
 }
 
 impl Driver {
@@ -260,21 +250,7 @@ impl Driver {
     fn connect(&mut self) {
         self.retry.begin();
         let (target, options) = (self.target.clone(), self.options.clone());
-        self.link = Link::Connecting(Box::pin(async move {
-            let (mut stream, peer) = dial::dial(&target, &options).await?;
-            let mode = match &target {
-                Target::Endpoint(endpoint) => endpoint.mode.unwrap_or_default(),
-                Target::Memory(_) => Mode::Auto,
-            };
-            let (session, mut input) = match (mode, options.hello) {
-                (Mode::Raw, _) => (hello::unasked(Dialect::Raw, peer), Vec::new()),
-                (_, false) => (hello::unasked(Dialect::Framed, peer), Vec::new()),
-                _ => hello::negotiate(&mut stream, peer, mode, options.timeout).await?,
-            };
-            let hellos = u64::from(options.hello && session.dialect == Dialect::Framed);
-            let auths = login::authenticate(&mut stream, &session, &mut input, &options).await?;
-            Ok(Up { stream, session, asked: hellos + auths, input })
-        }));
+        self.link = Link::Connecting(Box::pin(async move { establish(&target, &options).await }));
     }
 
     fn try_again(&mut self, error: Error) -> Result<Happened, Error> {

@@ -141,6 +141,10 @@ impl Error {
             ErrorCode::Busy => "busy",
             ErrorCode::Denied => "denied",
             ErrorCode::Forbidden => "forbidden",
+            ErrorCode::NotFound => "not found",
+            ErrorCode::NoSpace => "no space",
+            ErrorCode::Mismatch => "mismatch",
+            ErrorCode::Failed => "failed",
             ErrorCode::Other(_) => "unknown",
         };
         let text = text.escape_debug();

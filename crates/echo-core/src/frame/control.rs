@@ -195,6 +195,14 @@ pub enum ErrorCode {
     Denied,
     /// The client has authenticated, and may not do that.
     Forbidden,
+    /// There is no file of that name.
+    NotFound,
+    /// A quota, or the disk, leaves no space.
+    NoSpace,
+    /// A digest or a size is not that of what came.
+    Mismatch,
+    /// The server's own storage failed.
+    Failed,
     /// A code that this version does not know.
     Other(u16),
 }
@@ -209,6 +217,10 @@ impl ErrorCode {
             Self::Busy => 4,
             Self::Denied => 5,
             Self::Forbidden => 6,
+            Self::NotFound => 7,
+            Self::NoSpace => 8,
+            Self::Mismatch => 9,
+            Self::Failed => 10,
             Self::Other(code) => code,
         }
     }
@@ -223,6 +235,10 @@ impl From<u16> for ErrorCode {
             4 => Self::Busy,
             5 => Self::Denied,
             6 => Self::Forbidden,
+            7 => Self::NotFound,
+            8 => Self::NoSpace,
+            9 => Self::Mismatch,
+            10 => Self::Failed,
             other => Self::Other(other),
         }
     }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use echo_core::{Drain, Limits, Service};
@@ -12,10 +13,12 @@ use tokio::runtime::{self, Runtime};
 use crate::access;
 use crate::admin::Admin;
 use crate::attend::{attend, status};
+use crate::auth::Auth;
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
+use crate::extension::Extension;
 use crate::exit::{Failure, SIGNALLED, UNAVAILABLE};
 use crate::logging::Log;
 use crate::metrics::Metrics;
@@ -99,9 +102,11 @@ async fn live(
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let (service, notify) = (Service::new(limits.clone(), Drain::new()), Notify::default());
     service.on_close(access::log);
+    let auth = Arc::new(Auth::default());
+    auth.set(config.settings.users()?);
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
-    let _admin = admin(&config, &service, &readiness, log)?;
+    let _admin = admin(&config, &service, &auth, &readiness, log)?;
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
@@ -115,12 +120,21 @@ async fn live(
     readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
     bind::announce_protection(&bound, &limits);
-    let mut serving = Serving::new(service.clone(), &notify);
+    let mut serving = Serving::new(service.clone(), Extension::new(Arc::clone(&auth)), &notify);
     serving.add(bound, &config.settings.greeting);
     passed.forget_unused(&serving.stored(), &notify);
     let notify = &notify;
-    let mut daemon =
-        Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
+    let mut daemon = Daemon {
+        argv,
+        config,
+        service: service.clone(),
+        auth,
+        readiness,
+        serving,
+        passed,
+        log,
+        notify,
+    };
     let life = async {
         daemon.serve(&mut signals, &mut control).await;
         daemon.drain(&mut signals, &mut control).await
@@ -136,11 +150,12 @@ async fn live(
 fn admin(
     config: &Config,
     service: &Service,
+    auth: &Arc<Auth>,
     readiness: &Readiness,
     log: &Log,
 ) -> Result<Option<Admin>, Failure> {
     let Some(endpoint) = config.settings.admin.clone() else { return Ok(None) };
-    let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone());
+    let metrics = Metrics::new(service.clone(), Arc::clone(auth), readiness.clone(), log.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
     Admin::start(endpoint, metrics).map(Some)
 }
@@ -151,6 +166,7 @@ struct Daemon<'a> {
     /// What is in force.
     config: Config,
     service: Service,
+    auth: Arc<Auth>,
     readiness: Readiness,
     serving: Serving<'a>,
     passed: Passed,
@@ -183,7 +199,8 @@ impl Daemon<'_> {
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {
-                change.make(&mut self.config, &mut self.serving, &self.service, self.log)
+                let (config, serving) = (&mut self.config, &mut self.serving);
+                change.make(config, serving, &self.service, &self.auth, self.log)
             });
             match &reloaded {
                 Ok(words) => {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bind::Bound;
 use crate::end::End;
+use crate::extension::Extension;
 use crate::notify::Notify;
 use crate::passed::{self, Passed};
 use crate::signals::Stop;
@@ -24,6 +25,7 @@ const HARD_STOP: Duration = Duration::from_millis(150);
 /// All listeners, each of their sockets in a task of its own.
 pub(crate) struct Serving<'a> {
     service: Service,
+    extension: Extension,
     notify: &'a Notify,
     listening: Vec<Listening>,
     tasks: JoinSet<Result<Report, ServeError>>,
@@ -45,8 +47,9 @@ struct Listening {
 
 impl<'a> Serving<'a> {
     /// Serves nothing yet.
-    pub(crate) fn new(service: Service, notify: &'a Notify) -> Self {
-        Self { service, notify, listening: Vec::new(), tasks: JoinSet::new(), end: End::default() }
+    pub(crate) fn new(service: Service, extension: Extension, notify: &'a Notify) -> Self {
+        let (listening, tasks, end) = (Vec::new(), JoinSet::new(), End::default());
+        Self { service, extension, notify, listening, tasks, end }
     }
 
     /// Where it listens, and peers find it.
@@ -64,7 +67,8 @@ impl<'a> Serving<'a> {
                 self.notify.store(&stored, &sockets.fds());
             }
             let service = self.service.child();
-            let streams = Arc::new(Streams(RwLock::new(echo(&endpoint, greeting))));
+            let streams = echo(&endpoint, greeting, &self.extension);
+            let streams = Arc::new(Streams(RwLock::new(streams)));
             for listener in sockets.listeners {
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
             }
@@ -96,7 +100,7 @@ impl<'a> Serving<'a> {
             let found = wanted.iter().position(|it| it.address == listening.endpoint.address);
             match found {
                 Some(index) => {
-                    listening.change(wanted.remove(index), greeting);
+                    listening.change(wanted.remove(index), greeting, &self.extension);
                     self.listening.push(listening);
                 }
                 None => {
@@ -173,9 +177,10 @@ impl<'a> Serving<'a> {
 }
 
 impl Listening {
-    fn change(&mut self, wanted: &Endpoint, greeting: &str) {
+    fn change(&mut self, wanted: &Endpoint, greeting: &str, extension: &Extension) {
         let mode = wanted.mode.unwrap_or_default();
-        *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo(wanted, greeting);
+        let echo = echo(wanted, greeting, extension);
+        *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo;
         if let Some(datagrams) = &self.datagrams {
             datagrams.set_mode(mode);
             datagrams.set_rate(wanted.rate);
@@ -184,14 +189,14 @@ impl Listening {
     }
 }
 
-fn echo(endpoint: &Endpoint, greeting: &str) -> Arc<Echo> {
+fn echo(endpoint: &Endpoint, greeting: &str, extension: &Extension) -> Arc<Echo<Extension>> {
     // SIGPIPE is ignored: std has seen to it before main.
     let echo = Echo::new(endpoint.mode.unwrap_or_default()).greeting(greeting).splice(true);
-    Arc::new(echo)
+    Arc::new(echo.extended(extension.at(endpoint)))
 }
 
 /// The echo of a listener's connections. Swapped, it is that of connections to come.
-struct Streams(RwLock<Arc<Echo>>);
+struct Streams(RwLock<Arc<Echo<Extension>>>);
 
 impl Handler for Streams {
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use echo_core::{Endpoint, Limits, PortRanges};
 
+use crate::auth::Users;
 use crate::exit::Failure;
 use crate::logging::{self, Format};
 use crate::{admin, open_files, units};
@@ -112,6 +113,10 @@ pub(crate) struct Settings {
     #[arg(value_parser = greeting)]
     pub(crate) greeting: String,
 
+    /// Let the users of this file authenticate, which `echo-server user` keeps [default: no users]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) users: Option<PathBuf>,
+
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = workers)]
@@ -165,6 +170,13 @@ impl Settings {
             max_datagram: self.max_datagram,
             linger: self.linger,
         })
+    }
+}
+
+impl Settings {
+    /// The users, if there are any.
+    pub(crate) fn users(&self) -> Result<Option<Users>, Failure> {
+        self.users.as_deref().map(Users::read).transpose()
     }
 }
 

@@ -6,6 +6,7 @@ mod transfer;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -14,11 +15,13 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use echo_core::client::{Family, Options};
-use echo_core::{Address, Endpoint, EndpointError};
+use echo_core::{Address, Endpoint, EndpointError, Mode};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
 pub(crate) use transfer::{Asking, Getting, Listing, Putting, Removing};
+
+use crate::login::Identity;
 
 /// Talks to an echo server, and checks every byte that comes back.
 ///
@@ -95,9 +98,22 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) retry: Option<Duration>,
 
+    /// Authenticate as this user, with the password from --password-file, else from $ECHO_PASSWORD,
+    /// else from the terminal
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// Read the password of --user from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
     /// Say nothing on stderr but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    /// The user, once the password is known.
+    #[arg(skip)]
+    identity: Option<Identity>,
 }
 
 /// What to do instead of talking or piping.
@@ -139,6 +155,19 @@ impl Args {
         let wrong = |what| Self::command().error(ErrorKind::ValueValidation, what);
         args.settle(&matches).map_err(wrong)?;
         Ok(args)
+    }
+
+    /// Gets the password of the user, if there is one.
+    pub(crate) fn identify(&mut self) -> Result<(), String> {
+        match &mut self.task {
+            Some(Task::Send(sending)) => sending.connecting.identify(),
+            Some(Task::Put(putting)) => putting.transferring.asking.connecting.identify(),
+            Some(Task::Get(getting)) => getting.transferring.asking.connecting.identify(),
+            Some(Task::Ls(listing)) => listing.asking.connecting.identify(),
+            Some(Task::Rm(removing)) => removing.asking.connecting.identify(),
+            Some(Task::Completions { .. } | Task::Man { .. }) => Ok(()),
+            None => self.connecting.identify(),
+        }
     }
 
     /// Brings together what stands before a command and behind it, and judges whether all of it fits.
@@ -197,11 +226,32 @@ impl Connecting {
         self.connect_timeout = self.connect_timeout.or(other.connect_timeout);
         self.timeout = self.timeout.or(other.timeout);
         self.retry = self.retry.or(other.retry);
+        self.user = self.user.take().or_else(|| other.user.clone());
+        self.password_file = self.password_file.take().or_else(|| other.password_file.clone());
         self.quiet |= other.quiet;
+    }
+
+    fn identify(&mut self) -> Result<(), String> {
+        if let Some(name) = &self.user {
+            self.identity = Some(Identity::ask(name, self.password_file.as_deref())?);
+        }
+        Ok(())
     }
 
     /// What is wrong with this for that target.
     pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), String> {
+        match &self.user {
+            Some(_) if target.address.is_datagram() => {
+                return Err("datagrams cannot authenticate: leave out --user".to_owned());
+            }
+            Some(_) if target.mode == Some(Mode::Raw) => {
+                return Err("a raw server knows no users: leave out --user".to_owned());
+            }
+            None if self.password_file.is_some() => {
+                return Err("whose password? give --user NAME".to_owned());
+            }
+            _ => {}
+        }
         let wanted = match (self.ipv4, self.ipv6) {
             (true, true) => return Err("-4 and -6 exclude each other: keep one".to_owned()),
             (true, false) => Some("IPv4"),
@@ -262,6 +312,7 @@ impl Connecting {
             connect_timeout: self.connect_timeout.unwrap_or(default.connect_timeout),
             timeout: self.timeout.unwrap_or(timeout),
             retry: self.retry.unwrap_or(retry),
+            login: self.identity.as_ref().map(Identity::login),
             ..default
         }
     }

@@ -9,6 +9,7 @@ mod escape;
 mod failure;
 mod generate;
 mod link;
+mod login;
 mod message;
 mod notice;
 mod pipe;
@@ -39,7 +40,7 @@ const EXIT_SIGNALLED: u8 = 128;
 type Ended = Result<Option<SignalKind>, Failure>;
 
 fn main() -> ExitCode {
-    let args = match Args::read() {
+    let mut args = match Args::read() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => return misused(&args::in_one_line(&error)),
         // Help or the version; a closed stdout is no failure.
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    if let Err(how) = args.identify() {
+        return misused(&how);
+    }
     let ended = match &args.task {
         None if is_conversation(&args) && args.message_size.is_some() => {
             return misused("--message-size is for the pipe: a line that is typed is one datagram");

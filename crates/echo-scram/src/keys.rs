@@ -17,6 +17,16 @@ pub const SALT_LEN: usize = 16;
 /// A key, overwritten when it is dropped.
 pub(crate) type Key = Zeroizing<[u8; KEY_LEN]>;
 
+/// Random bytes that nobody else has, for [`Verifier::unknown`].
+///
+/// # Errors
+/// [`Error::NoEntropy`].
+pub fn new_secret() -> Result<Zeroizing<[u8; KEY_LEN]>, Error> {
+    let mut secret = Key::default();
+    getrandom::fill(&mut *secret)?;
+    Ok(secret)
+}
+
 /// What a server keeps of a password: it proves who knows it, and does not tell it.
 #[derive(Clone)]
 pub struct Verifier {

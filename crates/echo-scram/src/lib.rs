@@ -38,6 +38,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "ask")]
+pub mod ask;
 mod client;
 mod keys;
 mod message;
@@ -45,7 +47,7 @@ mod prepare;
 mod server;
 
 pub use client::{Binding, Client, Credentials, Proven};
-pub use keys::{KEY_LEN, SALT_LEN, Verifier};
+pub use keys::{KEY_LEN, SALT_LEN, Verifier, new_secret};
 pub use message::Part;
 pub use prepare::{Password, prepare_name};
 pub use server::{Challenged, Server};

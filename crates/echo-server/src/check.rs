@@ -27,6 +27,7 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     let descriptors = Descriptors::take()?;
     let limits = config.settings.limits(open_files::raise())?;
     logging::check(config.settings.log)?;
+    config.settings.users()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
     let manager = runtime.block_on(addresses_can_be_used(config, descriptors))?;

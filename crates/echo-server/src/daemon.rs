@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::access;
 use crate::admin::Admin;
 use crate::attend::{attend, status};
+use crate::auth::Auth;
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
@@ -105,9 +106,11 @@ async fn live(
     let mut signals = Signals::new().map_err(|error| Failure::cannot_start(&error))?;
     let (service, notify) = (Service::new(limits.clone(), Drain::new()), Notify::default());
     service.on_close(access::log);
+    let auth = Arc::new(Auth::default());
+    auth.set(config.settings.users()?);
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
-    let _admin = admin(&config, &service, &readiness, log)?;
+    let _admin = admin(&config, &service, &auth, &readiness, log)?;
     let files = files(&config)?;
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
@@ -121,14 +124,23 @@ async fn live(
     // From here on connections are taken; those that come at once wait for microseconds.
     readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
-    let extension = Extension { files: files.clone() };
+    let extension = Extension::new(Arc::clone(&auth), files.clone());
     let mut serving = Serving::new(service.clone(), extension, &notify);
     serving.add(bound, &config.settings.greeting);
     serving.say_protection(&limits);
     passed.forget_unused(&serving.stored(), &notify);
     let notify = &notify;
-    let mut daemon =
-        Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
+    let mut daemon = Daemon {
+        argv,
+        config,
+        service: service.clone(),
+        auth,
+        readiness,
+        serving,
+        passed,
+        log,
+        notify,
+    };
     let life = async {
         daemon.serve(&mut signals, &mut control).await;
         daemon.drain(&mut signals, &mut control).await
@@ -159,11 +171,12 @@ fn files(config: &Config) -> Result<Option<Arc<Files>>, Failure> {
 fn admin(
     config: &Config,
     service: &Service,
+    auth: &Arc<Auth>,
     readiness: &Readiness,
     log: &Log,
 ) -> Result<Option<Admin>, Failure> {
     let Some(endpoint) = config.settings.admin.clone() else { return Ok(None) };
-    let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone());
+    let metrics = Metrics::new(service.clone(), Arc::clone(auth), readiness.clone(), log.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
     Admin::start(endpoint, metrics).map(Some)
 }
@@ -174,6 +187,7 @@ struct Daemon<'a> {
     /// What is in force.
     config: Config,
     service: Service,
+    auth: Arc<Auth>,
     readiness: Readiness,
     serving: Serving<'a>,
     passed: Passed,
@@ -208,7 +222,8 @@ impl Daemon<'_> {
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {
-                change.make(&mut self.config, &mut self.serving, &self.service, self.log)
+                let (config, serving) = (&mut self.config, &mut self.serving);
+                change.make(config, serving, &self.service, &self.auth, self.log)
             });
             match &reloaded {
                 Ok(words) => {

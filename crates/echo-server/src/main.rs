@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod args;
 mod attend;
+mod auth;
 mod bind;
 mod check;
 mod config;
@@ -30,7 +31,6 @@ mod serving;
 mod settings;
 mod signals;
 mod units;
-#[allow(dead_code, reason = "permissions are for those who authenticate")]
 mod visitor;
 
 use std::env;
@@ -78,6 +78,10 @@ fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
             let config = Config::read(argv)?;
             let first = config.settings.listen.first().map_or(DEFAULT_LISTEN[0], String::as_str);
             print_line(&healthcheck::run(first, timeout)?)
+        }
+        Some(Task::User { task }) => {
+            let config = Config::read(argv)?;
+            print(auth::command::run(&task, config.settings.users.as_deref())?.as_bytes())
         }
         Some(Task::Completions { shell }) => print(generate::completions(shell).as_bytes()),
         Some(Task::Man { command }) => {

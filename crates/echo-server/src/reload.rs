@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
+use crate::auth::{Auth, Users};
 use crate::bind::{self, Bound};
 use crate::config::Config;
 use crate::exit::{CONFIG, Failure};
@@ -60,6 +61,7 @@ impl Failures {
 pub(crate) struct Change {
     config: Config,
     limits: Limits,
+    users: Option<Users>,
     /// What is listened on already, with how it is to speak.
     kept: Vec<Endpoint>,
     added: Vec<Bound>,
@@ -111,6 +113,7 @@ pub(crate) async fn prepare(
     config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
+    let users = config.settings.users()?;
     // Those that no peer finds any more are bound anew.
     let mut listening: Vec<_> = serving.endpoints(passed).collect();
     let (mut kept, mut new) = (Vec::new(), Vec::new());
@@ -126,7 +129,7 @@ pub(crate) async fn prepare(
         }
     }
     match bind::bind(&new, config.settings.workers(), passed).await {
-        Ok(added) => Ok(Change { config, limits, kept, added }),
+        Ok(added) => Ok(Change { config, limits, users, kept, added }),
         Err(failure) => Err(own::clash(&own::addresses(&config)).await.unwrap_or(failure)),
     }
 }
@@ -138,12 +141,14 @@ impl Change {
         running: &mut Config,
         serving: &mut Serving<'_>,
         service: &Service,
+        auth: &Auth,
         log: &Log,
     ) -> String {
-        let Self { config, limits, kept, added } = self;
+        let Self { config, limits, users, kept, added } = self;
         let settings = &config.settings;
         log.set(&settings.log_level, settings.access_log);
         service.set_limits(&limits);
+        auth.set(users);
         let removed = serving.keep(&kept, &settings.greeting, settings.drain_timeout);
         let (all, new) = (config.listen.len(), added.len());
         for Bound { uri, .. } in &added {

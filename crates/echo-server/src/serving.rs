@@ -70,7 +70,7 @@ impl<'a> Serving<'a> {
             }
             let service = self.service.child();
             let protection = Protection::new(sockets.addresses());
-            let streams = echo(&endpoint, greeting, self.extension.clone());
+            let streams = echo(&endpoint, greeting, &self.extension);
             let streams = Arc::new(Streams(RwLock::new(streams)));
             for listener in sockets.listeners {
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
@@ -112,7 +112,7 @@ impl<'a> Serving<'a> {
             let found = wanted.iter().position(|it| it.address == listening.endpoint.address);
             match found {
                 Some(index) => {
-                    listening.change(wanted.remove(index), greeting, self.extension.clone());
+                    listening.change(wanted.remove(index), greeting, &self.extension);
                     self.listening.push(listening);
                 }
                 None => {
@@ -189,7 +189,7 @@ impl<'a> Serving<'a> {
 }
 
 impl Listening {
-    fn change(&mut self, wanted: &Endpoint, greeting: &str, extension: Extension) {
+    fn change(&mut self, wanted: &Endpoint, greeting: &str, extension: &Extension) {
         let mode = wanted.mode.unwrap_or_default();
         let echo = echo(wanted, greeting, extension);
         *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo;
@@ -201,10 +201,10 @@ impl Listening {
     }
 }
 
-fn echo(endpoint: &Endpoint, greeting: &str, extension: Extension) -> Arc<Echo<Extension>> {
+fn echo(endpoint: &Endpoint, greeting: &str, extension: &Extension) -> Arc<Echo<Extension>> {
     // SIGPIPE is ignored: std has seen to it before main.
     let echo = Echo::new(endpoint.mode.unwrap_or_default()).greeting(greeting).splice(true);
-    Arc::new(echo.extended(extension))
+    Arc::new(echo.extended(extension.at(endpoint)))
 }
 
 /// The echo of a listener's connections. Swapped, it is that of connections to come.

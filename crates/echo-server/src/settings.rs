@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use echo_core::{Endpoint, Limits, PortRanges};
 
+use crate::auth::Users;
 use crate::exit::Failure;
 use crate::files::{Bounds, Rules};
 use crate::logging::{self, Format};
@@ -148,6 +149,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "COUNT", default_value = "128")]
     #[arg(value_parser = units::count::<NonZeroU64>)]
     files_user_transfers: NonZeroU64,
+    /// Let the users of this file authenticate, which `echo-server user` keeps [default: no users]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) users: Option<PathBuf>,
 
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT")]
@@ -219,6 +223,13 @@ impl Settings {
             max_datagram: self.max_datagram,
             linger: self.linger,
         })
+    }
+}
+
+impl Settings {
+    /// The users, if there are any.
+    pub(crate) fn users(&self) -> Result<Option<Users>, Failure> {
+        self.users.as_deref().map(Users::read).transpose()
     }
 }
 

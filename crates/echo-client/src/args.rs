@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod send;
+mod transfer;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
@@ -14,11 +15,13 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use echo_core::client::{Family, Options};
-use echo_core::{Address, Endpoint, EndpointError};
+use echo_core::{Address, Endpoint, EndpointError, Mode};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
+pub(crate) use transfer::{Asking, Getting, Listing, Putting, Removing};
 
+use crate::login::Identity;
 use crate::trust;
 
 /// Talks to an echo server, and checks every byte that comes back.
@@ -113,9 +116,22 @@ pub(crate) struct Connecting {
     #[arg(long)]
     pub(crate) insecure: bool,
 
+    /// Authenticate as this user, with the password from --password-file, else from $ECHO_PASSWORD,
+    /// else from the terminal
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// Read the password of --user from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
     /// Say nothing on stderr but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    /// The user, once the password is known.
+    #[arg(skip)]
+    identity: Option<Identity>,
 }
 
 /// What to do instead of talking or piping.
@@ -123,6 +139,14 @@ pub(crate) struct Connecting {
 pub(crate) enum Task {
     /// Send messages and print their replies, one a line, in the order sent
     Send(Box<Sending>),
+    /// Store files on a server that has a place for them
+    Put(Box<Putting>),
+    /// Fetch files
+    Get(Box<Getting>),
+    /// List files
+    Ls(Box<Listing>),
+    /// Remove files
+    Rm(Box<Removing>),
     /// Print what a shell needs to complete this command line
     Completions {
         /// The shell
@@ -151,6 +175,19 @@ impl Args {
         Ok(args)
     }
 
+    /// Gets the password of the user, if there is one.
+    pub(crate) fn identify(&mut self) -> Result<(), String> {
+        match &mut self.task {
+            Some(Task::Send(sending)) => sending.connecting.identify(),
+            Some(Task::Put(putting)) => putting.transferring.asking.connecting.identify(),
+            Some(Task::Get(getting)) => getting.transferring.asking.connecting.identify(),
+            Some(Task::Ls(listing)) => listing.asking.connecting.identify(),
+            Some(Task::Rm(removing)) => removing.asking.connecting.identify(),
+            Some(Task::Completions { .. } | Task::Man { .. }) => Ok(()),
+            None => self.connecting.identify(),
+        }
+    }
+
     /// Brings together what stands before a command and behind it, and judges whether all of it fits.
     fn settle(&mut self, matches: &ArgMatches) -> Result<(), String> {
         let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
@@ -168,6 +205,18 @@ impl Args {
                 sending.connecting.retries(&sending.target)?;
                 sending.texts().map(drop)
             }
+            Some(Task::Put(putting)) => {
+                let asking = &mut putting.transferring.asking;
+                asking.settle(&self.connecting, &putting.target)?;
+                putting.check()
+            }
+            Some(Task::Get(getting)) => {
+                let asking = &mut getting.transferring.asking;
+                asking.settle(&self.connecting, &getting.target)?;
+                getting.check()
+            }
+            Some(Task::Ls(listing)) => listing.asking.settle(&self.connecting, &listing.target),
+            Some(Task::Rm(removing)) => removing.asking.settle(&self.connecting, &removing.target),
             Some(Task::Completions { .. } | Task::Man { .. }) => {
                 match self.connecting == Connecting::default() {
                     true => Ok(()),
@@ -199,12 +248,33 @@ impl Connecting {
         self.cert = self.cert.take().or_else(|| other.cert.clone());
         self.key = self.key.take().or_else(|| other.key.clone());
         self.insecure |= other.insecure;
+        self.user = self.user.take().or_else(|| other.user.clone());
+        self.password_file = self.password_file.take().or_else(|| other.password_file.clone());
         self.quiet |= other.quiet;
+    }
+
+    fn identify(&mut self) -> Result<(), String> {
+        if let Some(name) = &self.user {
+            self.identity = Some(Identity::ask(name, self.password_file.as_deref())?);
+        }
+        Ok(())
     }
 
     /// What is wrong with this for that target.
     pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), String> {
         self.trust_fits(target)?;
+        match &self.user {
+            Some(_) if target.address.is_datagram() => {
+                return Err("datagrams cannot authenticate: leave out --user".to_owned());
+            }
+            Some(_) if target.mode == Some(Mode::Raw) => {
+                return Err("a raw server knows no users: leave out --user".to_owned());
+            }
+            None if self.password_file.is_some() => {
+                return Err("whose password? give --user NAME".to_owned());
+            }
+            _ => {}
+        }
         let wanted = match (self.ipv4, self.ipv6) {
             (true, true) => return Err("-4 and -6 exclude each other: keep one".to_owned()),
             (true, false) => Some("IPv4"),
@@ -247,10 +317,12 @@ impl Connecting {
         match (cert, key) {
             (Some(_), None) => Err("--cert takes its --key"),
             (None, Some(_)) => Err("--key takes its --cert"),
-            _ if *insecure && ca.is_some() => Err("--ca and --insecure exclude each other: keep one"),
-            _ if given && !target.tls => {
-                Err("--ca, --cert, --key and --insecure are for tls:// targets: write tls://HOST:PORT")
+            _ if *insecure && ca.is_some() => {
+                Err("--ca and --insecure exclude each other: keep one")
             }
+            _ if given && !target.tls => Err(
+                "--ca, --cert, --key and --insecure are for tls:// targets: write tls://HOST:PORT",
+            ),
             _ => Ok(()),
         }
         .map_err(str::to_owned)
@@ -290,6 +362,7 @@ impl Connecting {
             connect_timeout: self.connect_timeout.unwrap_or(default.connect_timeout),
             timeout: self.timeout.unwrap_or(timeout),
             retry: self.retry.unwrap_or(retry),
+            login: self.identity.as_ref().map(Identity::login),
             ..default
         })
     }
@@ -349,7 +422,8 @@ pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// A number with its unit: `250ms`, `30s`, `5m`, `2h`. A bare number could mean any of them; only 0
-/// needs none.
+/// needs none. `echo-server` has a parser of its own, for years and fractions: the crates under both
+/// programs read no arguments.
 fn duration(text: &str) -> Result<Duration, String> {
     const HINT: &str = "write a whole number with its unit: 250ms, 30s, 5m or 2h";
     const DAY: Duration = Duration::from_hours(24);

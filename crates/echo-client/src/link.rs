@@ -153,6 +153,8 @@ impl Link {
             }
             match self.next().await {
                 Happened::Over(error) => return Err(error),
+                // Of another socket for datagrams there is nothing to say that the first did not.
+                Happened::Connected { .. } if self.target.address.is_datagram() => {}
                 happened => other(happened)?,
             }
         }

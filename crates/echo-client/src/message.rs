@@ -1,7 +1,7 @@
 //! Messages that come from files.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use echo_core::MAX_PAYLOAD_LEN;
@@ -15,13 +15,18 @@ pub(crate) fn too_long(origin: &str) -> String {
 }
 
 /// Reads a file that is one message. It may be a pipe: the reading blocks nobody else, and is
-/// abandoned with this future.
-pub(crate) async fn read(path: PathBuf) -> Result<Vec<u8>, String> {
+/// abandoned with this future. A terminal is refused where `editing`: an abandoned reader would take the
+/// lines from the editor.
+pub(crate) async fn read(path: PathBuf, editing: bool) -> Result<Vec<u8>, String> {
     let place = escape(&path.display().to_string());
     let read = tokio::task::spawn_blocking(move || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
+        let file = File::open(path)?;
+        if editing && file.is_terminal() {
+            return Err(io::Error::other("it is a terminal"));
+        }
         // One more than any server takes, so that it is seen to be too long.
-        File::open(path)?.take(u64::from(MAX_PAYLOAD_LEN) + 1).read_to_end(&mut bytes)?;
+        file.take(u64::from(MAX_PAYLOAD_LEN) + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     });
     let error = match read.await {

@@ -61,6 +61,34 @@ fn wrong_replies_are_told() {
     ended.failed("different at byte 2805: the reply has 0x60 where 0x61 was sent");
 }
 
+/// What it says of its own time is compared with the round trip.
+#[test]
+fn a_lying_clock_is_told() {
+    let told = "a PROBE was with the server for 3600s, its stamps say, and back after ";
+    let liar = || {
+        scripted(|_, came| {
+            let mut answer = came.to_vec();
+            if came.first() == Some(&0x83) {
+                answer[12..20].copy_from_slice(&1_u64.to_be_bytes());
+                answer[20..28].copy_from_slice(&3_600_000_000_001_u64.to_be_bytes());
+                answer[28] |= 1;
+            }
+            vec![answer]
+        })
+    };
+    let server = liar();
+    let ended = pipe(&["send", "--probe", "--json", &server.target, "hello"], b"");
+    ended.failed(&format!("different at byte 0: {told}"));
+    assert_eq!(ended.stdout, b"");
+    pipe(&[&liar().target], b"hello").failed(&format!("different at byte 0: {told}"));
+    let server = liar();
+    let mut pty = Pty::start(&["--timeout=1s", &server.target]);
+    pty.enter(":probe");
+    pty.expect(told);
+    pty.enter(":quit");
+    assert_eq!(pty.end(), Some(0));
+}
+
 #[test]
 fn doubles_are_told_and_do_no_harm() {
     let server = scripted(|_, came| vec![came.to_vec(), came.to_vec()]);

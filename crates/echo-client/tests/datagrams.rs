@@ -226,6 +226,21 @@ fn the_repl_speaks_datagrams() {
     assert_eq!(pty.end(), Some(0));
 }
 
+/// A watch beside a server that is away has a line for each message, not two.
+#[test]
+fn another_socket_is_not_worth_a_line() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut pty = Pty::start(&[&format!("udp://{closed}")]);
+    for number in 1..=3 {
+        pty.enter(&format!("message {number}"));
+        pty.wait("a refusal", |pty| pty.contents().matches("refused: ").count() == number);
+    }
+    let told = pty.contents().matches("datagrams to 127.0.0.1:").count();
+    assert_eq!(told, 1, "{}", pty.contents());
+    pty.enter(":quit");
+    assert_eq!(pty.end(), Some(0));
+}
+
 #[test]
 fn the_repl_counts_what_is_lost() {
     let server = lossy(|_, came| came.ends_with(b"void"));

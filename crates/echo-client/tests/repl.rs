@@ -52,6 +52,21 @@ fn shows_each_reply_with_its_size_and_time() {
     assert!(pty.is_cooked());
 }
 
+/// Whoever reads there takes the lines to come from the editor, and cannot be called back.
+#[test]
+fn a_terminal_is_no_file() {
+    let daemon = Daemon::start(&["--listen", "tcp://127.0.0.1:0"]);
+    let mut pty = Pty::start(&[&daemon.target]);
+    pty.enter(":file /dev/tty");
+    pty.expect("cannot read /dev/tty: it is a terminal");
+    pty.enter(":repeat 2 :file /dev/stdin");
+    pty.expect("cannot read /dev/stdin: it is a terminal");
+    pty.enter("still heard");
+    pty.expect("still heard  (11 bytes, ");
+    pty.enter(":quit");
+    assert_eq!(pty.end(), Some(0));
+}
+
 /// `round trip 107 µs = network 84.2 µs + server 22.6 µs`
 fn is_probe(line: &str) -> bool {
     let words: Vec<_> = line.split(' ').collect();

@@ -38,16 +38,20 @@
 
 mod datagrams;
 mod dial;
+mod dialogue;
 mod drive;
 mod error;
+mod establish;
 mod event;
 mod hello;
+mod login;
 mod requests;
 mod retry;
 mod silence;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use drive::Driver;
@@ -59,11 +63,13 @@ use crate::limits::LONGEST_WAIT;
 use crate::listener::Connector;
 
 pub use datagrams::{DatagramClient, DatagramEvent};
+pub use dialogue::Dialogue;
 pub use error::{ClosedEarly, Error, Fault, PushError};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
+pub use login::{Exchange, Login};
 
 /// How a client behaves. No wait is longer than about 30 years, whatever is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which addresses of a name count. Only TCP has families.
     pub family: Family,
@@ -90,6 +96,9 @@ pub struct Options {
     /// Whether HELLO is said (true). Without it a server is believed to speak frames, its limits are
     /// not known, and it sends no GOAWAY.
     pub hello: bool,
+    /// Who the client is (nobody). Every connection authenticates before anything else is sent on it,
+    /// for which HELLO has to be said.
+    pub login: Option<Arc<dyn Login>>,
 }
 
 impl Default for Options {
@@ -105,6 +114,7 @@ impl Default for Options {
             #[cfg(feature = "tls")]
             tls: None,
             hello: true,
+            login: None,
         }
     }
 }

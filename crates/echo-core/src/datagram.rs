@@ -11,6 +11,7 @@ mod ports;
 mod rate;
 mod screen;
 mod socket;
+mod table;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use echo_sys::{Batch, MAX_BATCH};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -266,8 +268,15 @@ async fn answer_queued(
         }
         tokio::task::coop::consume_budget().await;
     }
-    answering.note_left_in_queue();
+    if holds_some(&socket.socket) {
+        answering.note_left_in_queue();
+    }
     answered
+}
+
+/// Whether a datagram is in the socket's queue, where it stays.
+fn holds_some(socket: &echo_sys::Socket) -> bool {
+    recv(socket, &mut [0_u8], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok()
 }
 
 /// What an error of receiving means for the loop.

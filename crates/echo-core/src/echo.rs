@@ -58,6 +58,30 @@ impl<E> Echo<E> {
     }
 }
 
+/// What a connection may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Whatever is offered.
+    #[default]
+    Full,
+    /// Nothing but HELLO and AUTH, for a limited time; everything else is denied.
+    Login,
+    /// No ECHO and no PROBE: they are forbidden.
+    NoEcho,
+}
+
+impl Access {
+    /// Why a frame of that kind is refused, if it is.
+    fn refusal(self, kind: Kind) -> Option<Error> {
+        let echo = kind == Kind::ECHO || kind == Kind::PROBE;
+        match self {
+            Self::Login if echo || kind.is_extension() && kind != Kind::AUTH => Some(Error::Denied),
+            Self::NoEcho if echo => Some(Error::Forbidden),
+            _ => None,
+        }
+    }
+}
+
 /// What a daemon adds to the conversation: answers to AUTH and file frames
 /// ([`Kind::is_extension`]).
 pub trait Extension: Send + Sync + 'static {
@@ -66,6 +90,13 @@ pub trait Extension: Send + Sync + 'static {
 
     /// What the answer to HELLO says on top of [`Features::PROBE`].
     fn features(&self) -> Features;
+
+    /// What the connection may do now. Asked at its start, and after each frame that is no ECHO. Where
+    /// it is [`Access::Login`], there is no raw mode either.
+    fn access(&self, session: &Self::Session) -> Access {
+        let _ = session;
+        Access::Full
+    }
 
     /// Answers one frame: reads its payload with [`Connection::chunk`], sends exactly one answer
     /// with [`Connection::send_frame`] or [`Connection::send_header`]. Payload that it leaves is
@@ -99,11 +130,15 @@ impl<E: Extension> Handler for Echo<E> {
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             connection.may_splice = self.splice && connection.stream.is_socket();
+            if self.extension.access(&E::Session::default()) == Access::Login {
+                connection.require_login(true);
+            }
             let mode = match self.mode {
                 Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
                 mode => Some(mode),
             };
             match mode {
+                Some(Mode::Raw) if connection.login.is_some() => Err(Error::Denied),
                 Some(Mode::Raw) => {
                     connection.enter(State::Raw);
                     self.greet(connection);
@@ -112,9 +147,15 @@ impl<E: Extension> Handler for Echo<E> {
                 Some(_) => {
                     connection.enter(State::Framed);
                     let mut session = E::Session::default();
-                    while let Some(header) = poll_fn(|cx| connection.poll_pass_frames(cx)).await? {
+                    let mut passes = connection.login.is_none();
+                    while let Some(header) =
+                        poll_fn(|cx| connection.poll_framed(cx, passes)).await?
+                    {
                         // Boxed: rare, and larger than all the rest of a connection's future.
                         Box::pin(self.other(&mut session, header, connection)).await?;
+                        let access = self.extension.access(&session);
+                        connection.require_login(access == Access::Login);
+                        passes = access == Access::Full;
                     }
                     Ok(())
                 }
@@ -142,6 +183,9 @@ impl<E: Extension> Echo<E> {
         header: Header,
         connection: &mut Connection,
     ) -> Result<(), Error> {
+        if let Some(error) = self.extension.access(session).refusal(header.kind) {
+            return connection.refuse(error).await;
+        }
         let features = self.extension.features();
         let offered = match header.kind {
             Kind::AUTH => features.contains(Features::AUTH),
@@ -232,6 +276,36 @@ impl Connection {
                     ready!(self.poll_more(cx))?;
                 }
                 Poll::Pending => return self.park(cx).map(Err),
+            }
+        }
+    }
+
+    /// The next header that is not to be passed; `None` at the end. Unless it `passes` anything, that is
+    /// the next one of all.
+    fn poll_framed(
+        &mut self,
+        cx: &mut Context<'_>,
+        passes: bool,
+    ) -> Poll<Result<Option<Header>, Error>> {
+        if passes { self.poll_pass_frames(cx) } else { self.poll_header(cx) }
+    }
+
+    /// Reads a header, whatever it says.
+    fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Header>, Error>> {
+        self.unstash_head();
+        if self.has_had_its_turn() {
+            return self.yield_now(cx);
+        }
+        loop {
+            if let Some(head) = self.input.first_chunk() {
+                let header = Header::parse(*head);
+                self.input.advance(HEADER_LEN);
+                self.begin(header);
+                return Poll::Ready(Ok(Some(header)));
+            }
+            ready!(self.poll_flush(cx))?;
+            if !ready!(self.poll_fill(cx, 0))? {
+                return Poll::Ready(Ok(None));
             }
         }
     }

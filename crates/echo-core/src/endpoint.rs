@@ -192,7 +192,8 @@ impl fmt::Display for UnixName {
     }
 }
 
-/// How a connection is spoken to.
+/// How a connection is spoken to. For datagrams, which have an end of their own, `Framed` is the same as
+/// `Auto`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// What the first bytes look like decides.
@@ -232,7 +233,9 @@ impl fmt::Display for Mode {
 #[non_exhaustive]
 pub enum EndpointError {
     /// Nothing says what kind of address it is.
-    #[error("no scheme: write tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH")]
+    #[error(
+        "no scheme: write tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
+    )]
     NoScheme,
     /// A host right after the colon.
     #[error("no slashes before the host: write tcp://HOST:PORT or udp://HOST:PORT")]

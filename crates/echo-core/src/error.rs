@@ -53,6 +53,15 @@ pub enum Error {
     /// There was no place for the connection, which was told so.
     #[error("the server is at its limit of connections")]
     Busy,
+    /// The peer has not authenticated where it must, or could not.
+    #[error("authenticate first")]
+    Denied,
+    /// The peer has authenticated, and may not do that.
+    #[error("this user may not do that")]
+    Forbidden,
+    /// The peer did not authenticate in its time.
+    #[error("no authentication in time")]
+    LoginTimedOut,
     /// A handler or an extension began a frame and did not end it.
     #[error("a frame of our own was left unfinished")]
     Unfinished,

@@ -29,7 +29,7 @@ impl Connection {
             Err(Error::Idle) => (Reason::Idle, false),
             Err(Error::DrainDeadline) => return Ending::Forced,
             Err(Error::WriteTimedOut | Error::SourceLimit) => return Ending::Failed,
-            Err(Error::FrameTimedOut) => (Reason::Stalled, true),
+            Err(Error::FrameTimedOut | Error::LoginTimedOut) => (Reason::Stalled, true),
             Err(_) => (Reason::Error, true),
         };
         if self.broken || self.under == Under::Passing || self.owed > 0 {

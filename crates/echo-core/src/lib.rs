@@ -27,6 +27,7 @@ mod echo;
 mod bulk;
 mod messages;
 mod conversation;
+mod login;
 mod frame;
 mod finish;
 mod datagram;
@@ -42,13 +43,14 @@ pub use datagram::{
     BadPortRange, DatagramEcho, DatagramOptions, DatagramSocket, PortRanges, serve_datagrams,
 };
 pub use drain::Drain;
-pub use echo::{Echo, Extension};
+pub use echo::{Access, Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::{
-    ErrorCode, ErrorFrame, Features, Frame, FrameCodec, Goaway, HEADER_LEN, Header, Hello,
-    HelloReply, Kind, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl, PROBE_MIN_LEN, Reason,
-    VERSION,
+    Attributes, AuthReply, AuthRequest, BadName, Commit, DataReply, Digest, Entry, ErrorCode,
+    ErrorFrame, Features, FileName, Frame, FrameCodec, Get, GetReply, Goaway, HEADER_LEN, Header,
+    Hello, HelloReply, Kind, List, ListReply, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl,
+    PROBE_MIN_LEN, Put, PutReply, Read, Reason, Remove, VERSION,
 };
 #[doc(hidden)] // For the benches and tests of this workspace.
 pub use frame::{Passage, Scan, Stop};
@@ -58,7 +60,7 @@ pub use seldom::Seldom;
 pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;
 pub use stats::{
-    Closed, Datagrams, Ended, Ending, HandshakeFault, ListenerSnapshot, Open, ServiceTime, Snapshot,
-    TlsCounts,
+    Closed, Datagrams, Ended, Ending, HandshakeFault, ListenerSnapshot, Open, ServiceTime,
+    Snapshot, TlsCounts,
 };
 pub use stream::Peer;

@@ -1,7 +1,9 @@
 //! The bound on every resource that a peer can use. There is no "unlimited".
 
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::datagram::{PortRanges, PortSet};
@@ -76,11 +78,19 @@ impl Default for Limits {
     }
 }
 
-/// [`Limits`] that can be swapped while connections read them: one relaxed load each, no lock. A
-/// connection may see some fields before and some after a swap, which is harmless: no two of them
-/// depend on each other.
+/// [`Limits`] that can be swapped while connections read them, all at once: what is read together is of one
+/// set, and nobody who has seen the new one sees the old one again. A read is a few loads and no lock, and
+/// waits for no swap that is under way: that one fills the set that is not in force.
 #[derive(Debug)]
 pub(crate) struct LiveLimits {
+    /// How often they were swapped. The last bit says which set is in force.
+    swaps: AtomicU32,
+    sets: [Set; 2],
+    swapping: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Set {
     max_connections: AtomicUsize,
     refuse: AtomicBool,
     max_per_source: AtomicUsize,
@@ -95,33 +105,10 @@ pub(crate) struct LiveLimits {
     max_datagram: AtomicU32,
     linger_ms: AtomicU64,
     drain_ms: AtomicU64,
-    swaps: AtomicU32,
 }
 
-impl LiveLimits {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let live = Self {
-            max_connections: AtomicUsize::new(0),
-            refuse: AtomicBool::new(false),
-            max_per_source: AtomicUsize::new(0),
-            spare_loopback: AtomicBool::new(true),
-            max_frame: AtomicU32::new(0),
-            idle_ms: AtomicU64::new(0),
-            frame_ms: AtomicU64::new(0),
-            write_ms: AtomicU64::new(0),
-            min_rate: AtomicU32::new(1),
-            udp_rate: AtomicU32::new(1),
-            udp_refuse_ports: PortSet::default(),
-            max_datagram: AtomicU32::new(1),
-            linger_ms: AtomicU64::new(0),
-            drain_ms: AtomicU64::new(0),
-            swaps: AtomicU32::new(0),
-        };
-        live.store(limits);
-        live
-    }
-
-    pub(crate) fn store(&self, limits: &Limits) {
+impl Set {
+    fn store(&self, limits: &Limits) {
         self.max_connections.store(limits.max_connections.get(), Relaxed);
         self.refuse.store(limits.refuse, Relaxed);
         self.max_per_source.store(limits.max_per_source.get(), Relaxed);
@@ -136,73 +123,110 @@ impl LiveLimits {
         self.max_datagram.store(limits.max_datagram.clamp(1, MAX_DATAGRAM), Relaxed);
         self.linger_ms.store(millis(limits.linger), Relaxed);
         self.drain_ms.store(millis(limits.drain_timeout), Relaxed);
-        self.swaps.fetch_add(1, Relaxed);
+    }
+
+    /// How long `bytes` may take, beside a base time.
+    fn at_min_rate(&self, base_ms: &AtomicU64, bytes: u32) -> Duration {
+        // Never 0 in a set in force; one that is read while it is filled is read again.
+        let rate = u64::from(self.min_rate.load(Relaxed)).max(1);
+        Duration::from_millis(base_ms.load(Relaxed) + u64::from(bytes) * 1000 / rate)
+    }
+}
+
+impl LiveLimits {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let live =
+            Self { swaps: AtomicU32::new(0), sets: Default::default(), swapping: Mutex::new(()) };
+        live.sets[0].store(limits);
+        live
+    }
+
+    pub(crate) fn store(&self, limits: &Limits) {
+        let _one_at_a_time = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.swaps.load(Relaxed).wrapping_add(1);
+        // Who still reads this set and sees any of what is stored now sees the last swap after it too.
+        fence(Release);
+        self.set(next).store(limits);
+        self.swaps.store(next, Release);
     }
 
     /// How often the limits were swapped: what was computed at the same number still holds.
     #[inline]
     pub(crate) fn swaps(&self) -> u32 {
-        self.swaps.load(Relaxed)
+        self.swaps.load(Acquire)
+    }
+
+    #[inline]
+    fn set(&self, swaps: u32) -> &Set {
+        &self.sets[(swaps & 1) as usize]
+    }
+
+    /// Reads from the set in force: again where it was swapped meanwhile, since it may be filled anew.
+    #[inline]
+    fn read<T>(&self, of: impl Fn(&Set) -> T) -> T {
+        loop {
+            let swaps = self.swaps();
+            let value = of(self.set(swaps));
+            fence(Acquire);
+            if self.swaps.load(Relaxed) == swaps {
+                return value;
+            }
+        }
     }
 
     pub(crate) fn max_connections(&self) -> usize {
-        self.max_connections.load(Relaxed)
+        self.read(|set| set.max_connections.load(Relaxed))
     }
 
     pub(crate) fn refuses(&self) -> bool {
-        self.refuse.load(Relaxed)
+        self.read(|set| set.refuse.load(Relaxed))
     }
 
-    pub(crate) fn max_per_source(&self) -> usize {
-        self.max_per_source.load(Relaxed)
-    }
-
-    pub(crate) fn spare_loopback(&self) -> bool {
-        self.spare_loopback.load(Relaxed)
+    /// Connections of one source, and whether loopback is spared.
+    pub(crate) fn per_source(&self) -> (usize, bool) {
+        self.read(|set| (set.max_per_source.load(Relaxed), set.spare_loopback.load(Relaxed)))
     }
 
     #[inline]
     pub(crate) fn max_frame(&self) -> u32 {
-        self.max_frame.load(Relaxed)
+        self.read(|set| set.max_frame.load(Relaxed))
     }
 
     pub(crate) fn idle(&self) -> Duration {
-        Duration::from_millis(self.idle_ms.load(Relaxed))
+        Duration::from_millis(self.read(|set| set.idle_ms.load(Relaxed)))
     }
 
     /// How long a frame with `declared` bytes may take.
     pub(crate) fn frame(&self, declared: u32) -> Duration {
-        Duration::from_millis(self.frame_ms.load(Relaxed)) + self.at_min_rate(u64::from(declared))
+        self.read(|set| set.at_min_rate(&set.frame_ms, declared))
     }
 
     /// How long the peer may take to read `unwritten` bytes.
     pub(crate) fn write(&self, unwritten: u32) -> Duration {
-        Duration::from_millis(self.write_ms.load(Relaxed)) + self.at_min_rate(u64::from(unwritten))
+        self.read(|set| set.at_min_rate(&set.write_ms, unwritten))
     }
 
     pub(crate) fn udp_rate(&self) -> NonZeroU32 {
-        NonZeroU32::new(self.udp_rate.load(Relaxed)).unwrap_or(NonZeroU32::MIN)
+        let rate = self.read(|set| set.udp_rate.load(Relaxed));
+        NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN)
     }
 
+    /// The ports in force now. A batch of datagrams is judged by them even where they are swapped meanwhile.
     pub(crate) fn udp_refuse_ports(&self) -> &PortSet {
-        &self.udp_refuse_ports
+        &self.set(self.swaps()).udp_refuse_ports
     }
 
     /// Bytes of the longest Unix datagram that is answered.
     pub(crate) fn max_datagram(&self) -> usize {
-        self.max_datagram.load(Relaxed) as usize
+        self.read(|set| set.max_datagram.load(Relaxed)) as usize
     }
 
     pub(crate) fn linger(&self) -> Duration {
-        Duration::from_millis(self.linger_ms.load(Relaxed))
+        Duration::from_millis(self.read(|set| set.linger_ms.load(Relaxed)))
     }
 
     pub(crate) fn drain(&self) -> Duration {
-        Duration::from_millis(self.drain_ms.load(Relaxed))
-    }
-
-    fn at_min_rate(&self, bytes: u64) -> Duration {
-        Duration::from_millis(bytes * 1000 / u64::from(self.min_rate.load(Relaxed)))
+        Duration::from_millis(self.read(|set| set.drain_ms.load(Relaxed)))
     }
 }
 
@@ -223,6 +247,40 @@ mod tests {
         let live = LiveLimits::new(&Limits::default());
         assert_eq!(live.frame(1 << 20), Duration::from_secs(10 + 1024));
         assert_eq!(live.write(512), Duration::from_millis(10_500));
+    }
+
+    /// Whoever reads while they are swapped gets the old ones or the new, and never old ones after new.
+    #[test]
+    fn a_swap_is_seen_whole() {
+        const SWAPS: u32 = 300;
+        // Seconds of 1000 bytes: 1 + 1000, or 2000 + 1. Any other is a mixture.
+        let rate = |rate| NonZeroU32::new(rate).unwrap();
+        let numbered = |number: u32| Limits {
+            frame_timeout: Duration::from_secs(if number.is_multiple_of(2) { 1 } else { 2000 }),
+            min_rate: rate(if number.is_multiple_of(2) { 1 } else { 1000 }),
+            max_per_source: NonZeroUsize::new(1 + number as usize).unwrap(),
+            spare_loopback: number.is_multiple_of(2),
+            max_frame: number,
+            max_datagram: 1 + number,
+            ..Limits::default()
+        };
+        let live = LiveLimits::new(&numbered(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while live.max_frame() < SWAPS {
+                        let seconds = live.frame(1000).as_secs();
+                        assert!(seconds == 1001 || seconds == 2001, "{seconds} s");
+                        let (count, spare) = live.per_source();
+                        assert_eq!(spare, (count - 1).is_multiple_of(2), "{count}");
+                        // Read one after another, the later one is never the older.
+                        let (first, second) = (live.max_datagram() - 1, live.max_frame() as usize);
+                        assert!(first <= second, "{first} and then {second}");
+                    }
+                });
+            }
+            (1..=SWAPS).for_each(|number| live.store(&numbered(number)));
+        });
     }
 
     /// Fault 35: absurd values are clamped, not multiplied into an overflow.

@@ -95,10 +95,15 @@ impl Listener {
 
     /// Binds a TCP address. `[::]` takes IPv4 connections too, other IPv6 addresses do not.
     ///
+    /// # Errors
+    ///
+    /// It is a multicast or a broadcast address (`InvalidInput`), or what bind(2) says.
+    ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
     pub fn bind_tcp(addr: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
+        internet::refuse_many(addr)?;
         let socket = tcp_socket(addr, options).map_err(|error| internet::error(addr, &error))?;
         let local_addr = local_addr(&socket)?;
         let socket = Socket::Tcp(TcpListener::from_std(socket.into())?);

@@ -41,6 +41,9 @@ impl Connection {
             if self.ended {
                 return Poll::Ready(Ok(0));
             }
+            if self.held {
+                return self.poll_receive(cx, buf);
+            }
             let left = match self.last_pass {
                 Some(left) => left,
                 None => {
@@ -52,6 +55,8 @@ impl Connection {
                 }
             };
             let cap = match left {
+                // Of an exchange that is under way the next frame may come, whenever it does.
+                0 if self.is_login_under_way() => buf.len(),
                 0 => rest.min(buf.len()),
                 left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
             };

@@ -35,7 +35,9 @@ impl Connection {
             Policy::Always(server) => self.shake(&server).await,
             Policy::Detect(server) => {
                 // What ends before it begins is the handler's.
-                if poll_fn(|cx| self.poll_fill(cx, 0)).await? && self.input.first() == Some(&HANDSHAKE) {
+                if poll_fn(|cx| self.poll_fill(cx, 0)).await?
+                    && self.input.first() == Some(&HANDSHAKE)
+                {
                     return self.shake(&server).await;
                 }
                 Ok(())

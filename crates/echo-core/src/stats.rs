@@ -142,6 +142,12 @@ pub struct Snapshot {
     pub unexpected_kind: u64,
     /// Control frames that could not be read.
     pub malformed: u64,
+    /// Frames from peers that had not authenticated where they must, and attempts that failed.
+    pub denied: u64,
+    /// Frames of users who may not send them.
+    pub forbidden: u64,
+    /// Connections that were not authenticated in time.
+    pub login_timeouts: u64,
     /// Streams that ended inside a frame.
     pub truncated: u64,
     /// Connections closed after the idle timeout.
@@ -203,6 +209,9 @@ pub(crate) struct Stats {
     control_too_long: AtomicU64,
     unexpected_kind: AtomicU64,
     malformed: AtomicU64,
+    denied: AtomicU64,
+    forbidden: AtomicU64,
+    login_timeouts: AtomicU64,
     truncated: AtomicU64,
     idle: AtomicU64,
     frame_timeouts: AtomicU64,
@@ -276,6 +285,9 @@ impl Stats {
             Error::ControlTooLong { .. } => &self.control_too_long,
             Error::UnexpectedKind(_) => &self.unexpected_kind,
             Error::Malformed(_) => &self.malformed,
+            Error::Denied => &self.denied,
+            Error::Forbidden => &self.forbidden,
+            Error::LoginTimedOut => &self.login_timeouts,
             Error::Truncated => &self.truncated,
             Error::Idle => &self.idle,
             Error::FrameTimedOut => &self.frame_timeouts,
@@ -316,6 +328,9 @@ impl Stats {
             control_too_long: self.control_too_long.load(Relaxed),
             unexpected_kind: self.unexpected_kind.load(Relaxed),
             malformed: self.malformed.load(Relaxed),
+            denied: self.denied.load(Relaxed),
+            forbidden: self.forbidden.load(Relaxed),
+            login_timeouts: self.login_timeouts.load(Relaxed),
             truncated: self.truncated.load(Relaxed),
             idle: self.idle.load(Relaxed),
             frame_timeouts: self.frame_timeouts.load(Relaxed),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -347,6 +347,20 @@ pub enum Peer {
     Unix,
     /// A peer in this process.
     Memory,
+}
+
+impl Peer {
+    /// What counts as one source: an IPv4 address (mapped ones included), or an IPv6 /64, since whoever
+    /// has one IPv6 address usually has 2^64. Peers of this host's have none.
+    pub fn source(self) -> Option<IpAddr> {
+        let Self::Tcp(addr) = self else { return None };
+        Some(match addr.ip().to_canonical() {
+            IpAddr::V6(ip) if !ip.is_loopback() => {
+                IpAddr::V6((u128::from(ip) & (u128::MAX << 64)).into())
+            }
+            ip => ip,
+        })
+    }
 }
 
 impl fmt::Display for Peer {

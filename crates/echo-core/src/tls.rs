@@ -236,9 +236,8 @@ impl Client {
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
-            Some(Identity(key)) => builder.with_client_cert_resolver(Arc::new(
-                rustls::sign::SingleCertAndKey::from(key),
-            )),
+            Some(Identity(key)) => builder
+                .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(key))),
         };
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self(Arc::new(config)))

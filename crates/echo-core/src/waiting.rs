@@ -152,11 +152,16 @@ impl Connection {
 
     pub(crate) fn park_until(&mut self, cx: &Context<'_>, wait: Wait, now: Instant) -> Poll<Error> {
         let drain = if self.scope.is_draining() { self.scope.drain.deadline() } else { None };
-        let (until, why) = deadline(wait, &self.scope.core.limits, drain);
+        // Looked at first: limits that are swapped after it are not taken for those of the deadline.
+        let swaps = self.scope.core.limits.swaps();
+        let mut bound = deadline(wait, &self.scope.core.limits, drain);
+        if let Some(login) = &mut self.login {
+            bound = login.bound(bound, self.scope.is_draining(), now);
+        }
+        let (until, why) = bound;
         if until <= now {
             return Poll::Ready(why.into());
         }
-        let swaps = self.scope.core.limits.swaps();
         self.armed_for_traffic = (why == Why::Idle).then_some(swaps);
         let same = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !same {

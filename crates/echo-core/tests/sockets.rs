@@ -19,8 +19,10 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::time::Duration;
 
 use echo_core::{
-    Drain, Echo, Limits, Listener, LocalAddr, Mode, Reason, Service, SocketOptions, UnixName,
+    Connection, Drain, Echo, Error, Handler, Limits, Listener, LocalAddr, Mode, Reason, Service,
+    SocketOptions, UnixName,
 };
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use support::{
     PATIENCE, Replay, Running, buckets, cases, echo, frames, goaway, hello, on_tcp, seed, soon,
 };
@@ -334,4 +336,62 @@ async fn numbered(addr: SocketAddr, len: usize) {
 
 fn frame_bytes((kind, payload): &(echo_core::Kind, Vec<u8>)) -> Vec<u8> {
     support::frame(*kind, payload)
+}
+
+/// Echoes, but reads nothing before it is told to.
+struct Late(tokio::sync::watch::Receiver<bool>);
+
+impl Handler for Late {
+    async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
+        let mut told = self.0.clone();
+        told.wait_for(|told| *told).await.expect("the test goes on");
+        Echo::new(Mode::Raw).run(connection).await
+    }
+}
+
+/// A drain answers of what has arrived at most 1 MiB, and counts where there is more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_last_pass_that_is_full_is_counted() {
+    const LAST_PASS: usize = 1 << 20;
+    let listening = StdListener::bind("127.0.0.1:0").unwrap();
+    // Connections have the sizes of their listener. More than the system allows everybody takes a right.
+    if set_socket_recv_buffer_size_force(&listening, 16 << 20).is_err() {
+        println!("SKIPPED a_last_pass_that_is_full_is_counted: the right to enlarge buffers");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI has it");
+        return;
+    }
+    let addr = listening.local_addr().unwrap();
+    for sent in [LAST_PASS, LAST_PASS + (64 << 10)] {
+        let listener =
+            Listener::inherited(listening.try_clone().unwrap().into(), &SocketOptions::default());
+        let (tell, told) = tokio::sync::watch::channel(false);
+        let service = Service::default();
+        let running = Running::start(listener.unwrap(), &service, Late(told));
+        let mut client = blocking_client(addr);
+        let mut sender = client.try_clone().unwrap();
+        let sending = tokio::task::spawn_blocking(move || sender.write_all(&vec![7; sent]));
+        soon(sending).await.unwrap().unwrap();
+        while unacknowledged(&client) > 0 || service.stats().active == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        running.drain(PATIENCE);
+        tell.send(true).unwrap();
+        let answered = tokio::task::spawn_blocking(move || {
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer);
+            answer.len()
+        });
+        assert_eq!(soon(answered).await.unwrap(), LAST_PASS);
+        assert_eq!(service.stats().last_pass_full, u64::from(sent > LAST_PASS));
+        running.ended().await;
+    }
+}
+
+/// Bytes that the peer's side has not confirmed.
+fn unacknowledged(stream: &StdStream) -> u64 {
+    let local = format!(":{:04X}", stream.local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = lines.find(|line| line[1].ends_with(&local)).expect("it is open");
+    u64::from_str_radix(line[4].split(':').next().unwrap(), 16).unwrap()
 }

@@ -55,6 +55,9 @@ async fn a_handler_that_only_sends_has_its_turns() {
     // A turn, and what its last flush was given.
     assert!(most <= (256 << 10) + (128 << 10), "{most} bytes in one turn");
     assert_eq!(reader.await.unwrap(), 4000 * ((16 << 10) + 4));
+    // Each turn that was ended is counted, and took at most what is above.
+    let turns = server.service.stats().turns_full;
+    assert!(turns >= (60 << 20) / (384 << 10), "{turns} turns");
     server.stop(Duration::from_secs(60)).await;
 }
 
@@ -82,7 +85,7 @@ async fn a_worker_stays_awake_for_a_bulky_peer_only() {
     for mode in [Mode::Raw, Mode::Framed] {
         let polls = Arc::new(AtomicUsize::new(0));
         let handler = Polled { echo: Echo::new(mode), polls: Arc::clone(&polls) };
-        let (_server, addr) = on_tcp(Limits::default(), handler);
+        let (server, addr) = on_tcp(Limits::default(), handler);
         let mut stream = TcpStream::connect(addr).await.unwrap();
         let mut polls_of = async |len: usize| {
             let before = polls.load(Relaxed);
@@ -103,6 +106,7 @@ async fn a_worker_stays_awake_for_a_bulky_peer_only() {
         assert!((16..=20).contains(&long), "{mode:?}: {long} polls for a long message");
         let again = polls_of(64).await;
         assert!((1..=2).contains(&again), "{mode:?}: {again} polls for a short one after it");
+        assert_eq!(server.service.stats().turns_full, 0, "none was ended");
     }
 }
 

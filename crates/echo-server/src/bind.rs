@@ -6,8 +6,8 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use echo_core::{
-    Address, DatagramOptions, DatagramSocket, Endpoint, Limits, Listener, LocalAddr, Mode,
-    SocketOptions, UnixName,
+    Address, DatagramOptions, DatagramSocket, Endpoint, Listener, LocalAddr, Mode, SocketOptions,
+    UnixName,
 };
 
 use crate::exit::{self, Failure, UNAVAILABLE};
@@ -100,29 +100,6 @@ pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Says in the log how UDP sockets that others than this host can reach are protected.
-pub(crate) fn announce_protection(bound: &[Bound], limits: &Limits) {
-    for it in bound {
-        let open = |address: &LocalAddr| match address {
-            LocalAddr::Udp(address) => !address.ip().is_loopback(),
-            _ => false,
-        };
-        if it.sockets.addresses().any(open) {
-            let (uri, rate) = (&it.uri, it.endpoint.rate);
-            let rate = rate.unwrap_or(limits.udp_rate);
-            let ports = match limits.udp_refuse_ports.to_string() {
-                none if none.is_empty() => String::new(),
-                ports => format!("source ports {ports}, "),
-            };
-            tracing::info!(
-                "{uri} is open to the network: each source (IPv4 address, IPv6 /64) gets at most \
-                 {rate} answers a second and as many at once; refused are {ports}our own UDP ports, \
-                 and addresses of many or of loopback; no answer is longer than its request"
-            );
-        }
-    }
 }
 
 /// Why an endpoint cannot be listened on.

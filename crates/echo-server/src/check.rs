@@ -2,12 +2,12 @@
 //! starting one, and so beside one that runs.
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use echo_core::{Address, Endpoint, UnixName};
+use echo_core::{Address, DatagramOptions, DatagramSocket, Endpoint, UnixName};
 use rustix::fs::{Access, access};
 use tokio::runtime;
 
@@ -29,26 +29,42 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     let limits = config.settings.limits(open_files::raise())?;
     logging::check(config.settings.log)?;
     tls::server(config)?;
+    config.settings.users()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
-    runtime.block_on(addresses_can_be_used(config, descriptors))?;
+    let manager = runtime.block_on(addresses_can_be_used(config, descriptors))?;
     // A name that still resolves holds nobody up.
     runtime.shutdown_background();
     let (listeners, connections) = (config.listen.len(), limits.max_connections);
-    Ok(format!("the settings are right: {listeners} to listen on, {connections} connections"))
+    let mut words =
+        format!("the settings are right: {listeners} to listen on, {connections} connections");
+    if !manager.is_empty() {
+        words +=
+            &format!("; only the service manager can tell whether it has {}", manager.join(", "));
+    }
+    Ok(words)
 }
 
-async fn addresses_can_be_used(config: &Config, descriptors: Descriptors) -> Result<(), Failure> {
+/// Gives those that a service manager is to pass, where there is none that passes any: in a shell, where
+/// settings are checked before the units start.
+async fn addresses_can_be_used(
+    config: &Config,
+    descriptors: Descriptors,
+) -> Result<Vec<&str>, Failure> {
     let passed = Passed::new(descriptors)?;
     let own = own::addresses(config);
-    for (name, endpoint) in &own {
+    let is_passed = |endpoint: &Endpoint| matches!(endpoint.address, Address::Systemd(_));
+    let unknown = |endpoint: &Endpoint| passed.is_empty() && is_passed(endpoint);
+    for (name, endpoint) in own.iter().filter(|(_, endpoint)| !unknown(endpoint)) {
         let checked = match passed.adopt(endpoint).await {
             Ok(adopted) if adopted.is_empty() => endpoint_can_be_used(endpoint).await,
             adopted => adopted.map(drop),
         };
         checked.map_err(|error| bind::failure(name, &endpoint.address, &error))?;
     }
-    own::clash(&own).await.map_or(Ok(()), Err)
+    let manager = config.listen.iter().filter(|(_, endpoint)| unknown(endpoint));
+    let manager = manager.map(|(uri, _)| uri.as_str()).collect();
+    own::clash(&own).await.map_or(Ok(manager), Err)
 }
 
 async fn endpoint_can_be_used(endpoint: &Endpoint) -> io::Result<()> {
@@ -74,16 +90,18 @@ async fn endpoint_can_be_used(endpoint: &Endpoint) -> io::Result<()> {
 }
 
 fn is_of_this_host(mut address: SocketAddr) -> io::Result<()> {
+    // For streams too: to listen there would take connections.
+    let bind = |address| DatagramSocket::bind_udp(address, &DatagramOptions::default()).map(drop);
     if PRIVILEGED.contains(&address.port()) {
-        match UdpSocket::bind(address) {
+        match bind(address) {
             // By a server that runs, for example.
             Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            result => result.map(drop)?,
+            result => result?,
         }
     }
     // Else any port but the one that a server may want right now.
     address.set_port(0);
-    UdpSocket::bind(address).map(drop)
+    bind(address)
 }
 
 fn path_can_be_bound(path: &Path) -> io::Result<()> {

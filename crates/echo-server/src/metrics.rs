@@ -7,6 +7,7 @@ pub(crate) mod exposition;
 mod process;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -14,8 +15,12 @@ use echo_core::{Datagrams, HandshakeFault, LocalAddr, Service, ServiceTime, Snap
 
 use self::exposition::{Exposition, Format};
 use self::process::Process;
+use crate::auth::Auth;
 use crate::logging::Log;
 use crate::readiness::Readiness;
+
+/// The label of the listeners that ended long ago.
+const OTHERS: &str = "other";
 
 /// Where the numbers come from.
 #[derive(Debug)]
@@ -23,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) service: Service,
     pub(crate) readiness: Readiness,
     pub(crate) admin: AdminStats,
+    auth: Arc<Auth>,
     log: Log,
     process: Process,
 }
@@ -41,9 +47,14 @@ pub(crate) struct AdminStats {
 }
 
 impl Metrics {
-    pub(crate) fn new(service: Service, readiness: Readiness, log: Log) -> io::Result<Self> {
+    pub(crate) fn new(
+        service: Service,
+        auth: Arc<Auth>,
+        readiness: Readiness,
+        log: Log,
+    ) -> io::Result<Self> {
         let (admin, process) = (AdminStats::default(), Process::new()?);
-        Ok(Self { service, readiness, admin, log, process })
+        Ok(Self { service, readiness, admin, auth, log, process })
     }
 
     /// All of them at this moment.
@@ -57,6 +68,7 @@ impl Metrics {
         self.expose_bounds(&mut out, &stats);
         expose_faults(&mut out, &stats);
         expose_tls(&mut out, &stats.tls);
+        self.expose_auth(&mut out);
         expose_datagrams(&mut out, &stats.datagrams);
         out.counter("echo_admin_requests", "Requests that the admin endpoint has answered.")
             .sample(&[], self.admin.requests.load(Relaxed));
@@ -74,7 +86,9 @@ impl Metrics {
 
     fn expose_connections(&self, out: &mut Exposition) {
         let listeners = self.service.listeners();
-        let listeners: Vec<_> = listeners.iter().map(|it| (uri(&it.address), it)).collect();
+        let name = |address: Option<&LocalAddr>| address.map_or_else(|| OTHERS.to_owned(), uri);
+        let listeners: Vec<_> =
+            listeners.iter().map(|it| (name(it.address.as_ref()), it)).collect();
         let mut open = out.gauge("echo_connections", "Open connections by what they are about.");
         for (uri, listener) in &listeners {
             let counts = listener.open;
@@ -112,6 +126,18 @@ impl Metrics {
         }
     }
 
+    fn expose_auth(&self, out: &mut Exposition) {
+        let mut success = out.counter("echo_auth_success", "Users that have authenticated.");
+        for (mechanism, counts) in self.auth.stats() {
+            success.sample(&[("mechanism", mechanism)], counts.success.load(Relaxed));
+        }
+        let mut failure =
+            out.counter("echo_auth_failure", "Exchanges that failed or were given up.");
+        for (mechanism, counts) in self.auth.stats() {
+            failure.sample(&[("mechanism", mechanism)], counts.failure.load(Relaxed));
+        }
+    }
+
     fn expose_bounds(&self, out: &mut Exposition, stats: &Snapshot) {
         let mut reached = out.counter(
             "echo_limit_reached",
@@ -126,6 +152,8 @@ impl Metrics {
             ("idle_timeout", stats.idle),
             ("frame_timeout", stats.frame_timeouts),
             ("write_timeout", stats.write_timeouts),
+            ("auth_timeout", stats.login_timeouts),
+            ("auth_slowed", self.auth.slowed()),
             ("write_buffer", stats.writes_blocked),
             ("linger", stats.linger_timeouts),
             ("turn", stats.turns_full),
@@ -136,6 +164,7 @@ impl Metrics {
             ("drain_queue", stats.reset_in_queue),
             ("last_pass", stats.last_pass_full),
             ("datagram_rate", stats.datagrams.over_rate),
+            ("datagram_loop", stats.datagrams.loop_guard),
             ("datagram_sources", stats.datagrams.rates_shared),
             ("datagram_length", stats.datagrams.truncated),
             ("datagram_batch", stats.datagrams.batches_full),
@@ -200,6 +229,8 @@ fn expose_faults(out: &mut Exposition, stats: &Snapshot) {
         ("unexpected_kind", stats.unexpected_kind),
         ("malformed", stats.malformed),
         ("truncated", stats.truncated),
+        ("denied", stats.denied),
+        ("forbidden", stats.forbidden),
     ] {
         faults.sample(&[("fault", fault)], count);
     }
@@ -233,6 +264,7 @@ fn expose_datagrams(out: &mut Exposition, datagrams: &Datagrams) {
         ("refused_port", datagrams.refused_port),
         ("refused_address", datagrams.refused_address),
         ("over_rate", datagrams.over_rate),
+        ("loop_guard", datagrams.loop_guard),
         ("probe_reply", datagrams.probe_replies),
         ("unnamed", datagrams.unnamed),
         ("blocked", datagrams.blocked),
@@ -250,5 +282,54 @@ pub(crate) fn uri(address: &LocalAddr) -> String {
         LocalAddr::Tcp(address) => format!("tcp://{address}"),
         LocalAddr::Unix(name) => format!("unix:{name}"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Counter = fn(&mut Snapshot) -> &mut u64;
+
+    /// Each bound under its own name: a number that is in the wrong place leads an operator astray.
+    #[test]
+    fn each_limit_has_the_counter_of_its_name() {
+        let (service, auth) = (Service::default(), Arc::default());
+        let metrics = Metrics::new(service, auth, Readiness::starting(), Log::nowhere());
+        let mut stats = Snapshot::default();
+        let counters: [(&str, Counter); 22] = [
+            ("connections", |it| &mut it.gate_full),
+            ("busy", |it| &mut it.busy),
+            ("per_source", |it| &mut it.source_refused),
+            ("frame_length", |it| &mut it.too_long),
+            ("control_length", |it| &mut it.control_too_long),
+            ("idle_timeout", |it| &mut it.idle),
+            ("frame_timeout", |it| &mut it.frame_timeouts),
+            ("write_timeout", |it| &mut it.write_timeouts),
+            ("write_buffer", |it| &mut it.writes_blocked),
+            ("linger", |it| &mut it.linger_timeouts),
+            ("turn", |it| &mut it.turns_full),
+            ("pipes", |it| &mut it.pipes_exhausted),
+            ("descriptors", |it| &mut it.accept_exhausted),
+            ("drain_timeout", |it| &mut it.drain_timeouts),
+            ("drain_queue", |it| &mut it.reset_in_queue),
+            ("last_pass", |it| &mut it.last_pass_full),
+            ("datagram_rate", |it| &mut it.datagrams.over_rate),
+            ("datagram_sources", |it| &mut it.datagrams.rates_shared),
+            ("datagram_length", |it| &mut it.datagrams.truncated),
+            ("datagram_batch", |it| &mut it.datagrams.batches_full),
+            ("datagram_queue", |it| &mut it.datagrams.kernel_drops),
+            ("datagram_drain", |it| &mut it.datagrams.left_in_queue),
+        ];
+        for (number, (_, counter)) in (101..).zip(counters) {
+            *counter(&mut stats) = number;
+        }
+        let mut out = Exposition::new(Format::Text);
+        metrics.unwrap().expose_bounds(&mut out, &stats);
+        let text = out.finish();
+        for (number, (limit, _)) in (101..).zip(counters) {
+            let line = format!("echo_limit_reached_total{{limit=\"{limit}\"}} {number}\n");
+            assert!(text.contains(&line), "{line}{text}");
+        }
     }
 }

@@ -59,6 +59,11 @@ impl Passed {
         descriptors.0.into_iter().map(socket).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether nothing was passed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Each of their addresses once, as what to listen on.
     pub(crate) fn endpoints(&self) -> Vec<(String, Endpoint)> {
         let mut endpoints: Vec<(String, Endpoint)> = Vec::new();
@@ -74,8 +79,14 @@ impl Passed {
                 LocalAddr::Unix(name) => Address::Unix(name),
                 _ => continue,
             };
-            let endpoint =
-                Endpoint { address, tls: false, mode: None, perm: None, rate: None, options: Vec::new() };
+            let endpoint = Endpoint {
+                address,
+                tls: false,
+                mode: None,
+                perm: None,
+                rate: None,
+                options: Vec::new(),
+            };
             let uri = endpoint.to_string();
             if endpoints.iter().all(|(other, _)| *other != uri) {
                 endpoints.push((uri, endpoint));
@@ -88,7 +99,7 @@ impl Passed {
     /// one of its addresses, if there are any.
     pub(crate) async fn adopt(&self, endpoint: &Endpoint) -> io::Result<Sockets> {
         let mut adopted = Sockets::default();
-        if self.0.is_empty() && !matches!(endpoint.address, Address::Systemd(_)) {
+        if self.is_empty() && !matches!(endpoint.address, Address::Systemd(_)) {
             return Ok(adopted);
         }
         let addresses = match &endpoint.address {

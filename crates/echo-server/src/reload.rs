@@ -1,13 +1,19 @@
 //! Settings read anew while the server runs: all of them take effect, or none.
 
 use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
 
 use echo_core::tls::Server;
 use echo_core::{Endpoint, Limits, Seldom, Service};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
+use crate::auth::{Auth, Users};
 use crate::bind::{self, Bound};
 use crate::config::Config;
-use crate::exit::Failure;
+use crate::exit::{CONFIG, Failure};
 use crate::logging::Log;
 use crate::open_files;
 use crate::own;
@@ -16,7 +22,20 @@ use crate::serving::Serving;
 use crate::tls;
 
 /// Settings of the process, which has them from its start to its end.
-const AT_START: [&str; 4] = ["admin", "workers", "log", "control"];
+const AT_START: [&str; 12] = [
+    "admin",
+    "workers",
+    "log",
+    "control",
+    "files",
+    "anonymous-put",
+    "files-bytes",
+    "files-count",
+    "files-transfers",
+    "files-user-bytes",
+    "files-user-count",
+    "files-user-transfers",
+];
 
 /// Reloads that failed, for the log.
 #[derive(Default)]
@@ -44,10 +63,41 @@ impl Failures {
 pub(crate) struct Change {
     config: Config,
     limits: Limits,
+    users: Option<Users>,
     /// What is listened on already, with how it is to speak.
     kept: Vec<Endpoint>,
     added: Vec<Bound>,
     secured: Option<Server>,
+}
+
+/// How long a file system may take to give the file: far longer than one that works, and less than who asks
+/// waits for.
+const READ_TIME: Duration = Duration::from_secs(10);
+
+/// Reads the settings away from the daemon's loop, which a file system that hangs must not hold up: one reading
+/// at a time, so that those that hang do not add up.
+#[derive(Debug, Default)]
+pub(crate) struct Reader(Arc<Mutex<()>>);
+
+impl Reader {
+    /// # Cancel safety
+    /// Dropped, it goes on until the file is read, and nobody hears of it.
+    async fn read(&self, argv: &[OsString]) -> Result<Config, Failure> {
+        let (turn, argv) = (Arc::clone(&self.0), argv.to_vec());
+        let reading = async {
+            let turn = turn.lock_owned().await;
+            let read = spawn_blocking(move || {
+                let _until_it_is_read = turn;
+                Config::read(&argv)
+            });
+            read.await.unwrap_or_else(|_| Err(Failure::defect()))
+        };
+        timeout_at(Instant::now() + READ_TIME, reading).await.unwrap_or_else(|_| {
+            let message =
+                format!("the file could not be read within {READ_TIME:?}: its file system hangs");
+            Err(Failure::new(CONFIG, message))
+        })
+    }
 }
 
 /// Reads everything anew, and binds what is new to listen on. Nothing has changed until the change is
@@ -56,16 +106,18 @@ pub(crate) struct Change {
 /// # Cancel safety
 /// Dropped, it leaves nothing behind.
 pub(crate) async fn prepare(
+    reader: &Reader,
     argv: &[OsString],
     running: &Config,
     serving: &Serving<'_>,
     passed: &Passed,
 ) -> Result<Change, Failure> {
-    let mut config = Config::read(argv)?;
+    let mut config = reader.read(argv).await?;
     config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
     let secured = tls::server(&config)?;
+    let users = config.settings.users()?;
     // Those that no peer finds any more are bound anew.
     let mut listening: Vec<_> = serving.endpoints(passed).collect();
     let (mut kept, mut new) = (Vec::new(), Vec::new());
@@ -81,7 +133,7 @@ pub(crate) async fn prepare(
         }
     }
     match bind::bind(&new, config.settings.workers(), passed).await {
-        Ok(added) => Ok(Change { config, limits, kept, added, secured }),
+        Ok(added) => Ok(Change { config, limits, users, kept, added, secured }),
         Err(failure) => Err(own::clash(&own::addresses(&config)).await.unwrap_or(failure)),
     }
 }
@@ -93,20 +145,22 @@ impl Change {
         running: &mut Config,
         serving: &mut Serving<'_>,
         service: &Service,
+        auth: &Auth,
         log: &Log,
     ) -> String {
-        let Self { config, limits, kept, added, secured } = self;
+        let Self { config, limits, users, kept, added, secured } = self;
         let secured = secured.as_ref();
         let settings = &config.settings;
         log.set(&settings.log_level, settings.access_log);
         service.set_limits(&limits);
+        auth.set(users);
         let removed = serving.keep(&kept, &settings.greeting, secured, settings.drain_timeout);
         let (all, new) = (config.listen.len(), added.len());
         for Bound { uri, .. } in &added {
             tracing::info!("listening {uri}");
         }
-        bind::announce_protection(&added, &limits);
         serving.add(added, &settings.greeting, secured);
+        serving.say_protection(&limits);
         *running = config;
         format!("reloaded: {all} to listen on, {new} of them new, {removed} drained")
     }

@@ -5,18 +5,20 @@ use std::mem;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use echo_core::{
-    Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Report, ServeError,
-    Service, serve, serve_datagrams,
-};
 use echo_core::tls::{Port, Server};
+use echo_core::{
+    Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Limits, Report,
+    ServeError, Service, serve, serve_datagrams,
+};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bind::Bound;
 use crate::end::End;
+use crate::extension::Extension;
 use crate::notify::Notify;
 use crate::passed::{self, Passed};
+use crate::protection::Protection;
 use crate::signals::Stop;
 use crate::tls;
 
@@ -26,6 +28,7 @@ const HARD_STOP: Duration = Duration::from_millis(150);
 /// All listeners, each of their sockets in a task of its own.
 pub(crate) struct Serving<'a> {
     service: Service,
+    extension: Extension,
     notify: &'a Notify,
     listening: Vec<Listening>,
     tasks: JoinSet<Result<Report, ServeError>>,
@@ -44,12 +47,14 @@ struct Listening {
     port: Port,
     /// Where it has datagram sockets: their table of rates is large.
     datagrams: Option<Arc<DatagramEcho>>,
+    protection: Protection,
 }
 
 impl<'a> Serving<'a> {
     /// Serves nothing yet.
-    pub(crate) fn new(service: Service, notify: &'a Notify) -> Self {
-        Self { service, notify, listening: Vec::new(), tasks: JoinSet::new(), end: End::default() }
+    pub(crate) fn new(service: Service, extension: Extension, notify: &'a Notify) -> Self {
+        let (listening, tasks, end) = (Vec::new(), JoinSet::new(), End::default());
+        Self { service, extension, notify, listening, tasks, end }
     }
 
     /// Where it listens, and peers find it.
@@ -67,7 +72,9 @@ impl<'a> Serving<'a> {
                 self.notify.store(&stored, &sockets.fds());
             }
             let service = self.service.child();
-            let streams = Arc::new(Streams(RwLock::new(echo(&endpoint, greeting))));
+            let protection = Protection::new(sockets.addresses());
+            let streams = echo(&endpoint, greeting, &self.extension);
+            let streams = Arc::new(Streams(RwLock::new(streams)));
             let port = Port::new(tls::policy(&endpoint, secured));
             for listener in sockets.listeners {
                 let listener = listener.secured(port.clone());
@@ -81,10 +88,19 @@ impl<'a> Serving<'a> {
                 futures.push(serve_datagrams(socket, service.clone(), Arc::clone(echo)));
             }
             let drain = service.drain().clone();
-            self.listening.push(Listening { uri, stored, endpoint, drain, streams, port, datagrams });
+            let listening =
+                Listening { uri, stored, endpoint, drain, streams, port, datagrams, protection };
+            self.listening.push(listening);
         }
         // Now that the service knows all its ports, none of which it talks to.
         futures.into_iter().for_each(|serving| drop(self.tasks.spawn(serving)));
+    }
+
+    /// Says in the log how what others can reach by UDP is protected, where that is news.
+    pub(crate) fn say_protection(&mut self, limits: &Limits) {
+        for Listening { uri, endpoint, protection, .. } in &mut self.listening {
+            protection.say(uri, endpoint, limits);
+        }
     }
 
     /// Gives what listens on one of the `wanted` addresses the mode, rate, greeting and certificate to speak
@@ -102,7 +118,7 @@ impl<'a> Serving<'a> {
             let found = wanted.iter().position(|it| it.address == listening.endpoint.address);
             match found {
                 Some(index) => {
-                    listening.change(wanted.remove(index), greeting, secured);
+                    listening.change(wanted.remove(index), greeting, &self.extension, secured);
                     self.listening.push(listening);
                 }
                 None => {
@@ -179,9 +195,16 @@ impl<'a> Serving<'a> {
 }
 
 impl Listening {
-    fn change(&mut self, wanted: &Endpoint, greeting: &str, secured: Option<&Server>) {
+    fn change(
+        &mut self,
+        wanted: &Endpoint,
+        greeting: &str,
+        extension: &Extension,
+        secured: Option<&Server>,
+    ) {
         let mode = wanted.mode.unwrap_or_default();
-        *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo(wanted, greeting);
+        let echo = echo(wanted, greeting, extension);
+        *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo;
         self.port.set(tls::policy(wanted, secured));
         if let Some(datagrams) = &self.datagrams {
             datagrams.set_mode(mode);
@@ -191,14 +214,14 @@ impl Listening {
     }
 }
 
-fn echo(endpoint: &Endpoint, greeting: &str) -> Arc<Echo> {
+fn echo(endpoint: &Endpoint, greeting: &str, extension: &Extension) -> Arc<Echo<Extension>> {
     // SIGPIPE is ignored: std has seen to it before main.
     let echo = Echo::new(endpoint.mode.unwrap_or_default()).greeting(greeting).splice(true);
-    Arc::new(echo)
+    Arc::new(echo.extended(extension.at(endpoint)))
 }
 
 /// The echo of a listener's connections. Swapped, it is that of connections to come.
-struct Streams(RwLock<Arc<Echo>>);
+struct Streams(RwLock<Arc<Echo<Extension>>>);
 
 impl Handler for Streams {
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
@@ -221,6 +244,7 @@ fn counted(datagrams: &Datagrams) -> String {
         ("refused_port", datagrams.refused_port),
         ("refused_address", datagrams.refused_address),
         ("over_rate", datagrams.over_rate),
+        ("loop_guard", datagrams.loop_guard),
         ("probe_replies", datagrams.probe_replies),
         ("unnamed", datagrams.unnamed),
         ("blocked", datagrams.blocked),

@@ -89,6 +89,10 @@ fn what_is_passed_and_cannot_be_used_is_refused() {
     let args = ["--listen", "systemd:other"];
     assert_refused(passed(socket, "mine", &args), 69, "no socket of this name");
     assert_refused(with_args(&args), 69, "no socket of this name");
+    // `check` too, where there is a manager that passes others.
+    let args = ["check", "--listen", "systemd:other"];
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    assert_refused(passed(socket, "mine", &args), 69, "no socket of this name");
     for (variables, told) in [
         ("LISTEN_PID=$$ LISTEN_FDS=many", "invalid LISTEN_FDS"),
         ("LISTEN_PID=$$ LISTEN_FDS=4000000000", "cannot use a socket that was passed"),

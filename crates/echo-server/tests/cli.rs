@@ -128,6 +128,22 @@ fn an_address_of_another_host_is_69() {
     assert_refused(with_args(&["--listen", "tcp://192.0.2.1:0"]), 69, "no such address");
 }
 
+/// Linux binds them; nothing that is sent there may be answered.
+#[test]
+fn an_address_of_many_is_69() {
+    for (address, kind) in [
+        ("udp://224.0.0.1:0", "multicast"),
+        ("udp://[ff02::1]:0", "multicast"),
+        ("udp://255.255.255.255:0", "broadcast"),
+        ("udp://127.255.255.255:0", "broadcast"),
+        ("tcp://239.1.2.3:0", "multicast"),
+    ] {
+        let told =
+            format!("cannot listen on {address}: a {kind} address is no single host's: choose");
+        assert_refused(with_args(&["--listen", address]), 69, &told);
+    }
+}
+
 #[test]
 fn a_privileged_port_is_69() {
     let name = "a_privileged_port_is_69";

@@ -127,11 +127,15 @@ fn check_tells_what_would_not_start() {
         (["--listen", "tcp://no-such-host.invalid:7777"], 69, "does not resolve"),
         (["--listen", "tcp://192.0.2.1:7777"], 69, "no such address"),
         (["--listen", "udp://192.0.2.1:7777"], 69, "no such address"),
+        (["--listen", "udp://224.0.0.1:7777"], 69, "a multicast address is no single host's"),
+        (["--listen", "udp://[ff02::1]:7777"], 69, "a multicast address is no single host's"),
+        (["--listen", "udp://127.255.255.255:7"], 69, "a broadcast address is no single host's"),
+        (["--listen", "tcp://224.0.0.1:7777"], 69, "a multicast address is no single host's"),
         (["--listen", &path("file")], 69, "not a socket"),
         (["--listen", &path("no/such/folder")], 69, "no such directory"),
         (["--control", &file], 69, "a file that is not a socket is there"),
         (["--control", &missing], 69, "no such directory"),
-        (["--listen", "systemd:nobody"], 69, "has passed no socket of this name"),
+        (["--listen", "systemd:a%3Ab"], 64, "bad name"),
         (["--admin", "192.0.2.1:9777"], 69, "no such address"),
         (["--admin", "127.0.0.1"], 64, "no port"),
         (["--linger", "0"], 64, "no \"unlimited\""),
@@ -144,6 +148,12 @@ fn check_tells_what_would_not_start() {
         behind.arg("check").args(args);
         assert_refused(behind, code, told);
     }
+    // Whether there is such a socket is seen when the unit starts, not in a shell.
+    let of_the_manager = ["check", "--listen", "systemd:nobody", "--listen", "tcp://127.0.0.1:0"];
+    let (code, said, _) = ends(with_args(&of_the_manager));
+    assert_eq!(code, Some(0));
+    let told = "; only the service manager can tell whether it has systemd:nobody";
+    assert!(said.contains("2 to listen on") && said.ends_with(told), "{said}");
     let mut few = command_with_open_files(128);
     few.args(["check", "--max-connections", "65"]);
     assert_refused(few, 78, "at most 64");

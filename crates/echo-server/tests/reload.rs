@@ -6,11 +6,14 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 use support::ending::{Settings, assert_refused, ends, with_args};
 use support::process::{descriptors, eventually};
@@ -146,6 +149,37 @@ fn a_listener_changes_how_it_speaks() {
 }
 
 /// Fault 72: each of them leaves all as it was, and is told once.
+/// Each time it changes, and not when it does not.
+#[test]
+fn a_change_of_protection_is_told() {
+    let listen =
+        |rate: &str| format!("listen = [\"udp://0.0.0.0:0{rate}\", \"udp://127.0.0.1:0\"]\n");
+    let mut it = Reloadable::start(&listen(""), 2);
+    let mut said = vec!["at most 10000 answers"];
+    it.server.wait_for_stderr(said[0]);
+    let changes = [
+        (listen(""), None),
+        (listen("") + "udp-rate = 77\n", Some("at most 77 answers")),
+        (listen("") + "udp-rate = 77\nlinger = \"1s\"\n", None),
+        (listen("?rate=99") + "udp-rate = 77\n", Some("at most 99 answers")),
+        (listen("?rate=99") + "udp-rate = 78\n", None),
+        (listen("?rate=99") + "udp-refuse-ports = \"5\"\n", Some("source ports 5, our own")),
+    ];
+    for (count, (text, told)) in changes.iter().enumerate() {
+        it.write(text);
+        assert_eq!(it.reload().0, Some(0));
+        // Which comes behind.
+        it.server.wait_for_stderr_times("reloaded: ", count + 1);
+        said.extend(told);
+        let log = it.server.stderr();
+        let lines: Vec<_> =
+            log.lines().filter(|it| it.contains("is open to the network")).collect();
+        assert_eq!(lines.len(), said.len(), "{text}");
+        assert!(lines.iter().zip(&said).all(|(line, said)| line.contains(said)), "{log}");
+    }
+    assert_eq!(it.server.stop(), Some(0));
+}
+
 #[test]
 fn a_bad_file_changes_nothing() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -250,6 +284,79 @@ fn two_hundred_signals_under_load() {
     assert_eq!(it.server.stderr().matches("not reloaded, nothing").count(), ROUNDS / 2);
 }
 
+/// Opening a pipe that nobody writes to would hang, reading a device or a terminal perhaps as well.
+#[test]
+fn what_is_no_regular_file_is_refused() {
+    let mut it = Reloadable::start(FIRST, 2);
+    let path = it.settings.path().to_owned();
+    let remove = || fs::remove_file(&path).unwrap();
+    remove();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let refused = |it: &Reloadable| {
+        let (code, words) = it.reload();
+        assert!(code == Some(1) && words.contains("it is no regular file"), "{words}");
+        assert_eq!(it.told(), (1000, "first".to_owned()));
+    };
+    refused(&it);
+    for other in ["/dev/tty", "/dev/zero", "/"] {
+        remove();
+        symlink(other, &path).unwrap();
+        refused(&it);
+    }
+    remove();
+    let socket = UnixListener::bind(&path).unwrap();
+    refused(&it);
+    drop(socket);
+    remove();
+    // No settings at all: what is passed alone would be listened on, and here the usual ports.
+    symlink("/dev/null", &path).unwrap();
+    let (_, words) = it.reload();
+    assert!(!words.contains("regular"), "{words}");
+    assert_eq!(it.server.stop(), Some(0));
+}
+
+/// Holds a lease on a file: who opens it waits until the lease is given back, as on a file system that hangs.
+const HOLD: &str = "import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()
+";
+
+/// A file that cannot be read for now holds up neither the service nor what else the server is asked for.
+#[test]
+fn a_file_system_that_hangs_holds_nothing_up() {
+    let mut it = Reloadable::start(FIRST, 2);
+    let mut holder = Command::new("python3")
+        .args(["-c", HOLD, it.settings.path()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = [0; 5];
+    holder.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    let (code, words) = it.reload();
+    assert!(code == Some(1) && words.contains("could not be read within 10s"), "{words}");
+    // Who comes while the first reading hangs adds no thread to it.
+    let threads = || fs::read_dir(format!("/proc/{}/task", it.server.pid())).unwrap().count();
+    let before = threads();
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| it.reload());
+        while !asked.is_finished() {
+            assert_eq!(it.told(), (1000, "first".to_owned()), "it serves");
+            assert!(threads() <= before, "one thread for all");
+            thread::sleep(Duration::from_millis(100)); // How often it is looked at.
+        }
+    });
+    it.server.signal(Signal::HUP);
+    it.server.signal(Signal::TERM);
+    it.server.wait_for_stderr("draining for at most");
+    assert_eq!(it.server.wait(PATIENCE).code(), Some(0));
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+}
+
 /// Fault 71: signals come together, the one that ends it wins.
 #[test]
 fn a_storm_of_signals_ends_in_a_clean_stop() {
@@ -348,7 +455,7 @@ fn the_control_socket_is_for_its_user_and_bounded() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut question = [0; 10];
-            std::io::Read::read_exact(&mut closing.accept().unwrap().0, &mut question).unwrap();
+            closing.accept().unwrap().0.read_exact(&mut question).unwrap();
         });
         assert_refused(with_args(&args), 1, "this is no control socket");
     });

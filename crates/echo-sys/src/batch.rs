@@ -1,12 +1,15 @@
 //! Datagrams received together, and answered together.
 
+mod slot;
+
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use crate::control::{self, Arrival, CONTROL_LEN, SEND_CONTROL_LEN, Told, field};
+use crate::control::{self, Arrival, CONTROL_LEN, SEND_CONTROL_LEN};
+use slot::{NAME_LEN, Slot};
 
 /// Datagrams in one batch: beyond that a system call's own cost is lost among theirs.
 pub const MAX_BATCH: usize = 32;
@@ -15,13 +18,6 @@ pub const MAX_BATCH: usize = 32;
 const ARENA_LEN: usize = MAX_BATCH * SLOT_UNIT;
 /// Holds every UDP datagram, and a whole number of pages.
 const SLOT_UNIT: usize = 64 << 10;
-
-/// Holds every socket address; `sockaddr_un`, the longest, has 110 bytes.
-const NAME_LEN: usize = 112;
-
-/// Bytes of a Unix path with the zero byte after it, and of what stands before it.
-const MAX_PATH: usize = 108;
-const FAMILY_LEN: usize = size_of::<libc::sa_family_t>();
 
 /// What one segmented message may hold: one byte less than an IP packet, less its headers.
 const SEGMENTED_LEN: usize = 65_535 - 40 - 8;
@@ -39,16 +35,6 @@ pub struct Batch {
     received: usize,
     /// How many were asked for.
     asked: usize,
-}
-
-#[derive(Clone, Debug)]
-struct Slot {
-    name: [u8; NAME_LEN],
-    name_len: usize,
-    control: [u8; CONTROL_LEN],
-    told: Told,
-    len: usize,
-    truncated: bool,
 }
 
 /// One datagram of a batch.
@@ -93,19 +79,12 @@ pub struct Sending {
 
 impl Default for Batch {
     fn default() -> Self {
-        let slot = Slot {
-            name: [0; NAME_LEN],
-            name_len: 0,
-            control: [0; CONTROL_LEN],
-            told: Told::default(),
-            len: 0,
-            truncated: false,
-        };
+        let slots = vec![Slot::default(); MAX_BATCH];
         Self {
             payloads: Vec::new(),
             longest: 0,
             stride: SLOT_UNIT,
-            slots: vec![slot; MAX_BATCH].try_into().unwrap_or_else(|_| unreachable!()),
+            slots: slots.try_into().unwrap_or_else(|_| unreachable!()),
             received: 0,
             asked: 0,
         }
@@ -166,12 +145,7 @@ impl Batch {
     /// # Panics
     /// When there are not so many, or the path is longer than a Unix address.
     pub fn answer_to(&mut self, index: usize, path: &[u8]) {
-        assert!(path.len() < MAX_PATH, "no Unix address is so long");
-        let slot = &mut self.slots[..self.received][index];
-        slot.name[..FAMILY_LEN].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
-        slot.name[FAMILY_LEN..][..path.len()].copy_from_slice(path);
-        slot.name[FAMILY_LEN + path.len()] = 0;
-        slot.name_len = FAMILY_LEN + path.len() + 1;
+        self.slots[..self.received][index].answer_to(path);
     }
 
     /// The payload of the datagram at `index`, to be changed in place.
@@ -315,51 +289,6 @@ impl Batch {
             }
         }
         count
-    }
-}
-
-impl Slot {
-    /// Takes over what the kernel wrote into the header.
-    #[inline]
-    fn take(&mut self, header: &libc::mmsghdr) {
-        self.name_len = (header.msg_hdr.msg_namelen as usize).min(NAME_LEN);
-        self.len = header.msg_len as usize;
-        self.truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        #[allow(clippy::unnecessary_cast, reason = "not a usize in every C library")]
-        let control_len = (header.msg_hdr.msg_controllen as usize).min(CONTROL_LEN);
-        self.told = control::read(&self.control[..control_len]);
-    }
-
-    #[inline]
-    fn source(&self) -> Source<'_> {
-        let name = &self.name[..self.name_len];
-        self.ip().map_or_else(
-            || match name.get(FAMILY_LEN..) {
-                Some(name) if !name.is_empty() => Source::Unix(name),
-                _ => Source::Unnamed,
-            },
-            Source::Ip,
-        )
-    }
-
-    /// `sockaddr_in` or `sockaddr_in6`, if it is one.
-    #[inline]
-    fn ip(&self) -> Option<SocketAddr> {
-        let name = &self.name[..self.name_len];
-        let family = i32::from(libc::sa_family_t::from_ne_bytes(field(name, 0)?));
-        let port = || Some(u16::from_be_bytes(field(name, 2)?));
-        match family {
-            libc::AF_INET => {
-                let ip = Ipv4Addr::from(field::<4>(name, 4)?);
-                Some(SocketAddrV4::new(ip, port()?).into())
-            }
-            libc::AF_INET6 => {
-                let ip = Ipv6Addr::from(field::<16>(name, 8)?);
-                let scope = u32::from_ne_bytes(field(name, 24)?);
-                Some(SocketAddrV6::new(ip, port()?, 0, scope).into())
-            }
-            _ => None,
-        }
     }
 }
 

@@ -10,13 +10,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use echo_core::client::{DatagramClient, DatagramEvent, Error, Options, PushError};
 use echo_core::{Address, Mode};
-use tokio::sync::mpsc::Permit;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::progress::Progress;
+use super::{Heard, Way};
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::stdio::{Input, Output};
 
 /// With the 36 bytes of a PROBE's head, and 48 of IPv6 and UDP, below the 1,500 of an Ethernet.
 const SIZE: usize = 1400;
@@ -34,21 +33,15 @@ const GAP: Duration = Duration::from_micros(125);
 const HELD_MAX: usize = 8 << 20;
 const PIECE: usize = 2 * size_of::<Piece>() + 32;
 
-/// The state that both directions share.
-pub(super) struct Pipe {
+pub(super) struct Datagrams {
     client: DatagramClient,
     size: usize,
     /// Whether pieces are numbered, so that several may be under way.
     numbered: bool,
     /// When the next one may leave, if that is limited.
     pace: Option<Instant>,
-    pending: Bytes,
-    ended: bool,
     copy: Ordered,
-    /// What came back and waits for room in the output.
-    verified: Vec<u8>,
     timeout: Duration,
-    pub(super) progress: Progress,
 }
 
 /// The copy, in order.
@@ -100,13 +93,9 @@ impl Counts {
     }
 }
 
-impl Pipe {
-    /// A pipe with an open socket.
-    pub(super) async fn open(
-        args: &Args,
-        options: Options,
-        progress: Progress,
-    ) -> Result<Self, Failure> {
+impl Datagrams {
+    /// A client with an open socket.
+    pub(super) async fn open(args: &Args, options: Options) -> Result<Self, Failure> {
         let timeout = options.timeout;
         let options = Options { window: WINDOW, ..options };
         let client = DatagramClient::connect(&args.target, options).await?;
@@ -116,61 +105,16 @@ impl Pipe {
             size: args.message_size.unwrap_or(SIZE),
             numbered: args.target.mode != Some(Mode::Raw),
             pace: udp.then(Instant::now),
-            pending: Bytes::new(),
-            ended: false,
             copy: Ordered::default(),
-            verified: Vec::new(),
             timeout,
-            progress,
         })
     }
+}
 
-    /// Moves bytes until all that went out has come back or is lost, or the consumer has closed
-    /// `stdout`.
-    pub(super) async fn run(&mut self, stdin: &mut Input, stdout: &Output) -> Result<(), Failure> {
-        // Room for one chunk of answers. Only with it is the client driven.
-        let mut room: Option<Permit<'_, _>> = None;
-        loop {
-            let paced = self.ask()?;
-            room = room.or_else(|| stdout.try_reserve().ok());
-            let takes = self.pending.is_empty() && !self.ended;
-            // In random order, so that neither direction starves.
-            tokio::select! {
-                event = self.client.next(), if room.is_some() => {
-                    let Some(event) = event? else { return Ok(()) };
-                    let outcome = self.copy.take(event);
-                    self.copy.release(&mut self.verified);
-                    if !self.verified.is_empty() && let Some(room) = room.take() {
-                        room.send(std::mem::take(&mut self.verified).into());
-                    }
-                    outcome?;
-                }
-                chunk = stdin.recv(), if takes => match chunk {
-                    Some(chunk) => {
-                        self.pending =
-                            chunk.map_err(|error| Failure::local("cannot read stdin", &error))?;
-                    }
-                    None => {
-                        self.ended = true;
-                        self.client.finish();
-                    }
-                },
-                permit = stdout.reserve(), if room.is_none() => {
-                    let Ok(permit) = permit else { return Ok(()) };
-                    room = Some(permit);
-                }
-                () = stdout.closed() => return Ok(()),
-                () = sleep_until(paced.unwrap_or_else(Instant::now)), if paced.is_some() => {}
-                () = self.progress.due() => self.progress.show(self.copy.counts.bytes),
-            }
-        }
-    }
-
-    /// Gives the client what stdin brought, as much as may be under way. Until when it waits with more,
-    /// if nothing but the pace hinders it.
-    fn ask(&mut self) -> Result<Option<Instant>, Failure> {
+impl Way for Datagrams {
+    fn ask(&mut self, pending: &mut Bytes) -> Result<Option<Instant>, Error> {
         let most = if self.numbered { IN_FLIGHT } else { 1 };
-        while !self.pending.is_empty() && self.client.unanswered() < most {
+        while !pending.is_empty() && self.client.unanswered() < most {
             if self.copy.is_full() {
                 break;
             }
@@ -183,37 +127,48 @@ impl Pipe {
                 let earliest = now.checked_sub(GAP * IN_FLIGHT as u32).unwrap_or(next);
                 self.pace = Some(next.max(earliest) + GAP);
             }
-            let len = self.pending.len().min(self.size);
-            let piece = &self.pending[..len];
+            let len = pending.len().min(self.size);
+            let piece = &pending[..len];
             let pushed =
                 if self.numbered { self.client.push_probe(piece) } else { self.client.push(piece) };
             match pushed {
                 Ok(_) => {}
                 Err(PushError::Full) => break,
-                Err(error) => return Err(Error::from(error).into()),
+                Err(error) => return Err(error.into()),
             }
             self.copy.push(len);
-            self.pending.advance(len);
+            pending.advance(len);
         }
         Ok(None)
     }
 
-    pub(super) fn counts(&self) -> &Counts {
-        &self.copy.counts
+    fn finish(&mut self) {
+        self.client.finish();
     }
 
-    pub(super) fn bytes_answered(&self) -> u64 {
+    async fn next(&mut self, heard: &mut Heard) -> Result<bool, Error> {
+        let Some(event) = self.client.next().await? else { return Ok(false) };
+        let taken = self.copy.take(event);
+        self.copy.release(&mut heard.verified);
+        taken.map(|()| true)
+    }
+
+    fn bytes_answered(&self) -> u64 {
         self.copy.counts.bytes
     }
 
-    /// What is to be said at the end: an error if anything is lost, and the rest beside it.
-    pub(super) fn verdict(&mut self) -> Result<(), Failure> {
+    fn counts(&self) -> Option<&Counts> {
+        Some(&self.copy.counts)
+    }
+
+    /// An error if anything is lost, and the rest beside it.
+    fn verdict(&self, progress: &mut Progress) -> Result<(), Failure> {
         let Counts { sent, lost, late, doubled, overtaken, .. } = self.copy.counts;
         let odd = [(late, "late"), (doubled, "doubled"), (overtaken, "overtaken")];
         let odd = odd.iter().filter(|(count, _)| *count > 0);
         let odd: Vec<_> = odd.map(|(count, how)| format!("{count} {how}")).collect();
         if !odd.is_empty() {
-            self.progress.say(&format!("of the replies to {sent} datagrams: {}", odd.join(", ")));
+            progress.say(&format!("of the replies to {sent} datagrams: {}", odd.join(", ")));
         }
         match lost {
             0 => Ok(()),
@@ -236,7 +191,7 @@ impl Ordered {
     }
 
     /// Takes what happened.
-    fn take(&mut self, event: DatagramEvent<'_>) -> Result<(), Failure> {
+    fn take(&mut self, event: DatagramEvent<'_>) -> Result<(), Error> {
         match event {
             DatagramEvent::Reply { reply, overtaken } => {
                 self.counts.answered += 1;
@@ -249,16 +204,16 @@ impl Ordered {
                 self.counts.lost += 1;
                 self.settle(seq, Came::Lost);
             }
-            DatagramEvent::Unsent { why, .. } => return Err(Error::from(why).into()),
+            DatagramEvent::Unsent { why, .. } => return Err(why.into()),
             DatagramEvent::Late { .. } => self.counts.late += 1,
             DatagramEvent::Doubled { .. } | DatagramEvent::Stale { .. } => self.counts.doubled += 1,
             DatagramEvent::Different { seq, at, what, .. } => {
                 let offset = self.piece(seq).map_or(0, |piece| piece.offset);
-                return Err(Error::Different { at: offset + at, what: what.to_owned() }.into());
+                return Err(Error::Different { at: offset + at, what: what.to_owned() });
             }
             DatagramEvent::Unexpected(_) => {
                 let what = "a datagram came that nobody asked for".to_owned();
-                return Err(Error::Different { at: self.counts.bytes, what }.into());
+                return Err(Error::Different { at: self.counts.bytes, what });
             }
             _ => {}
         }

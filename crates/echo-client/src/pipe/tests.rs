@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::*;
+use crate::stdio::CHUNK;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -38,13 +39,11 @@ async fn start(handler: impl Handler, depth: usize) -> Ends {
     });
     let (stdin, mut input) = mpsc::channel(8);
     let (output, stdout) = mpsc::channel(depth);
-    let options = Options { parts: true, timeout: LIMIT, window: WINDOW, ..Options::default() };
-    let client = Client::connect(connector, options).await.unwrap();
+    let options = Options { timeout: LIMIT, ..Options::default() };
+    let mut progress = Progress::new(true, true);
+    let stream = Stream::open(connector, options, &mut progress).await.unwrap();
     tasks.spawn(async move {
-        let progress = Progress::new(true, true);
-        let voice =
-            Voice { progress, retry: Duration::ZERO, due: false, told: false, connected: false };
-        let mut pipe = Pipe::new(client, voice);
+        let mut pipe = Pipe::new(stream, progress);
         Some(pipe.run(&mut input, &output).await.map_err(|failure| failure.to_string()))
     });
     Ends { stdin, stdout, drain, tasks }
@@ -87,10 +86,8 @@ async fn an_end_of_stdin_that_is_not_yet_seen_counts() {
 async fn a_reset_behind_the_last_answer_is_no_end() {
     for orderly in [true, false] {
         let (_listener, connector) = Listener::memory();
-        let progress = Progress::new(true, true);
-        let voice =
-            Voice { progress, retry: Duration::ZERO, due: false, told: false, connected: true };
-        let mut pipe = Pipe::new(Client::new(connector, Options::default()), voice);
+        let stream = Stream::new(connector, Options::default());
+        let mut pipe = Pipe::new(stream, Progress::new(true, true));
         let (stdin, mut input) = mpsc::channel(8);
         drop(stdin);
         let how = "Connection reset by peer".to_owned();

@@ -243,7 +243,7 @@ impl Execution {
             Some(Message::Text(bytes)) => Ok(Payload { bytes: bytes.clone(), hex: false }),
             Some(Message::Hex(bytes)) => Ok(Payload { bytes: bytes.clone(), hex: true }),
             Some(Message::File(path)) => {
-                Ok(Payload { bytes: message::read(expand_home(path)).await?, hex: false })
+                Ok(Payload { bytes: message::read(expand_home(path), true).await?, hex: false })
             }
         }
     }

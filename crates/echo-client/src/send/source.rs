@@ -74,7 +74,7 @@ impl Source {
         *at += 1;
         match &items[*at - 1] {
             Item::Text(text) => Ok(Some(text.clone())),
-            Item::File(path) => match message::read(path.clone()).await {
+            Item::File(path) => match message::read(path.clone(), false).await {
                 Ok(bytes) => Ok(Some(bytes.into())),
                 Err(words) => Err(Failure::Local(words)),
             },

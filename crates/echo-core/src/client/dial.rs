@@ -15,10 +15,10 @@ use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::error::Words;
-use super::{Error, Family, Options, Target};
 #[cfg(feature = "tls")]
 use super::ClosedEarly;
+use super::error::Words;
+use super::{Error, Family, Options, Target};
 use crate::endpoint::{Address, Endpoint, UnixName};
 use crate::stream::{Peer, Stream};
 

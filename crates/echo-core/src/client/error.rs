@@ -10,7 +10,8 @@ use crate::frame::{ErrorCode, Goaway, Reason};
 /// connection, or has no reply.
 ///
 /// Its text begins with what happened, in words that programs may match on: `refused:`,
-/// `unreachable:`, `untrusted:`, `unresolved:`, `unsupported:`, `timed out:`, `closed early:`, `different at byte N:`,
+/// `denied:`, `unreachable:`, `untrusted:`, `unresolved:`, `unsupported:`, `timed out:`, `closed early:`,
+/// `different at byte N:`,
 /// `lost:`; of a message that was not sent the words of [`PushError`]; and `the client has ended`. It
 /// tells the cause too, so that none is a [`source`](std::error::Error::source). What a peer wrote comes in
 /// it as escapes where it could harm a terminal or a log.
@@ -77,6 +78,9 @@ pub enum Error {
     /// The server will not serve this.
     #[error("refused: {0}")]
     Rejected(String),
+    /// The server knows no such user, or not with that password.
+    #[error("denied: {0}")]
+    Denied(String),
     /// The message was not sent.
     #[error(transparent)]
     Unsent(#[from] PushError),
@@ -112,7 +116,7 @@ impl Error {
         match self {
             Self::Different { .. } | Self::Rejected(_) | Self::Untrusted { .. } => Fault::Server,
             Self::Unsent(why) => why.fault(),
-            Self::Unsupported { .. } | Self::Over => Fault::Caller,
+            Self::Unsupported { .. } | Self::Denied(_) | Self::Over => Fault::Caller,
             Self::GaveUp { lost, .. } => lost.fault(),
             _ => Fault::Path,
         }
@@ -155,6 +159,12 @@ impl Error {
             ErrorCode::UnexpectedKind => "unexpected kind",
             ErrorCode::Malformed => "malformed",
             ErrorCode::Busy => "busy",
+            ErrorCode::Denied => "denied",
+            ErrorCode::Forbidden => "forbidden",
+            ErrorCode::NotFound => "not found",
+            ErrorCode::NoSpace => "no space",
+            ErrorCode::Mismatch => "mismatch",
+            ErrorCode::Failed => "failed",
             ErrorCode::Other(_) => "unknown",
         };
         let text = text.escape_debug();

@@ -88,6 +88,23 @@ impl Stamps {
     pub fn in_server(&self) -> Duration {
         Duration::from_nanos(self.sent.saturating_sub(self.received))
     }
+
+    /// What is wrong where the server says that it answered before it was asked.
+    pub(super) fn backwards(&self) -> Option<&'static str> {
+        let what = "a PROBE was sent back before it was received, its stamps say";
+        (self.sent < self.received).then_some(what)
+    }
+
+    /// What is wrong if the server had a PROBE for longer than the way there and back `took`. Clocks that
+    /// are slewed differ by up to a thousandth.
+    pub(super) fn overlong(&self, took: Duration) -> Option<String> {
+        let in_server = self.in_server();
+        (in_server > took + took / 1000).then(|| {
+            format!(
+                "a PROBE was with the server for {in_server:?}, its stamps say, and back after {took:?}"
+            )
+        })
+    }
 }
 
 /// An ERROR frame in place of a reply.

@@ -8,6 +8,7 @@
 //!             └ front    └ verified        └ sent
 //! ```
 
+mod counts;
 mod judge;
 
 use std::collections::VecDeque;
@@ -277,11 +278,10 @@ impl Requests {
         let (received, sent) = frame[STAMPS].split_at(8);
         let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
         let stamps = Stamps { received: number(received), sent: number(sent) };
-        if stamps.sent < stamps.received {
-            let what = "a PROBE was sent back before it was received, its stamps say";
-            return Err(self.wrong_at(STAMPS.start, what));
+        match stamps.backwards() {
+            Some(what) => Err(self.wrong_at(STAMPS.start, what)),
+            None => Ok(stamps),
         }
-        Ok(stamps)
     }
 
     fn wrong_at(&self, offset: usize, what: &str) -> Error {
@@ -343,23 +343,6 @@ impl Requests {
         }
     }
 
-    /// Requests of this connection: asked, and answered.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        let answered = self.first_unanswered() as u64;
-        (self.delivered + self.due.len() as u64, self.delivered + answered)
-    }
-
-    /// Payload bytes: without an answer, and answered.
-    pub(super) fn byte_counts(&self) -> (u64, u64) {
-        let answered = self.answered_bytes();
-        (self.asked_bytes - answered, answered)
-    }
-
-    /// Payload bytes that came back, over all connections: never fewer than before.
-    pub(super) fn came_bytes(&self) -> u64 {
-        self.came_bytes.max(self.answered_bytes())
-    }
-
     /// Where the request `index` of those due begins.
     fn start_of(&self, index: usize) -> u64 {
         index.checked_sub(1).and_then(|before| self.due.get(before)).map_or(self.front, |it| it.end)
@@ -368,16 +351,6 @@ impl Requests {
     /// The index of the first request without an answer, perhaps one behind the last.
     fn first_unanswered(&self) -> usize {
         self.due.partition_point(|request| request.end <= self.verified)
-    }
-
-    fn answered_bytes(&self) -> u64 {
-        if self.dialect == Dialect::Raw {
-            return self.delivered_bytes + (self.verified - self.front);
-        }
-        let first = self.first_unanswered();
-        let (start, header) = (self.start_of(first), HEADER_LEN as u64);
-        let whole = start - self.front - header * first as u64;
-        self.delivered_bytes + whole + (self.verified - start).saturating_sub(header)
     }
 
     fn header(&self, start: u64) -> Header {

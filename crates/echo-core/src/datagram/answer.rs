@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 
 use super::peer;
-use super::screen::{Screen, probe_mut};
+use super::rate::{Rate, Taking};
+use super::screen::{Screen, Sender, probe_mut};
 use super::{DatagramEcho, DatagramSocket};
 use crate::LocalAddr;
 use crate::seldom::Seldom;
@@ -165,16 +166,15 @@ impl Answering {
         for index in 0..batch.len() {
             let datagram = batch.get(index);
             bytes += datagram.payload.len();
-            let judged = screen.judge(&datagram).map(|source| match &mut limited {
-                Some((buckets, rate)) => buckets.take(source, *rate, now),
-                None => true,
+            let judged = screen.judge(&datagram).and_then(|sender| match &mut limited {
+                Some((buckets, rate)) => may_be_answered(&sender, buckets, *rate, now),
+                None => Ok(()),
             });
             match judged {
-                Ok(true) => {
+                Ok(()) => {
                     which[count] = index as u8; // Below MAX_BATCH.
                     count += 1;
                 }
-                Ok(false) => tally.unanswered(Unanswered::Rate, 1),
                 Err(why) => tally.unanswered(why, 1),
             }
         }
@@ -310,6 +310,23 @@ impl Answering {
             self.kernel_drops = drops;
             self.core.stats.datagrams.kernel_drops.fetch_add(new.into(), Relaxed);
         }
+    }
+}
+
+/// Whether the source of a datagram has a token left, and it is not the end of a loop.
+#[inline]
+fn may_be_answered(
+    sender: &Sender,
+    buckets: &mut Taking<'_>,
+    rate: Rate,
+    now: u64,
+) -> Result<(), Unanswered> {
+    if !buckets.take(sender.source, rate, now) {
+        return Err(Unanswered::Rate);
+    }
+    match sender.server {
+        Some(port) if buckets.ends_loop(sender.source, port, rate, now) => Err(Unanswered::Loop),
+        _ => Ok(()),
     }
 }
 

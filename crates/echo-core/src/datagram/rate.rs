@@ -9,39 +9,48 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::table::Table;
+
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Buckets in a set; a source's hash chooses the set. Two cache lines.
-const WAYS: usize = 8;
-/// A power of two. 16,384 sources in 256 KiB: at 10,000 a second a source that sent one datagram keeps
-/// its place for 0.1 ms, so that it takes over 100 million sources a second to fill the table.
+/// 16,384 sources in 256 KiB: at 10,000 a second a source that sent one datagram keeps its place for
+/// 0.1 ms, so that it takes over 100 million sources a second to fill the table.
 const SETS: usize = 2048;
+
+/// 1,024 of them that may be servers, in 32 KiB. Forged sources fill it, which does no harm: the others
+/// together then lose one datagram of as many as one source may lose one of.
+const SETS_OF_RUNS: usize = 128;
+
+/// The ports from here on are those that Linux gives to clients (`ip_local_port_range`: 32768 to 60999;
+/// other systems use some of these). What comes from below is perhaps a server's answer.
+pub(super) const FIRST_OF_CLIENTS: u16 = 32_768;
+
+/// A pause that ends a run of datagrams: a loop makes none, unless its way round takes longer.
+const PAUSE: u64 = NANOS_PER_SECOND;
 
 /// The buckets of all sources of one listener.
 ///
 /// A source keeps its bucket until it is full again, and then holds nothing that a new bucket would
-/// not. **On overflow**, when all places of a source's set are taken, the source shares one bucket with
-/// all others that find no place: together they get what one source gets. So nobody is let through by
-/// filling the table, and who has a place keeps it. The hash is keyed (SipHash): nobody can choose
-/// sources that meet in one set.
+/// not. **On overflow** those without a place get together what one source gets. So nobody is let through
+/// by filling the table. The hash is keyed (SipHash): nobody can choose sources that meet in one set.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     hash: RandomState,
-    table: Mutex<Table>,
+    tables: Mutex<Tables>,
 }
 
 #[derive(Debug)]
-struct Table {
-    places: Box<[Place]>,
-    /// When the bucket of those without a place is full again.
-    shared: u64,
+struct Tables {
+    /// When a source's bucket is full again, in nanoseconds: there is nothing to keep from then on.
+    full_at: Table<u64>,
+    runs: Table<Run>,
 }
 
+/// Datagrams of one source and port that were answered, none of them long after the one before.
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    source: u64,
-    /// When its bucket is full again, in nanoseconds; the place is free from then on.
-    full_at: u64,
+struct Run {
+    answered: u32,
+    last: u64,
 }
 
 /// Who counts as one source.
@@ -68,6 +77,8 @@ pub(crate) struct Rate {
     interval: u64,
     /// Nanoseconds that an empty bucket takes to be full again.
     depth: u64,
+    /// How many there may be at once.
+    burst: u32,
 }
 
 impl From<NonZeroU32> for Rate {
@@ -75,7 +86,8 @@ impl From<NonZeroU32> for Rate {
     fn from(per_second: NonZeroU32) -> Self {
         // Rounded up: never more than was asked for.
         let interval = NANOS_PER_SECOND.div_ceil(u64::from(per_second.get()));
-        Self { interval, depth: interval * u64::from(per_second.get()) }
+        let burst = per_second.get();
+        Self { interval, depth: interval * u64::from(burst), burst }
     }
 }
 
@@ -85,56 +97,54 @@ impl Buckets {
         SourceKey(self.hash.hash_one(name))
     }
 
-    /// Locks the table, for a batch of datagrams.
+    /// Locks the tables, for a batch of datagrams.
     pub(crate) fn lock(&self) -> Taking<'_> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        Taking { hash: &self.hash, table, shared: 0 }
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        Taking { hash: &self.hash, tables, shared: 0 }
     }
 }
 
 impl Default for Buckets {
     fn default() -> Self {
-        let table = Table { places: vec![Place::default(); SETS * WAYS].into(), shared: 0 };
-        Self { hash: RandomState::new(), table: Mutex::new(table) }
+        let tables = Tables { full_at: Table::new(SETS), runs: Table::new(SETS_OF_RUNS) };
+        Self { hash: RandomState::new(), tables: Mutex::new(tables) }
     }
 }
 
-/// The table, locked.
+/// The tables, locked. Times are nanoseconds from any beginning.
 pub(crate) struct Taking<'a> {
     hash: &'a RandomState,
-    table: MutexGuard<'a, Table>,
+    tables: MutexGuard<'a, Tables>,
     /// How many tokens were asked for by sources without a place of their own.
     pub(crate) shared: u32,
 }
 
 impl Taking<'_> {
-    /// Takes a token from the bucket of `source`, if there is one at `now` (nanoseconds from any
-    /// beginning).
+    /// Takes a token from the bucket of `source`, if there is one at `now`.
     #[inline]
     pub(crate) fn take(&mut self, source: SourceKey, rate: Rate, now: u64) -> bool {
-        let set = self.hash.hash_one(source.0) as usize % SETS;
-        let table = &mut *self.table;
-        let places = &mut table.places[set * WAYS..][..WAYS];
-        let mine = |place: &Place| place.source == source.0 && place.full_at > now;
-        let full_at = match places.iter().position(mine) {
-            Some(place) => &mut places[place].full_at,
-            None => match places.iter_mut().find(|place| place.full_at <= now) {
-                Some(place) => {
-                    place.source = source.0;
-                    &mut place.full_at
-                }
-                None => {
-                    self.shared += 1;
-                    &mut table.shared
-                }
-            },
-        };
+        let hash = self.hash.hash_one(source.0);
+        let (full_at, alone) = self.tables.full_at.place(source.0, hash, |it| *it > now);
         let next = (*full_at).max(now) + rate.interval;
         let allowed = next - now <= rate.depth;
         if allowed {
             *full_at = next;
         }
+        self.shared += u32::from(!alone);
         allowed
+    }
+
+    /// Whether a datagram from `port`, which may be a server's, is to be dropped, since it may be in a loop:
+    /// one is, after as many answered ones as fit into a bucket, without a pause of a second. The first
+    /// drop ends a loop, also one that is too slow for its bucket.
+    pub(crate) fn ends_loop(&mut self, source: SourceKey, port: u16, rate: Rate, now: u64) -> bool {
+        let key = self.hash.hash_one((source.0, port));
+        let goes_on = |run: &Run| run.answered > 0 && now < run.last + PAUSE;
+        let (run, _) = self.tables.runs.place(key, key, goes_on);
+        let answered = if goes_on(run) { run.answered } else { 0 };
+        let ends = answered >= rate.burst;
+        *run = Run { answered: if ends { 0 } else { answered + 1 }, last: now };
+        ends
     }
 }
 
@@ -204,13 +214,67 @@ mod tests {
         for number in 0..sources {
             passed += taken(&buckets, SourceKey(1 << 40 | number), rate, 2, 1);
         }
-        let places = (SETS * WAYS) as u32;
+        let places = buckets.tables.lock().unwrap().full_at.len() as u32;
         assert!(passed <= places - 1 + 2, "{passed} of {sources} passed, {places} have a place");
         assert!(passed > places * 9 / 10, "{passed} of {sources} passed, {places} could");
         assert_eq!(taken(&buckets, first, rate, 3, 9), 0, "its bucket is still empty");
-        assert_eq!(buckets.table.lock().unwrap().places.len(), SETS * WAYS);
         // When they have been silent, everybody finds a place again.
         assert_eq!(taken(&buckets, SourceKey(7), rate, 9 * SECOND, 9), 2);
+    }
+
+    const PORT: u16 = 7777;
+
+    fn ended(
+        buckets: &Buckets,
+        source: SourceKey,
+        rate: Rate,
+        at: impl Iterator<Item = u64>,
+    ) -> usize {
+        at.filter(|now| buckets.lock().ends_loop(source, PORT, rate, *now)).count()
+    }
+
+    /// Far below the rate, where the bucket never is empty.
+    #[test]
+    fn a_loop_ends_after_a_bucket() {
+        let (buckets, rate, source) = (Buckets::default(), rate(10), key("192.0.2.1"));
+        let mut now = 5 * SECOND;
+        let mut slowly = |pause: u64, count: usize| {
+            let at = (0..count).map(|_| {
+                now += pause;
+                now
+            });
+            ended(&buckets, source, rate, at)
+        };
+        for _ in 0..3 {
+            assert_eq!(slowly(SECOND / 2, 10), 0, "a bucket is answered");
+            assert_eq!(slowly(SECOND / 2, 1), 1, "and one is not");
+        }
+        assert_eq!(slowly(SECOND - 1, 109), 109 / 11);
+        assert_eq!(slowly(SECOND, 1000), 0, "who makes pauses is in no loop");
+        assert_eq!(slowly(0, 9), 0);
+        assert_eq!(slowly(SECOND, 10), 0, "a pause ends a run");
+        // Other ports and sources have their own.
+        let now = 10_000 * SECOND;
+        assert_eq!(ended(&buckets, source, rate, [now; 10].into_iter()), 0);
+        assert_eq!(ended(&buckets, key("192.0.2.2"), rate, [now; 10].into_iter()), 0);
+        assert!(!buckets.lock().ends_loop(source, PORT + 1, rate, now));
+        assert!(buckets.lock().ends_loop(source, PORT, rate, now));
+    }
+
+    /// Among more sources than there are places, a loop goes on for as long on average, and honest ones lose
+    /// one of as many.
+    #[test]
+    fn loops_end_in_a_full_table() {
+        let (buckets, rate, sources) = (Buckets::default(), rate(10), 5000);
+        let turns = 100;
+        let ended: usize = (0..turns)
+            .flat_map(|turn| (0..sources).map(move |number| (turn, number)))
+            .filter(|&(turn, number)| {
+                buckets.lock().ends_loop(SourceKey(number), PORT, rate, SECOND + turn)
+            })
+            .count();
+        let all = (turns * sources) as usize;
+        assert!((all / 11 - all / 110..=all / 11).contains(&ended), "{ended} of {all}");
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use echo_sys::{Arrival, Datagram, Source};
 
 use super::own::OwnSockets;
 use super::ports::PortSet;
-use super::rate::{Buckets, SourceKey};
+use super::rate::{Buckets, FIRST_OF_CLIENTS, SourceKey};
 use crate::frame::{HEADER_LEN, Header, Kind, PROBE_MIN_LEN, is_probe_reply};
 use crate::stats::Unanswered;
 
@@ -26,13 +26,22 @@ pub(super) struct Screen<'a> {
     pub(super) buckets: &'a Buckets,
 }
 
+/// Who sent a datagram that may be answered.
+pub(super) struct Sender {
+    /// Whose rate it counts against.
+    pub(super) source: SourceKey,
+    /// The UDP port it came from, if that may be a server's.
+    pub(super) server: Option<u16>,
+}
+
 impl Screen<'_> {
-    /// Whether `datagram` may be answered, and whose rate it counts against.
+    /// Whether `datagram` may be answered, and to whom.
     #[inline]
-    pub(super) fn judge(&self, datagram: &Datagram<'_>) -> Result<SourceKey, Unanswered> {
+    pub(super) fn judge(&self, datagram: &Datagram<'_>) -> Result<Sender, Unanswered> {
         if datagram.truncated {
             return Err(Unanswered::Truncated);
         }
+        let mut server = None;
         let source = match datagram.source {
             Source::Ip(source) => {
                 let (ip, port) = (source.ip().to_canonical(), source.port());
@@ -43,6 +52,7 @@ impl Screen<'_> {
                 if !is_one_host(ip, datagram.arrival) {
                     return Err(Unanswered::Address);
                 }
+                server = (port < FIRST_OF_CLIENTS).then_some(port);
                 SourceKey::of_ip(ip)
             }
             // A relative one means a file in a directory that only the peer knows.
@@ -58,7 +68,7 @@ impl Screen<'_> {
         if self.probes && probe(datagram.payload).is_some_and(is_probe_reply) {
             return Err(Unanswered::ProbeReply);
         }
-        Ok(source)
+        Ok(Sender { source, server })
     }
 }
 

@@ -69,6 +69,10 @@ impl DatagramSocket {
     /// Binds a UDP address, by as many sockets as the options say. `[::]` takes IPv4 datagrams too,
     /// other IPv6 addresses do not.
     ///
+    /// # Errors
+    ///
+    /// It is a multicast or a broadcast address (`InvalidInput`), or what bind(2) says.
+    ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime.
@@ -78,6 +82,7 @@ impl DatagramSocket {
             let bound = local_addr(&socket)?;
             Ok(Self { path: None, socket: new_socket(socket)?, local_addr: bound })
         };
+        internet::refuse_many(addr)?;
         let failed = |error| internet::error(addr, &error);
         // The first takes the port for itself, so that a second server finds it in use.
         let mut bound = vec![bind(addr, false).map_err(failed)?];
@@ -135,6 +140,9 @@ impl DatagramSocket {
         socket.set_cloexec(true)?;
         socket.set_nonblocking(true)?;
         let local_addr = local_addr(&socket)?;
+        if let LocalAddr::Udp(addr) = local_addr {
+            internet::refuse_many(addr)?;
+        }
         match domain {
             Domain::IPV4 | Domain::IPV6 if local_addr.port() != Some(0) => {
                 echo_sys::Socket::tell_arrivals(socket.as_fd(), domain == Domain::IPV6)?;

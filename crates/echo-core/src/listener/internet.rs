@@ -1,7 +1,10 @@
 //! What binding to IP addresses is about, whatever is spoken there.
 
 use std::io::{self, ErrorKind};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
 use crate::endpoint::Endpoint;
 
@@ -60,17 +63,42 @@ pub(crate) fn not_bound(endpoint: &Endpoint) -> io::Error {
 }
 
 /// Lets `[::]` take IPv4 as well, and no other IPv6 address.
-pub(crate) fn set_families(socket: &socket2::Socket, addr: SocketAddr) -> io::Result<()> {
+pub(crate) fn set_families(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     match addr {
         SocketAddr::V6(addr) => socket.set_only_v6(*addr.ip() != Ipv6Addr::UNSPECIFIED),
         SocketAddr::V4(_) => Ok(()),
     }
 }
 
+/// Refuses an address that is no single host's. Linux binds it, and what is sent there is never answered.
+pub(crate) fn refuse_many(addr: SocketAddr) -> io::Result<()> {
+    let kind = match addr.ip().to_canonical() {
+        ip if ip.is_multicast() => "multicast",
+        ip if is_broadcast(ip) => "broadcast",
+        _ => return Ok(()),
+    };
+    let text = format!(
+        "cannot listen on {addr}: a {kind} address is no single host's: choose an address of this host"
+    );
+    Err(io::Error::new(ErrorKind::InvalidInput, text))
+}
+
+/// Whether an address is that of all hosts, or of all in a network of this one. Of those the kernel knows:
+/// it does not let a socket connect there that has not asked to broadcast (and sends nothing for it).
+fn is_broadcast(ip: IpAddr) -> bool {
+    let IpAddr::V4(v4) = ip else { return false };
+    let refused = || {
+        let connected = Socket::new(Domain::IPV4, Type::DGRAM, None)
+            .and_then(|socket| socket.connect(&SocketAddr::new(ip, 1).into()));
+        connected.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::ACCESS))
+    };
+    v4.is_broadcast() || !v4.is_unspecified() && refused()
+}
+
 /// Why `addr` cannot be bound, and what to do about it.
 pub(crate) fn error(addr: SocketAddr, error: &io::Error) -> io::Error {
     use ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let no_family = rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::AFNOSUPPORT);
+    let no_family = Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT);
     let kind = if no_family { AddrNotAvailable } else { error.kind() };
     let advice = match kind {
         AddrInUse => ": stop who listens there, or choose another port",

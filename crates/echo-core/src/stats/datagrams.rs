@@ -13,6 +13,8 @@ pub(crate) enum Unanswered {
     Address,
     /// Its source has used up its rate.
     Rate,
+    /// It may be in a loop between two servers, which ends without it.
+    Loop,
     /// It is an answer itself.
     ProbeReply,
     /// Its sender has no name to answer to.
@@ -23,7 +25,7 @@ pub(crate) enum Unanswered {
     Failed,
 }
 
-const REASONS: usize = 8;
+const REASONS: usize = 9;
 
 /// What became of the datagrams of a service. Each that was received is in exactly one of `answered`
 /// and the reasons for which it was not.
@@ -46,6 +48,9 @@ pub struct Datagrams {
     pub refused_address: u64,
     /// Over the rate of their source.
     pub over_rate: u64,
+    /// One after as many answered ones as the rate allows at once, from a UDP port below 32768, without a
+    /// pause of a second: it may be in a loop between two servers, which ends without it.
+    pub loop_guard: u64,
     /// PROBE datagrams that are answers themselves.
     pub probe_replies: u64,
     /// From a Unix socket that is not bound, so that nothing can be sent back.
@@ -74,6 +79,7 @@ impl Datagrams {
             + self.refused_port
             + self.refused_address
             + self.over_rate
+            + self.loop_guard
             + self.probe_replies
             + self.unnamed
             + self.blocked
@@ -130,6 +136,7 @@ impl DatagramStats {
             refused_port: unanswered(Unanswered::Port),
             refused_address: unanswered(Unanswered::Address),
             over_rate: unanswered(Unanswered::Rate),
+            loop_guard: unanswered(Unanswered::Loop),
             probe_replies: unanswered(Unanswered::ProbeReply),
             unnamed: unanswered(Unanswered::Unnamed),
             blocked: unanswered(Unanswered::Blocked),

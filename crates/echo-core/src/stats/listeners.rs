@@ -32,11 +32,11 @@ pub struct Open {
 }
 
 /// The counters of one listener's connections at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerSnapshot {
-    /// The address it is bound to.
-    pub address: LocalAddr,
+    /// The address it is bound to. `None` stands for those that ended long ago, all together.
+    pub address: Option<LocalAddr>,
     /// Connections accepted since the service's start.
     pub accepted: u64,
     /// Connections open now.
@@ -91,7 +91,7 @@ impl ListenerStats {
         let open = |state: State| self.open[state as usize].load(Relaxed);
         let ended = |ending: Ending| self.ended[ending as usize].load(Relaxed);
         ListenerSnapshot {
-            address: self.address.clone(),
+            address: self.address.clone().into(),
             accepted: self.accepted.load(Relaxed),
             open: Open {
                 undecided: open(State::Undecided),
@@ -110,28 +110,59 @@ impl ListenerStats {
     }
 }
 
-/// All listeners that a service has had. One that comes again at the same address goes on counting.
+/// How many listeners that have ended are remembered each for itself.
+const ENDED: usize = 64;
+
+/// All listeners that a service has had. One that comes again at the same address goes on counting, unless
+/// more than [`ENDED`] others have ended since it was new: those are counted together, so that reloads which
+/// name ever new addresses take no memory.
 #[derive(Debug, Default)]
-pub(crate) struct Listeners(Mutex<Vec<Arc<ListenerStats>>>);
+pub(crate) struct Listeners(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    each: Vec<Arc<ListenerStats>>,
+    /// The sums of those that are in `each` no more.
+    others: Option<ListenerSnapshot>,
+}
 
 impl Listeners {
     /// The counters of the listener at `address`.
     pub(crate) fn at(&self, address: &LocalAddr) -> Arc<ListenerStats> {
-        let mut listeners = self.lock();
-        if let Some(known) = listeners.iter().find(|known| known.address == *address) {
-            return Arc::clone(known);
+        let mut known = self.lock();
+        if let Some(again) = known.each.iter().find(|known| known.address == *address) {
+            return Arc::clone(again);
         }
+        known.fold_ended();
         let new = Arc::new(ListenerStats::new(address.clone()));
-        listeners.push(Arc::clone(&new));
+        known.each.push(Arc::clone(&new));
         new
     }
 
     pub(crate) fn snapshot(&self) -> Vec<ListenerSnapshot> {
-        self.lock().iter().map(|listener| listener.snapshot()).collect()
+        let known = self.lock();
+        known.each.iter().map(|it| it.snapshot()).chain(known.others.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ListenerStats>>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Counts the oldest of those together that neither a listener nor a connection uses any more.
+    fn fold_ended(&mut self) {
+        let ended = self.each.iter_mut().filter_map(Arc::get_mut).count();
+        let mut surplus = ended.saturating_sub(ENDED);
+        self.each.retain_mut(|listener| {
+            let Some(ended) = Arc::get_mut(listener).filter(|_| surplus > 0) else { return true };
+            surplus -= 1;
+            let it = ended.snapshot();
+            let others = self.others.get_or_insert_default();
+            others.accepted += it.accepted;
+            others.ended = others.ended.plus(it.ended);
+            false
+        });
     }
 }
 
@@ -154,5 +185,29 @@ mod tests {
         assert_eq!((memory.accepted, tcp.accepted), (2, 1));
         assert_eq!(memory.open, Open { undecided: 1, ..Open::default() });
         assert_eq!(memory.ended, Ended { quiet: 1, ..Ended::default() });
+    }
+
+    /// Reloads that name ever new addresses take no memory, and no count is lost.
+    #[test]
+    fn listeners_that_ended_long_ago_are_counted_together() {
+        let listeners = Listeners::default();
+        let at = |port| listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], port).into()));
+        let used = at(1);
+        for port in 2..1000 {
+            let listener = at(port);
+            listener.accepted();
+            listener.left(State::Undecided);
+            listener.ended(Ending::Completed);
+        }
+        used.accepted();
+        let all = listeners.snapshot();
+        // The one in use, those that are remembered, the newest, and the sum of the others.
+        assert_eq!(all.len(), 1 + ENDED + 1 + 1);
+        assert_eq!(all[0].address.as_ref(), Some(used.address()));
+        let others = all.last().unwrap();
+        assert_eq!((others.address.as_ref(), others.open), (None, Open::default()));
+        assert_eq!(others.accepted, 998 - ENDED as u64 - 1);
+        assert_eq!(all.iter().map(|it| it.accepted).sum::<u64>(), 999);
+        assert_eq!(all.iter().map(|it| it.ended.completed).sum::<u64>(), 998);
     }
 }

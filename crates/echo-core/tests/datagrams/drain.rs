@@ -19,6 +19,7 @@ fn drained_at_once<C>(
         let echo = Arc::new(DatagramEcho::new(Mode::Auto));
         let report = serve_datagrams(socket, service.clone(), echo).await.unwrap();
         assert_eq!(service.stats().datagrams.answered, report.datagrams);
+        assert_eq!(service.stats().datagrams.left_in_queue, 0);
         (report, client)
     })
 }
@@ -68,6 +69,27 @@ fn what_is_queued_on_a_unix_socket_is_answered() {
         assert_eq!((client.recv(&mut reply).unwrap(), reply[0]), (1, number));
     }
     assert!(!path.exists());
+}
+
+/// A hard stop leaves what is queued, and that is counted.
+#[test]
+fn what_a_hard_stop_leaves_is_counted() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for queued in [0, 5] {
+        let service = Service::default();
+        let report = runtime.block_on(async {
+            let addr = "127.0.0.1:0".parse().unwrap();
+            let mut bound = DatagramSocket::bind_udp(addr, &DatagramOptions::default()).unwrap();
+            let LocalAddr::Udp(addr) = *bound[0].local_addr() else { panic!("no UDP") };
+            let client = udp_client(addr);
+            (0..queued).for_each(|_| assert_eq!(client.send(b"left").unwrap(), 4));
+            service.drain().cut();
+            let echo = Arc::new(DatagramEcho::new(Mode::Auto));
+            serve_datagrams(bound.remove(0), service.clone(), echo).await.unwrap()
+        });
+        assert_eq!(report.datagrams, 0);
+        assert_eq!(service.stats().datagrams.left_in_queue, u64::from(queued > 0));
+    }
 }
 
 /// A sender that never pauses does not hold a drain up.

@@ -94,3 +94,63 @@ fn a_port_is_ours_as_long_as_we_listen_there() {
     assert_eq!(exchange(&other, b"nobody else's"), b"nobody else's");
     echoing.stop();
 }
+
+/// A runtime of one thread whose clock stands still: tokens do not come back, and what is sent before the
+/// service is polled waits in its queue.
+fn still(test: impl AsyncFnOnce(&Service, SocketAddr)) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let mut bound = DatagramSocket::bind_udp(addr, &DatagramOptions::default()).unwrap();
+        let LocalAddr::Udp(addr) = *bound[0].local_addr() else { panic!("no UDP") };
+        let service = Service::default();
+        let echo = Arc::new(DatagramEcho::new(Mode::Raw).rate(rate(1000)));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve_datagrams(bound.remove(0), service.clone(), echo));
+        test(&service, addr).await;
+    });
+}
+
+async fn received(service: &Service, count: u64) {
+    while service.stats().datagrams.received < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whoever finds no place in the table of rates is counted. A set of the table has 8 places.
+#[test]
+fn sources_that_share_a_rate_are_counted() {
+    still(async |service, addr| {
+        let mut sent = 0;
+        // With 6,000 sources in 2,048 sets about 8 of those have more than they hold.
+        for number in 0..20_000_u32 {
+            let source = std::net::Ipv4Addr::from(0x7f01_0000 + number);
+            UdpSocket::bind((source, 0)).unwrap().send_to(b"?", addr).unwrap();
+            sent += 1;
+            received(service, sent).await;
+            let shared = service.stats().datagrams.rates_shared;
+            assert!(sent > 8 || shared == 0, "8 sources have a place each");
+            if shared > 0 {
+                return;
+            }
+        }
+        panic!("20,000 sources found 16,384 places");
+    });
+}
+
+/// A socket with more than a batch lets others run, which is counted; one with less does not.
+#[test]
+fn full_batches_are_counted() {
+    still(async |service, addr| {
+        let client = udp_client(addr);
+        client.send(b"alone").unwrap();
+        received(service, 1).await;
+        assert_eq!(service.stats().datagrams.batches_full, 0);
+        (0..100).for_each(|_| assert_eq!(client.send(b"among many").unwrap(), 10));
+        received(service, 101).await;
+        // A turn takes 32 at least and 63 at most.
+        let full = service.stats().datagrams.batches_full;
+        assert!((1..=3).contains(&full), "{full} full batches");
+    });
+}

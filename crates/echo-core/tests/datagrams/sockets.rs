@@ -50,6 +50,9 @@ fn what_cannot_be_inherited_is_refused() {
         let error = DatagramSocket::inherited(fd).unwrap_err();
         assert!(error.to_string().starts_with("cannot use the inherited descriptor"), "{error}");
     }
+    let many: OwnedFd = UdpSocket::bind("224.0.0.1:0").unwrap().into();
+    let error = DatagramSocket::inherited(many).unwrap_err();
+    assert!(error.to_string().contains("a multicast address"), "{error}");
     let unix: OwnedFd = UnixDatagram::unbound().unwrap().into();
     assert!(DatagramSocket::inherited(unix).is_ok(), "the other end of a pair, for example");
 }

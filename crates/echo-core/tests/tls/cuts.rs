@@ -39,7 +39,11 @@ fn forward(server: SocketAddr, len: usize) -> (SocketAddr, thread::JoinHandle<us
     (addr, forwarding)
 }
 
-async fn exchange(server: &Running, authority: &Authority, len: usize) -> (Result<(), Error>, usize) {
+async fn exchange(
+    server: &Running,
+    authority: &Authority,
+    len: usize,
+) -> (Result<(), Error>, usize) {
     let (addr, forwarding) = forward(server.addr, len);
     let target: Endpoint = format!("tls://{addr}?mode=raw").parse().unwrap();
     let exchanged = async {

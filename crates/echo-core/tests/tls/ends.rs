@@ -4,9 +4,9 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::sync::Arc;
 
+use echo_core::Limits;
 use echo_core::client::{Client, Error, Event};
 use echo_core::tls::Policy;
-use echo_core::Limits;
 
 use crate::support::{Authority, Running, all, blocking, until, write};
 

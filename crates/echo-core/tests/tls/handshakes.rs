@@ -138,7 +138,10 @@ async fn who_is_not_believed_is_told_why() {
         (early, "is not valid yet"),
         (named, "is not for 127.0.0.1 but for other.example"),
         (stranger.identity(), "nobody trusted here vouches"),
-        (namesake.identity(), "not signed by the authority that is trusted here under the same name"),
+        (
+            namesake.identity(),
+            "not signed by the authority that is trusted here under the same name",
+        ),
         (authority.client_identity(), "is not for servers"),
     ] {
         let server = Server::new(identity, None).unwrap();

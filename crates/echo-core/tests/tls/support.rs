@@ -72,7 +72,10 @@ impl Authority {
     }
 
     /// A client that is no part of this project.
-    pub(crate) fn other_client(&self, addr: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
+    pub(crate) fn other_client(
+        &self,
+        addr: SocketAddr,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let config = rustls::ClientConfig::builder_with_provider(echo_core::tls::provider())

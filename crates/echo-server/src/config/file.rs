@@ -15,6 +15,8 @@ use crate::exit::{self, CONFIG, Failure};
 
 /// Far more than all settings need; something else was meant.
 const MAX_LEN: u64 = 1 << 20;
+/// The device number of /dev/null, which is how to say that there are no settings: 1:3, see null(4).
+const NULL: u64 = 0x103;
 
 /// What a file says, which is right: every key is a setting, every value one that it can have.
 #[derive(Debug, Default)]
@@ -88,10 +90,12 @@ impl File {
 }
 
 fn contents(path: &Path) -> io::Result<String> {
-    use std::os::unix::fs::FileTypeExt;
-    // Opening one that nobody writes to would wait for ever.
-    if fs::metadata(path)?.file_type().is_fifo() {
-        return Err(io::Error::other("it is a pipe"));
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    // Opening a pipe that nobody writes to would wait for ever, as reading a terminal would.
+    let found = fs::metadata(path)?;
+    let is_null = found.file_type().is_char_device() && found.rdev() == NULL;
+    if !found.is_file() && !is_null {
+        return Err(io::Error::other("it is no regular file"));
     }
     let mut text = String::new();
     fs::File::open(path)?.take(MAX_LEN + 1).read_to_string(&mut text)?;

@@ -13,6 +13,7 @@
 mod forged;
 mod network;
 mod paths;
+mod sources;
 #[path = "../support/mod.rs"]
 mod support;
 

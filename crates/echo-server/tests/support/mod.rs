@@ -178,7 +178,7 @@ impl Server {
         let line = stderr.lines().find(|line| line.contains("datagrams: "));
         let counters = Datagrams(counters(line.unwrap_or_default()));
         let ends = ["answered", "truncated", "refused_port", "refused_address", "over_rate"];
-        let more = ["probe_replies", "unnamed", "blocked", "failed"];
+        let more = ["loop_guard", "probe_replies", "unnamed", "blocked", "failed"];
         let ended = ends.iter().chain(&more).map(|end| counters.get(end)).sum::<u64>();
         assert_eq!(counters.get("received"), ended, "the ends do not add up: {line:?}");
         counters

@@ -78,6 +78,33 @@ fn a_drop_in_takes_port_7() {
     });
 }
 
+/// An older systemd passes over what it does not know, and says so; a newer one has nothing to say.
+#[test]
+fn the_drop_in_for_systemd_254_is_right() {
+    under_systemd(|| {
+        let newer = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/drop-ins/systemd-254.conf");
+        let newer = fs::read_to_string(newer).unwrap();
+        drop_in("service", &newer);
+        let verify = "systemd-analyze verify --man=no --recursive-errors=no";
+        let said = run(&format!("{verify} /etc/systemd/system/echo-server.service")).1;
+        let version = must("systemctl --version");
+        let version: u32 = version.split([' ', '\n']).nth(1).unwrap().parse().unwrap();
+        let keys: Vec<_> = newer
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| Some(line.split_once('=')?.0))
+            .collect();
+        assert_eq!(keys, ["RestartMode", "RestartSteps", "RestartMaxDelaySec"]);
+        let unknown = if version < 254 { &keys[..] } else { &[] };
+        assert_eq!(said.lines().count(), unknown.len(), "{said}");
+        for key in unknown {
+            assert!(said.contains(&format!("Unknown key '{key}' in section")), "{said}");
+        }
+        must("systemctl start echo-server.service");
+        assert_serves(TCP);
+    });
+}
+
 #[test]
 fn a_bad_reload_fails_and_changes_nothing() {
     under_systemd(|| {

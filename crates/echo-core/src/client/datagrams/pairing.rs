@@ -191,7 +191,7 @@ impl Pairing {
         let stamps = stamps(came);
         let mut due = self.waiting.iter().take(self.gone_out);
         if let Some(index) = due.position(|request| echoes(&request.datagram, came, stamps)) {
-            return self.reply(index, came, stamps);
+            return self.reply(index, came, stamps, now);
         }
         let digest = self.digest(came);
         if let Some(index) = self.lost.iter().position(|lost| lost.digest == digest)
@@ -208,15 +208,14 @@ impl Pairing {
         }
     }
 
-    fn reply(&mut self, index: usize, came: &[u8], stamps: Option<Stamps>) -> Judged {
+    fn reply(&mut self, index: usize, came: &[u8], stamps: Option<Stamps>, now: Instant) -> Judged {
+        let asked = &self.waiting[index];
         // Byte for byte the same is not stamped, whatever a caller wrote there.
-        let stamps = stamps.filter(|_| self.waiting[index].datagram != came);
-        if let Some(Stamps { received, sent }) = stamps
-            && sent < received
-        {
-            let request = &self.waiting[index];
-            let what = "a PROBE was sent back before it was received, its stamps say";
-            return Judged::Different { seq: request.seq, at: 0, what: what.to_owned() };
+        let stamps = stamps.filter(|_| asked.datagram != came);
+        let took = now.saturating_duration_since(asked.sent);
+        let lie = |it: Stamps| it.backwards().map(str::to_owned).or_else(|| it.overlong(took));
+        if let Some(what) = stamps.and_then(lie) {
+            return Judged::Different { seq: asked.seq, at: 0, what };
         }
         match self.settle(index, true) {
             Some(request) => {

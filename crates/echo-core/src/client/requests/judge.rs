@@ -207,24 +207,17 @@ impl Requests {
         Some(Error::Different { at, what: format!("a frame of {sent} came back as one of {len}") })
     }
 
-    /// What is wrong if the server had a PROBE for longer than the way there and back took. Clocks that
-    /// are slewed differ by up to a thousandth.
+    /// What is wrong with the stamps of a PROBE that came back at `received`.
     pub(in crate::client) fn overlong(
         &self,
         answered: &Answered,
         received: Instant,
     ) -> Option<Error> {
-        let in_server = answered.stamps?.in_server();
         let took = received.saturating_duration_since(answered.sent?);
-        if in_server <= took + took / 1000 {
-            return None;
-        }
+        let what = answered.stamps?.overlong(took)?;
         let (from, to) = answered.payload;
         let len = to - from + u64::from(PROBE_MIN_LEN);
         let at = self.delivered_bytes - len + (STAMPS.start - HEADER_LEN) as u64;
-        let what = format!(
-            "a PROBE was with the server for {in_server:?}, its stamps say, and back after {took:?}"
-        );
         Some(Error::Different { at, what })
     }
 

@@ -108,6 +108,35 @@ fn probes_are_known_whatever_they_carry() {
     assert_eq!(judged(&mut pairing, &other), "unexpected");
 }
 
+/// The server's clock may be fast, but not the faster for the datagram's being on its way.
+#[test]
+fn times_outside_the_round_trip_are_not_believed() {
+    let sent = Instant::now();
+    let took = Duration::from_millis(10);
+    let believed = |in_server: Duration| {
+        let mut pairing = Pairing::new();
+        pairing.push_probe(b"body");
+        let wire = pairing.unsent().unwrap().datagram.clone();
+        pairing.sent(sent);
+        let came = stamped(&wire, 1, 1 + in_server.as_nanos() as u64);
+        match pairing.judge(&came, sent + took) {
+            Judged::Reply { .. } => true,
+            Judged::Different { seq: 0, at: 0, what } => {
+                let told = format!(
+                    "a PROBE was with the server for {in_server:?}, its stamps say, and back"
+                );
+                assert!(what.starts_with(&told), "{what}");
+                // It is no reply, and its request still waits.
+                assert_eq!(judged(&mut pairing, &wire), "reply 0");
+                false
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(believed(Duration::ZERO) && believed(took) && believed(took + took / 1000));
+    assert!(!believed(took + took / 900) && !believed(Duration::from_secs(1 << 32)));
+}
+
 /// A message that is a PROBE itself is stamped too, and no less the reply for that.
 #[test]
 fn a_plain_message_may_be_a_probe() {

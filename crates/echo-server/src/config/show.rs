@@ -89,6 +89,7 @@ mod tests {
                 // What has no default has an example.
                 "admin" => "\"127.0.0.1:9777\"".to_owned(),
                 "users" => "\"/etc/echo-server/users.toml\"".to_owned(),
+                "files" => "\"/var/lib/echo-server/files\"".to_owned(),
                 "workers" => "2".to_owned(),
                 "tls-cert" => "\"/etc/echo-server/cert.pem\"".to_owned(),
                 "tls-key" => "\"/etc/echo-server/key.pem\"".to_owned(),

@@ -141,6 +141,11 @@ impl Connection {
         }
         match self.stream.poll_readable(cx) {
             Poll::Ready(ready) => Poll::Ready(Ok(ready?)),
+            // A plain read takes no more than the last pass has left, and so leaves its socket ready. Under
+            // TLS only the next read knows that the pass is over.
+            Poll::Pending if !self.stream.is_plain() && self.scope.is_draining() => {
+                Poll::Ready(Ok(()))
+            }
             Poll::Pending => self.park(cx).map(Err),
         }
     }

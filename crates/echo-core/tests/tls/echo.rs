@@ -86,7 +86,10 @@ async fn plain_and_secured_share_a_port() {
 
 /// Notes what a connection knows of its channel and its peer.
 #[derive(Clone, Default)]
-struct Noting(Arc<Mutex<Option<([u8; 32], Vec<u8>)>>>);
+struct Noting(Arc<Mutex<Option<Known>>>);
+
+/// The channel's binding, and the peer's certificate.
+type Known = ([u8; 32], Vec<u8>);
 
 impl Handler for Noting {
     async fn run(&self, connection: &mut Connection) -> Result<(), Error> {

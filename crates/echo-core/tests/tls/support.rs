@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use echo_core::client::Options;
 use echo_core::tls::{Authorities, Client, Identity, Policy, Port, Server};
@@ -18,7 +18,8 @@ use rcgen::{
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Far more than anything here takes, on a machine that is busy.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -99,7 +100,7 @@ pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     pub(crate) port: Port,
     pub(crate) service: Service,
-    serving: JoinHandle<Result<Report, ServeError>>,
+    serving: JoinSet<Result<Report, ServeError>>,
 }
 
 impl Running {
@@ -113,7 +114,8 @@ impl Running {
         let LocalAddr::Tcp(addr) = *listener.local_addr() else { panic!("TCP") };
         let (port, service) = (Port::new(policy), Service::new(limits, Drain::new()));
         let listener = listener.secured(port.clone());
-        let serving = tokio::spawn(serve(listener, service.clone(), Arc::new(handler)));
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, service.clone(), Arc::new(handler)));
         Self { addr, port, service, serving }
     }
 
@@ -121,9 +123,9 @@ impl Running {
         format!("tls://{}", self.addr).parse().unwrap()
     }
 
-    pub(crate) async fn drain(self) -> Report {
+    pub(crate) async fn drain(mut self) -> Report {
         self.service.drain().start(SOON);
-        self.serving.await.unwrap().unwrap()
+        self.serving.join_next().await.unwrap().unwrap().unwrap()
     }
 }
 

@@ -75,7 +75,7 @@ fn a_wrong_file_is_refused_whole() {
         ("allow = [", "allow = [3, ", "user bob: allow: write echo"),
         ("quota = 1073741824", "quota = -1", "user bob: quota: "),
         ("quota = 1073741824", "quota = \"much\"", "user bob: quota: "),
-        ("quota", "quote", "user bob: unknown key \"quote\""),
+        ("quota = ", "quote = ", "user bob: unknown key \"quote\""),
         ("salt = \"", "salt = \"AAAA", "user bob: salt: write 16 bytes"),
         ("stored-key = \"", "stored-key = \"AAAA", "user bob: stored-key: "),
         ("server-key = \"", "server-key = \"!", "user bob: server-key: "),

@@ -62,8 +62,8 @@ use crate::listener::Connector;
 
 pub use datagrams::{DatagramClient, DatagramEvent};
 pub use error::{ClosedEarly, Error, Fault, PushError};
-pub use login::{Exchange, Login};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
+pub use login::{Exchange, Login};
 
 /// How a client behaves. No wait is longer than about 30 years, whatever is asked for.
 #[derive(Clone, Debug)]

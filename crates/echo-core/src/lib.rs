@@ -43,9 +43,9 @@ pub use echo::{Access, Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::{
-    AuthReply, AuthRequest, ErrorCode, ErrorFrame, Features, Frame, FrameCodec, Goaway, HEADER_LEN, Header, Hello,
-    HelloReply, Kind, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl, PROBE_MIN_LEN, Reason,
-    VERSION,
+    AuthReply, AuthRequest, ErrorCode, ErrorFrame, Features, Frame, FrameCodec, Goaway, HEADER_LEN,
+    Header, Hello, HelloReply, Kind, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl,
+    PROBE_MIN_LEN, Reason, VERSION,
 };
 #[doc(hidden)] // For the benches and tests of this workspace.
 pub use frame::{Passage, Scan, Stop};

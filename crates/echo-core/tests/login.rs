@@ -115,6 +115,48 @@ fn told(wire: &[u8]) -> Vec<String> {
     frames(wire).into_iter().map(word).collect()
 }
 
+/// The payloads of PROTOCOL.md, read, and written back.
+#[test]
+fn the_vectors_of_the_protocol() {
+    let bytes = |hex: &str| -> Vec<u8> {
+        let digits = hex.trim_matches('_');
+        let pairs = (0..digits.len()).step_by(2);
+        pairs.map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    };
+    let text = include_str!("../PROTOCOL.md");
+    let block = text.split("```auth\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(block.lines().count(), 9);
+    for line in block.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let payload = bytes(words[2]);
+        let mut out = Vec::new();
+        match (words[1], words[3]) {
+            ("client", "malformed") => assert!(AuthRequest::parse(&payload).is_err(), "{line}"),
+            ("server", "malformed") => assert!(AuthReply::parse(&payload).is_err(), "{line}"),
+            (_, what) => {
+                let last = bytes(words[words.len() - 1]);
+                let (mechanism, data) = (words[4].as_bytes(), &last[..]);
+                let reply = match what {
+                    "challenge" => AuthReply::Challenge(data),
+                    _ => AuthReply::Success(data),
+                };
+                let request = match what {
+                    "start" => AuthRequest::Start { mechanism, initial: data },
+                    _ => AuthRequest::Response(data),
+                };
+                if words[1] == "client" {
+                    assert_eq!(AuthRequest::parse(&payload), Ok(request), "{line}");
+                    request.put(&mut out);
+                } else {
+                    assert_eq!(AuthReply::parse(&payload), Ok(reply), "{line}");
+                    reply.put(&mut out);
+                }
+                assert_eq!(out, payload, "{line}");
+            }
+        }
+    }
+}
+
 /// Every state with every kind of frame, each followed by an ECHO.
 #[tokio::test(start_paused = true)]
 async fn every_state_with_every_kind_of_frame() {
@@ -229,7 +271,10 @@ async fn authentication_has_one_deadline() {
             () = write => {}
         }
         let took = began.elapsed();
-        assert!(took >= Duration::from_secs(10) && took < Duration::from_millis(10_100), "{took:?}");
+        assert!(
+            took >= Duration::from_secs(10) && took < Duration::from_millis(10_100),
+            "{took:?}"
+        );
         assert_eq!(server.service.stats().login_timeouts, 1);
         if !frames.is_empty() {
             assert_eq!(told(&got).last().map(String::as_str), Some("GOAWAY"));
@@ -238,7 +283,7 @@ async fn authentication_has_one_deadline() {
     // Once in, there is none any more.
     let (_server, connector) = in_memory(limits(), doorman(true));
     let mut client = connector.connect().await.unwrap();
-    client.write_all(&[start(), word(b"word")].concat()).await.unwrap();
+    client.write_all(&[hello(), start(), word(b"word")].concat()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(60)).await;
     client.write_all(&echo(b"still")).await.unwrap();
     client.shutdown().await.unwrap();
@@ -354,14 +399,26 @@ async fn a_login_that_fails_is_told() {
     for (answer, features, told) in [
         (vec![], 1, "refused: the server offers no authentication"),
         (frame(Kind::ERROR, b"\0\x05\0no"), 3, "denied: wrong name or password"),
-        (frame(Kind::ERROR, b"\0\x04\x01full"), 3, "refused: the server says: full (error 4, busy)"),
+        (
+            frame(Kind::ERROR, b"\0\x04\x01full"),
+            3,
+            "refused: the server says: full (error 4, busy)",
+        ),
         (frame(Kind::AUTH, b"\x01lie"), 3, "refused: an impostor"),
-        (frame(Kind::AUTH, b""), 3, "different at byte 0: the server answered AUTH with a malformed"),
+        (
+            frame(Kind::AUTH, b""),
+            3,
+            "different at byte 0: the server answered AUTH with a malformed",
+        ),
         (frame(Kind::ECHO, b"x"), 3, "different at byte 0: the server answered AUTH with a ECHO"),
         (support::header(Kind::AUTH, 5000), 3, "different at byte 0: "),
         (goaway(Reason::Drain, 1), 3, "closed early: the server drains before it answered AUTH"),
         (vec![], 3, "closed early: the server ended the stream before it answered AUTH"),
-        (frame(Kind::AUTH, b"\0word?").repeat(20), 3, "different at byte 0: the server answered AUTH with one challenge"),
+        (
+            frame(Kind::AUTH, b"\0word?").repeat(20),
+            3,
+            "different at byte 0: the server answered AUTH with one challenge",
+        ),
     ] {
         let error = connect(answer, features).await.unwrap_err();
         assert!(error.starts_with(told), "{error}");

@@ -130,10 +130,12 @@ mod tests {
     #[test]
     fn a_password_is_one_line() {
         let read = |mut bytes: &[u8]| line(&mut bytes).map(|it| it.to_string());
-        for (bytes, password) in [(&b"canary"[..], "canary"), (b"a b \r\n", "a b "), (b"x\n", "x")] {
+        for (bytes, password) in [(&b"canary"[..], "canary"), (b"a b \r\n", "a b "), (b"x\n", "x")]
+        {
             assert_eq!(read(bytes).unwrap(), password);
         }
-        for bad in [&b""[..], b"\n", b"canary\n\n", b"canary\ntwo\n", b"canary\xff", &[b'x'; 4000]] {
+        for bad in [&b""[..], b"\n", b"canary\n\n", b"canary\ntwo\n", b"canary\xff", &[b'x'; 4000]]
+        {
             let error = read(bad).unwrap_err().to_string();
             assert!(!error.contains("canary"), "{error}");
         }

@@ -1,6 +1,11 @@
 //! With libgsasl at the other end: both mechanisms, either side, right and wrong.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -76,8 +81,12 @@ fn channels() -> [(Mechanism, Option<Vec<u8>>, String); 2] {
     ]
 }
 
-const USERS: [(&str, &str); 4] =
-    [("user", "pencil"), ("a,b=c", "p,=x"), ("m\u{fc}ller", "pa\u{df}wort"), ("\u{2168}", "I\u{ad}X")];
+const USERS: [(&str, &str); 4] = [
+    ("user", "pencil"),
+    ("a,b=c", "p,=x"),
+    ("m\u{fc}ller", "pa\u{df}wort"),
+    ("\u{2168}", "I\u{ad}X"),
+];
 
 #[test]
 fn our_client_and_its_server() {

@@ -71,7 +71,8 @@ impl Config {
         if settings.users.is_none()
             && let Some((uri, _)) = listen.iter().find(|(_, it)| auth::is_required(it))
         {
-            let what = format!("cannot listen on {uri}: auth=required needs users: give --users FILE");
+            let what =
+                format!("cannot listen on {uri}: auth=required needs users: give --users FILE");
             let origin = values.iter().find(|it| it.name == "listen").map(|it| &it.origin);
             return Err(origin.unwrap_or(&Origin::Default).blame(0, &what));
         }

@@ -125,10 +125,8 @@ impl Metrics {
         for (mechanism, counts) in self.auth.stats() {
             success.sample(&[("mechanism", mechanism)], counts.success.load(Relaxed));
         }
-        let mut failure = out.counter(
-            "echo_auth_failure",
-            "Exchanges that failed or were given up.",
-        );
+        let mut failure =
+            out.counter("echo_auth_failure", "Exchanges that failed or were given up.");
         for (mechanism, counts) in self.auth.stats() {
             failure.sample(&[("mechanism", mechanism)], counts.failure.load(Relaxed));
         }

@@ -72,9 +72,8 @@ impl Source {
 /// Does it, and says what was done.
 pub(crate) fn run(task: &Task, path: Option<&Path>) -> Result<String, Failure> {
     let path = path.ok_or_else(|| Failure::new(USAGE, "which file of users? give --users FILE"))?;
-    let name = |name: &str| {
-        prepare_name(name).map_err(|error| Failure::new(USAGE, error.to_string()))
-    };
+    let name =
+        |name: &str| prepare_name(name).map_err(|error| Failure::new(USAGE, error.to_string()));
     let refused = |why: String| Failure::new(REFUSED, format!("users {}: {why}", path.display()));
     match task {
         Task::Add { name: given, password, allow, quota } => {
@@ -106,7 +105,9 @@ pub(crate) fn run(task: &Task, path: Option<&Path>) -> Result<String, Failure> {
             change.commit()?;
             Ok(format!("removed {name}\n"))
         }
-        Task::List { json } => Ok(Users::read(path)?.iter().map(|user| line(user, *json)).collect()),
+        Task::List { json } => {
+            Ok(Users::read(path)?.iter().map(|user| line(user, *json)).collect())
+        }
     }
 }
 

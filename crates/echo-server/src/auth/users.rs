@@ -118,7 +118,9 @@ impl Users {
             Some(Value::Integer(bytes)) => {
                 Some(u64::try_from(*bytes).map_err(|_| "quota: write a size".to_owned())?)
             }
-            Some(Value::String(text)) => Some(units::size(text).map_err(|it| format!("quota: {it}"))?),
+            Some(Value::String(text)) => {
+                Some(units::size(text).map_err(|it| format!("quota: {it}"))?)
+            }
             Some(_) => return Err("quota: write a size".to_owned()),
         };
         let salt = bytes::<SALT_LEN>(table, "salt")?;
@@ -155,7 +157,11 @@ impl Users {
     }
 
     /// Gives a user another password; `false` if there is no such user.
-    pub(super) fn set_password(&mut self, name: &str, password: &Password) -> Result<bool, Failure> {
+    pub(super) fn set_password(
+        &mut self,
+        name: &str,
+        password: &Password,
+    ) -> Result<bool, Failure> {
         let new = self.verifier(password)?;
         let Some((_, verifier)) = self.users.get_mut(name) else { return Ok(false) };
         *verifier = new;
@@ -177,10 +183,8 @@ impl Users {
         let mut text = Zeroizing::new(HEAD.to_owned());
         let (iterations, secret) = (self.iterations, encode(&*self.secret));
         // A string takes all that is written to it.
-        let _ = writeln!(
-            text,
-            "version = {VERSION}\niterations = {iterations}\nsecret = \"{secret}\""
-        );
+        let _ =
+            writeln!(text, "version = {VERSION}\niterations = {iterations}\nsecret = \"{secret}\"");
         for (user, verifier) in self.users.values() {
             let name = Value::from(user.name.as_str());
             let allow: Vec<_> = words(user.allow).map(|word| format!("\"{word}\"")).collect();
@@ -296,7 +300,9 @@ fn contents(path: &Path) -> io::Result<Zeroizing<String>> {
     let others = if folder.is_some_and(|it| path.starts_with(it)) { 0o007 } else { 0o077 };
     if found.mode() & others != 0 {
         let mode = found.mode() & 0o777;
-        return Err(io::Error::other(format!("its mode is {mode:03o}, others may use it: chmod 600")));
+        return Err(io::Error::other(format!(
+            "its mode is {mode:03o}, others may use it: chmod 600"
+        )));
     }
     if found.len() > MAX_LEN {
         return Err(io::Error::other("over 16 MiB"));

@@ -102,10 +102,7 @@ impl Challenged {
     /// [`Error::Malformed`] and [`Error::Denied`].
     pub fn finish(self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let last = ClientFinal::parse(message)?;
-        let proof: [u8; KEY_LEN] = match last.proof[..].try_into() {
-            Ok(proof) => proof,
-            Err(_) => [0; KEY_LEN],
-        };
+        let proof: [u8; KEY_LEN] = last.proof[..].try_into().unwrap_or([0; KEY_LEN]);
         let said = [self.said.as_bytes(), last.without_proof.as_bytes()];
         let signature = hmac(self.verifier.stored_key(), &said);
         let client_key = xor(&proof, &signature);

@@ -96,8 +96,8 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) retry: Option<Duration>,
 
-    /// Authenticate as this user, with the password from --password-file, else from $ECHO_PASSWORD,
-    /// else from the terminal
+    /// Authenticate as this user. The password comes from a file, else from $ECHO_PASSWORD, else from
+    /// the terminal
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 

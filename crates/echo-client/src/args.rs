@@ -116,8 +116,8 @@ pub(crate) struct Connecting {
     #[arg(long)]
     pub(crate) insecure: bool,
 
-    /// Authenticate as this user, with the password from --password-file, else from $ECHO_PASSWORD,
-    /// else from the terminal
+    /// Authenticate as this user. The password comes from a file, else from $ECHO_PASSWORD, else from
+    /// the terminal
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 

@@ -118,8 +118,7 @@ pub struct Connection {
     pub(crate) finished: bool,
     pub(crate) login: Option<Box<Login>>,
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
-    /// The limits' number of swaps when the timer was looked at, if that was for a
-    /// `Wait::Traffic`.
+    /// The limits' swaps when the timer was looked at, if that was for a `Wait::Traffic`.
     pub(crate) armed_for_traffic: Option<u32>,
     pub(crate) slot: Option<u32>,
     pub(crate) waker: Option<Waker>,

@@ -14,6 +14,7 @@ use crate::connection::{Connection, READ_BUFFER, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
 use crate::frame::{Features, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Stop};
+use crate::login::Access;
 use crate::stats::State;
 use crate::{Error, Handler};
 
@@ -55,30 +56,6 @@ impl<E> Echo<E> {
     /// Hands AUTH and file frames to `extension`.
     pub fn extended<Other: Extension>(self, extension: Other) -> Echo<Other> {
         Echo { mode: self.mode, greeting: self.greeting, splice: self.splice, extension }
-    }
-}
-
-/// What a connection may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Access {
-    /// Whatever is offered.
-    #[default]
-    Full,
-    /// Nothing but HELLO and AUTH, for a limited time; everything else is denied.
-    Login,
-    /// No ECHO and no PROBE: they are forbidden.
-    NoEcho,
-}
-
-impl Access {
-    /// Why a frame of that kind is refused, if it is.
-    fn refusal(self, kind: Kind) -> Option<Error> {
-        let echo = kind == Kind::ECHO || kind == Kind::PROBE;
-        match self {
-            Self::Login if echo || kind.is_extension() && kind != Kind::AUTH => Some(Error::Denied),
-            Self::NoEcho if echo => Some(Error::Forbidden),
-            _ => None,
-        }
     }
 }
 
@@ -280,38 +257,11 @@ impl Connection {
         }
     }
 
-    /// The next header that is not to be passed; `None` at the end. Unless it `passes` anything, that is
-    /// the next one of all.
-    fn poll_framed(
+    /// Passes ECHO frames through until another header comes; `None` at the end.
+    pub(crate) fn poll_pass_frames(
         &mut self,
         cx: &mut Context<'_>,
-        passes: bool,
     ) -> Poll<Result<Option<Header>, Error>> {
-        if passes { self.poll_pass_frames(cx) } else { self.poll_header(cx) }
-    }
-
-    /// Reads a header, whatever it says.
-    fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Header>, Error>> {
-        self.unstash_head();
-        if self.has_had_its_turn() {
-            return self.yield_now(cx);
-        }
-        loop {
-            if let Some(head) = self.input.first_chunk() {
-                let header = Header::parse(*head);
-                self.input.advance(HEADER_LEN);
-                self.begin(header);
-                return Poll::Ready(Ok(Some(header)));
-            }
-            ready!(self.poll_flush(cx))?;
-            if !ready!(self.poll_fill(cx, 0))? {
-                return Poll::Ready(Ok(None));
-            }
-        }
-    }
-
-    /// Passes ECHO frames through until another header comes; `None` at the end.
-    fn poll_pass_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Header>, Error>> {
         loop {
             match ready!(self.poll_pass(cx, usize::MAX))? {
                 Step::Passed => {}

@@ -43,7 +43,7 @@ pub use datagram::{
     BadPortRange, DatagramEcho, DatagramOptions, DatagramSocket, PortRanges, serve_datagrams,
 };
 pub use drain::Drain;
-pub use echo::{Access, Echo, Extension};
+pub use echo::{Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::{
@@ -56,6 +56,7 @@ pub use frame::{
 pub use frame::{Passage, Scan, Stop};
 pub use limits::{Limits, MAX_DATAGRAM};
 pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
+pub use login::Access;
 pub use seldom::Seldom;
 pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;

@@ -1,13 +1,40 @@
-//! What a connection knows of authentication: by when it must have happened, and whether it is under
-//! way, for which a drain waits a little.
+//! What a connection knows of authentication: what may be done before it, by when it must have happened,
+//! and whether it is under way, for which a drain waits a little.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::Error;
 use crate::connection::Connection;
 use crate::deadline::Why;
+use crate::frame::{HEADER_LEN, Header, Kind};
+
+/// What a connection may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Whatever is offered.
+    #[default]
+    Full,
+    /// Nothing but HELLO and AUTH, for a limited time; everything else is denied.
+    Login,
+    /// No ECHO and no PROBE: they are forbidden.
+    NoEcho,
+}
+
+impl Access {
+    /// Why a frame of that kind is refused, if it is.
+    pub(crate) fn refusal(self, kind: Kind) -> Option<Error> {
+        let echo = kind == Kind::ECHO || kind == Kind::PROBE;
+        match self {
+            Self::Login if echo || kind.is_extension() && kind != Kind::AUTH => Some(Error::Denied),
+            Self::NoEcho if echo => Some(Error::Forbidden),
+            _ => None,
+        }
+    }
+}
 
 /// What a drain leaves an exchange that is under way, unless its own deadline is nearer.
 const GRACE: Duration = Duration::from_secs(5);
@@ -72,6 +99,36 @@ impl Connection {
 
     pub(crate) fn user(&self) -> Option<&str> {
         self.login.as_ref()?.user.as_deref()
+    }
+
+    /// The next header that is not to be passed; `None` at the end. Unless it `passes` anything, that is
+    /// the next one of all.
+    pub(crate) fn poll_framed(
+        &mut self,
+        cx: &mut Context<'_>,
+        passes: bool,
+    ) -> Poll<Result<Option<Header>, Error>> {
+        if passes { self.poll_pass_frames(cx) } else { self.poll_header(cx) }
+    }
+
+    /// Reads a header, whatever it says.
+    fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Header>, Error>> {
+        self.unstash_head();
+        if self.has_had_its_turn() {
+            return self.yield_now(cx);
+        }
+        loop {
+            if let Some(head) = self.input.first_chunk() {
+                let header = Header::parse(*head);
+                self.input.advance(HEADER_LEN);
+                self.begin(header);
+                return Poll::Ready(Ok(Some(header)));
+            }
+            ready!(self.poll_flush(cx))?;
+            if !ready!(self.poll_fill(cx, 0))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
     }
 
     /// Answers the peer later, to slow it down: not longer than half of what it has left to

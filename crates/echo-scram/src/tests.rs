@@ -111,7 +111,7 @@ fn a_downgrade_is_noticed_and_a_foreign_channel_too() {
         (Binding::TlsExporter(ours.clone()), Some(&channel), Ok(())),
         // Two channels, with somebody in between.
         (Binding::TlsExporter(other), Some(&channel), Err(Error::Denied)),
-        (Binding::TlsExporter(ours.clone()), None, Err(Error::Denied)),
+        (Binding::TlsExporter(ours), None, Err(Error::Denied)),
         (Binding::TlsExporter(Vec::new()), Some(&channel), Err(Error::Denied)),
     ] {
         assert_eq!(bound(client.clone(), server), expected, "{client:?} {server:?}");

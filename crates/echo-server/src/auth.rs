@@ -30,6 +30,8 @@ pub(crate) struct Auth {
     slowness: Slowness,
     plain: Counts,
     plus: Counts,
+    /// Connections that failed so often that they were ended.
+    exhausted: AtomicU64,
 }
 
 /// How exchanges of one mechanism ended.
@@ -64,6 +66,11 @@ impl Auth {
     pub(crate) fn stats(&self) -> impl Iterator<Item = (&'static str, &Counts)> {
         let mechanisms = [Mechanism::Sha256, Mechanism::Sha256Plus];
         mechanisms.into_iter().map(|it| (it.name(), self.counts(it)))
+    }
+
+    /// How many connections were ended for their failures.
+    pub(crate) fn exhausted(&self) -> u64 {
+        self.exhausted.load(Relaxed)
     }
 
     /// How many answers were held back.
@@ -174,7 +181,7 @@ pub(crate) async fn frame(
                     connection.set_login_under_way(true);
                     answer(connection, AuthReply::Challenge(&challenge)).await
                 }
-                Err(why) => fail(tried, connection, why).await,
+                Err(why) => fail(auth, tried, connection, why).await,
             }
         }
         Ok(AuthRequest::Response(data)) => {
@@ -191,12 +198,12 @@ pub(crate) async fn frame(
                     answer(connection, AuthReply::Success(&signature)).await
                 }
                 (Err(echo_scram::Error::Malformed(_)), _) => {
-                    fail(tried, connection, Why::Malformed).await
+                    fail(auth, tried, connection, Why::Malformed).await
                 }
-                _ => fail(tried, connection, Why::Denied).await,
+                _ => fail(auth, tried, connection, Why::Denied).await,
             }
         }
-        Err(_) => fail(tried, connection, Why::Malformed).await,
+        Err(_) => fail(auth, tried, connection, Why::Malformed).await,
     }
 }
 
@@ -233,7 +240,12 @@ async fn start(
 }
 
 /// Tells of a failed try, and ends the connection after the last one.
-async fn fail(tried: &mut Tried, connection: &mut Connection, why: Why) -> Result<(), Error> {
+async fn fail(
+    auth: &Auth,
+    tried: &mut Tried,
+    connection: &mut Connection,
+    why: Why,
+) -> Result<(), Error> {
     tried.failures += 1;
     let closes = tried.failures >= TRIES;
     let (code, text) = match why {
@@ -244,7 +256,11 @@ async fn fail(tried: &mut Tried, connection: &mut Connection, why: Why) -> Resul
         }
     };
     refuse(connection, code, text, closes).await?;
-    if closes { Err(Error::Denied) } else { Ok(()) }
+    if !closes {
+        return Ok(());
+    }
+    auth.exhausted.fetch_add(1, Relaxed);
+    Err(Error::Denied)
 }
 
 async fn refuse(

@@ -9,12 +9,15 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use echo_core::{Address, Endpoint, HEADER_LEN, Header, HelloReply, Kind, Mode, UnixName};
+use echo_core::{
+    Address, Endpoint, ErrorCode, ErrorFrame, HEADER_LEN, Header, HelloReply, Kind, Mode, UnixName,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime;
 use tokio::time::{Instant, timeout_at};
 
+use crate::auth;
 use crate::exit::{Failure, UNHEALTHY, USAGE, reason};
 
 /// What comes back of a raw server; a greeting may stand before it.
@@ -29,9 +32,7 @@ pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
     let wrong = |why: &dyn fmt::Display| Failure::new(USAGE, format!("cannot ask {target}: {why}"));
     let endpoint = target.parse().or_else(|_| Endpoint::target(target));
     let endpoint = endpoint.map_err(|error| wrong(&error))?;
-    if let Some((name, _)) = endpoint.options.first() {
-        return Err(wrong(&format!("unknown option {name:?}")));
-    }
+    auth::judge_options(&endpoint).map_err(|why| wrong(&why))?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -148,9 +149,15 @@ fn judge(question: &[u8], answer: &[u8]) -> Verdict {
     match frame(rest) {
         None => Verdict::Partial,
         Some((Kind::ECHO, payload, _)) if payload == ECHO => Verdict::Echo(Mode::Framed),
+        // It serves users alone, and that is what it does.
+        Some((Kind::ERROR, payload, _)) if is_denied(payload) => Verdict::Echo(Mode::Framed),
         Some((Kind::GOAWAY, ..)) => Verdict::Wrong("closed early: the server is draining"),
         Some(_) => Verdict::Wrong("different: the answer is not an echo"),
     }
+}
+
+fn is_denied(payload: &[u8]) -> bool {
+    ErrorFrame::parse(payload).is_ok_and(|error| error.code == ErrorCode::Denied)
 }
 
 /// The first frame if it is whole: its kind, its payload, and what follows.
@@ -216,6 +223,13 @@ mod tests {
         assert!(
             matches!(after_hello(framed(Kind::GOAWAY, &goaway)), Verdict::Wrong(it) if it.contains("draining"))
         );
+        let mut denied = Vec::new();
+        let error = |code| ErrorFrame { code, closes: false, text: "no".into() };
+        error(ErrorCode::Denied).put(&mut denied);
+        assert_eq!(after_hello(framed(Kind::ERROR, &denied)), Verdict::Echo(Mode::Framed));
+        let mut busy = Vec::new();
+        error(ErrorCode::Busy).put(&mut busy);
+        assert!(matches!(after_hello(framed(Kind::ERROR, &busy)), Verdict::Wrong(_)));
         assert!(
             matches!(after_hello(framed(Kind::ECHO, b"else")), Verdict::Wrong(it) if it.starts_with("different"))
         );

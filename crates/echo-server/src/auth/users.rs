@@ -1,6 +1,7 @@
 //! The file of users: who they are, what they may do, and how they prove it. No passwords.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -293,7 +294,11 @@ fn contents(path: &Path) -> io::Result<Zeroizing<String>> {
     if !found.is_file() {
         return Err(io::Error::other("it is no file"));
     }
-    if found.mode() & 0o077 != 0 {
+    // In its folder for credentials systemd lets in the service's user alone, by a list that shows in
+    // the group's bits.
+    let folder = env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+    let others = if folder.is_some_and(|it| path.starts_with(it)) { 0o007 } else { 0o077 };
+    if found.mode() & others != 0 {
         let mode = found.mode() & 0o777;
         return Err(io::Error::other(format!(
             "its mode is {mode:03o}, others may use it: chmod 600"

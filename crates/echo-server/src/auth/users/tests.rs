@@ -75,7 +75,7 @@ fn a_wrong_file_is_refused_whole() {
         ("allow = [", "allow = [3, ", "user bob: allow: write echo"),
         ("quota = 1073741824", "quota = -1", "user bob: quota: "),
         ("quota = 1073741824", "quota = \"much\"", "user bob: quota: "),
-        ("quota", "quote", "user bob: unknown key \"quote\""),
+        ("quota = ", "quote = ", "user bob: unknown key \"quote\""),
         ("salt = \"", "salt = \"AAAA", "user bob: salt: write 16 bytes"),
         ("stored-key = \"", "stored-key = \"AAAA", "user bob: stored-key: "),
         ("server-key = \"", "server-key = \"!", "user bob: server-key: "),
@@ -147,4 +147,68 @@ fn what_a_killed_writer_left_hinders_nobody() {
     change.commit().unwrap();
     assert_eq!(Users::read(&path).unwrap().iter().count(), 0);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Fault 62: an unknown user, a wrong password and a proof of another length take the same time. Under
+/// LONG=1 Welch's t over 20,000 pairs each; else so few that only the work is looked at.
+#[test]
+fn what_fails_takes_the_same_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = Users::read(&file(folder.path(), &["alice", "bobby", "carol"])).unwrap();
+    let long = env::var_os("LONG").is_some();
+    let pairs = if long { 20_000 } else { 200 };
+    let (right, none) = ("A".repeat(43) + "=", String::new());
+    for (one, other) in [
+        (("carol", &right), ("nobod", &right)),
+        (("carol", &right), ("carol", &none)),
+        (("carol", &none), ("nobod", &none)),
+    ] {
+        let mut times = [Vec::with_capacity(pairs), Vec::with_capacity(pairs)];
+        for _ in 0..pairs {
+            let first = fastrand::usize(0..2);
+            for which in [first, 1 - first] {
+                let (name, proof) = if which == 0 { one } else { other };
+                times[which].push(failed_exchange(&users, name, proof));
+            }
+        }
+        let t = welch(&times[0], &times[1]);
+        println!("{one:?} against {other:?}: t = {t:.2} over {pairs} pairs");
+        assert!(!long || t.abs() < 4.5, "t = {t}");
+        assert!(t.is_finite());
+    }
+}
+
+/// How long a server works on an exchange that fails, in nanoseconds.
+fn failed_exchange(users: &Users, name: &str, proof: &str) -> f64 {
+    let first = format!("n,,n={name},r=abcdefgh");
+    let began = tokio::time::Instant::now();
+    let server = echo_scram::Server::start(echo_scram::Mechanism::Sha256, None, first.as_bytes());
+    let server = server.unwrap();
+    let (user, verifier) = users.find(server.user());
+    let (server, challenge) = server.challenge(verifier).unwrap();
+    let spent = began.elapsed();
+    let challenge = String::from_utf8(challenge).unwrap();
+    let nonce = challenge.split(',').next().unwrap();
+    let last = format!("c=biws,{nonce},p={proof}");
+    let began = tokio::time::Instant::now();
+    let judged = server.finish(last.as_bytes());
+    let spent = spent + began.elapsed();
+    assert!(judged.is_err());
+    drop(user);
+    spent.as_nanos() as f64
+}
+
+/// Welch's t, without the slowest tenth of each, which the scheduler made.
+fn welch(one: &[f64], other: &[f64]) -> f64 {
+    let measure = |times: &[f64]| {
+        let mut times = times.to_vec();
+        times.sort_by(f64::total_cmp);
+        times.truncate(times.len() - times.len() / 10);
+        let count = times.len() as f64;
+        let mean = times.iter().sum::<f64>() / count;
+        let variance = times.iter().map(|it| (it - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, variance / count)
+    };
+    let ((one, one_error), (other, other_error)) = (measure(one), measure(other));
+    (one - other) / (one_error + other_error).sqrt()
 }

@@ -88,6 +88,7 @@ mod tests {
                 _ if !arg.get_action().takes_values() => "false".to_owned(),
                 // What has no default has an example.
                 "admin" => "\"127.0.0.1:9777\"".to_owned(),
+                "files" => "\"/var/lib/echo-server/files\"".to_owned(),
                 "workers" => "2".to_owned(),
                 "control" => "\"/run/echo-server-control/control.sock\"".to_owned(),
                 _ => panic!("{name} needs an example"),

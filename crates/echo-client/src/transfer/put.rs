@@ -150,7 +150,7 @@ impl Worker<Item> for Sender {
             match stored {
                 Ok((digest, size, resumed)) => {
                     self.again.pop_front();
-                    self.stored(&item, digest, size, resumed, began.elapsed(), work).await?;
+                    self.stored(&item, digest, size, resumed, began.elapsed(), work).await;
                 }
                 Err(Trouble::File(why)) => {
                     self.again.pop_front();
@@ -235,7 +235,8 @@ impl Sender {
             Ok(_) => {
                 work.progress.done(commit.size);
                 let digest = Digest(commit.digest);
-                self.stored(&item, digest, commit.size, 0, since.elapsed(), work).await
+                self.stored(&item, digest, commit.size, 0, since.elapsed(), work).await;
+                Ok(())
             }
             Err(Trouble::File(why)) => {
                 work.fail(&item.name, &why);
@@ -388,7 +389,7 @@ impl Sender {
         resumed: u64,
         took: Duration,
         work: &Work<Item>,
-    ) -> Result<(), Trouble> {
+    ) {
         let line = if self.json {
             let name = String::from_utf8_lossy(&item.name);
             let object = json!({
@@ -402,7 +403,7 @@ impl Sender {
         } else {
             sum_line(digest, &item.name)
         };
-        work.print(line).await
+        work.print(line).await;
     }
 }
 

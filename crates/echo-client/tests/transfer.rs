@@ -250,7 +250,7 @@ fn transfers_outlast_restarts() {
         let args: &[&str] =
             if task == "put" { &["large"] } else { &["large", "-o", "../there/large"] };
         let mut daemon = place.serve();
-        let mut child = place.command(task, args).spawn().unwrap();
+        let child = place.command(task, args).spawn().unwrap();
         let mut random = fastrand::Rng::with_seed(9);
         for signal in [Signal::KILL, Signal::TERM, Signal::KILL] {
             thread::sleep(Duration::from_millis(random.u64(5..60))); // Anywhere in the transfer.

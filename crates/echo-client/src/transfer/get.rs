@@ -49,7 +49,7 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     };
     for name in &args.names {
         let bytes = name.clone().into_vec();
-        let bytes = bytes.strip_suffix(b"/").map_or(bytes.clone(), <[u8]>::to_vec);
+        let bytes = bytes.strip_suffix(b"/").unwrap_or(&bytes).to_vec();
         if let Err(why) = FileName::new(&bytes) {
             return Err(Failure::Local(format!("{}: no file's name: {why}", escape_bytes(&bytes))));
         }

@@ -78,7 +78,7 @@ fn add(work: &Work<Item>, path: &Path, name: &[u8]) {
                 work.add([Item { path: Some(path), name, size }]);
             }
             Err(why) if why.starts_with("skipped") => {
-                work.notice(&format!("{}: {why}", path.display()))
+                work.notice(&format!("{}: {why}", path.display()));
             }
             Err(why) => {
                 work.of.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -144,87 +144,42 @@ fn lists_without_an_end_end() {
     }
 }
 
+/// What a server answers to GET, to each READ, and to DONE.
+type Lies = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn lies() -> Vec<Lies> {
+    let (data, done) = (
+        |bytes| frame(Kind::DATA, bytes),
+        |bytes: &[u8]| frame(Kind::DONE, &Sha256::digest(bytes)),
+    );
+    let error = frame(Kind::ERROR, b"\0\x07\0\x1b[31mred\n\nlines");
+    vec![
+        ("another digest", opened(4, 0), data(b"evil"), frame(Kind::DONE, &[7; 32])),
+        ("too short", opened(4, 0), data(b"evi"), done(b"evi")),
+        ("too long", opened(4, 0), data(b"evil!"), done(b"evil!")),
+        ("nothing, again and again", opened(1 << 62, 0), data(b""), None),
+        ("an offset that nobody asked for", opened(4, 2), data(b"il"), done(b"evil")),
+        ("an offset behind the end", opened(4, 5), None, None),
+        ("a frame too long", opened(1 << 30, 0), Some(b"\x91\xff\xff\xff".to_vec()), None),
+        ("another kind", frame(Kind::PUT, &[0; 40]), None, None),
+        ("garbage", frame(Kind::GET, b"?"), None, None),
+        ("the end", None, None, None),
+        ("the end in the middle", opened(1 << 30, 0), None, None),
+        ("an error with escapes", error, None, None),
+    ]
+}
+
 #[test]
 fn bytes_that_are_not_right_do_not_appear() {
-    type Answer = Box<dyn Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync>;
-    let empty_list = |kind| (kind == Kind::LIST).then(|| list(&[], false)).flatten();
-    let cases: Vec<(&str, Answer)> = vec![
-        (
-            "digest",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => opened(4, 0),
-                Kind::READ => frame(Kind::DATA, b"evil"),
-                Kind::DONE => frame(Kind::DONE, &[7; 32]),
-                _ => empty_list(kind),
-            }),
-        ),
-        (
-            "short",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => opened(4, 0),
-                Kind::READ => frame(Kind::DATA, b"evi"),
-                Kind::DONE => frame(Kind::DONE, &Sha256::digest(b"evi")),
-                _ => empty_list(kind),
-            }),
-        ),
-        (
-            "long",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => opened(4, 0),
-                Kind::READ => frame(Kind::DATA, b"evil!"),
-                Kind::DONE => frame(Kind::DONE, &Sha256::digest(b"evil!")),
-                _ => empty_list(kind),
-            }),
-        ),
-        (
-            "nothing, again and again",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => opened(1 << 62, 0),
-                Kind::READ => frame(Kind::DATA, b""),
-                _ => empty_list(kind),
-            }),
-        ),
-        (
-            "an offset that nobody asked for",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => opened(4, 2),
-                _ => empty_list(kind),
-            }),
-        ),
-        (
-            "a frame too long",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => opened(1 << 30, 0),
-                Kind::READ => Some(b"\x91\xff\xff\xff".to_vec()),
-                _ => empty_list(kind),
-            }),
-        ),
-        (
-            "another kind",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => frame(Kind::PUT, &[0; 40]),
-                _ => empty_list(kind),
-            }),
-        ),
-        (
-            "garbage",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => frame(Kind::GET, b"?"),
-                _ => empty_list(kind),
-            }),
-        ),
-        ("the end", Box::new(move |kind, _| empty_list(kind))),
-        (
-            "an error with escapes",
-            Box::new(move |kind, _| match kind {
-                Kind::GET => frame(Kind::ERROR, b"\0\x07\0\x1b[31mred\n\nlines"),
-                _ => empty_list(kind),
-            }),
-        ),
-    ];
-    for (what, answer) in cases {
+    for (what, opened, data, done) in lies() {
         let folder = place();
-        let target = liar(answer);
+        let target = liar(move |kind, _| match kind {
+            Kind::LIST => list(&[], false),
+            Kind::GET => opened.clone(),
+            Kind::READ => data.clone(),
+            Kind::DONE => done.clone(),
+            _ => None,
+        });
         let output = get(&folder, &target, &["d"]);
         assert_nothing_written(&folder, &output, what);
         assert!(!output.stderr.contains(&0x1b), "{what}");

@@ -181,7 +181,7 @@ impl Sender {
             if reader.size > SMALL {
                 return Err(std::io::Error::other("it became longer while it was read"));
             }
-            let block = reader.read(SMALL as usize)?;
+            let block = reader.read(Vec::new(), SMALL as usize)?;
             Ok((block, Digest(reader.digest.finalize().into()), attributes))
         });
         let (block, Digest(digest), attributes) = match joined(read).await? {
@@ -281,7 +281,7 @@ impl Sender {
         work.progress.done(resumed);
         let sent = async {
             let max = (dialogue.session().max_frame as usize).clamp(1, FRAME);
-            let mut next = read_ahead(reader, max);
+            let (mut next, mut spare) = (read_ahead(reader, Vec::new(), max), Vec::new());
             loop {
                 let (reader, block) = joined(next).await?;
                 let block = block.map_err(local)?;
@@ -289,13 +289,14 @@ impl Sender {
                     let digest = Digest(reader.digest.finalize().into());
                     return Ok((digest, reader.at, resumed));
                 }
-                next = read_ahead(reader, max);
+                next = read_ahead(reader, spare, max);
                 dialogue.send(Kind::DATA, &[&block]).await?;
                 while dialogue.unanswered() >= WINDOW {
                     accepted(dialogue.recv().await?)?;
                     *alive = Instant::now();
                 }
                 work.progress.done(block.len() as u64);
+                spare = block;
             }
         };
         let sent = sent.await;
@@ -407,9 +408,13 @@ impl Sender {
     }
 }
 
-fn read_ahead(mut reader: Reader, len: usize) -> JoinHandle<(Reader, std::io::Result<Vec<u8>>)> {
+fn read_ahead(
+    mut reader: Reader,
+    block: Vec<u8>,
+    len: usize,
+) -> JoinHandle<(Reader, std::io::Result<Vec<u8>>)> {
     spawn_blocking(move || {
-        let block = reader.read(len);
+        let block = reader.read(block, len);
         (reader, block)
     })
 }

@@ -122,15 +122,9 @@ impl<T: Send + 'static> Work<T> {
         }
     }
 
-    /// A line on stdout. An error means that its reader has gone.
-    async fn print(&self, line: String) -> Result<(), Trouble> {
-        match self.progress.beside(stdio::write_line(&self.output, line.as_bytes())).await {
-            true => Ok(()),
-            false => {
-                let closed = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-                Err(Trouble::All(Failure::local("cannot write to stdout", &closed)))
-            }
-        }
+    /// A line on stdout. If its reader has gone, the transfers are still wanted.
+    async fn print(&self, line: String) {
+        self.progress.beside(stdio::write_line(&self.output, line.as_bytes())).await;
     }
 }
 

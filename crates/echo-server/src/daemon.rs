@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use echo_core::{Drain, Limits, Service};
+use rustix::process::Signal;
 use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::access;
@@ -161,6 +163,9 @@ async fn live(
 /// The store, where there is to be one.
 fn files(config: &Config) -> Result<Option<Arc<Files>>, Failure> {
     let Some(path) = &config.settings.files else { return Ok(None) };
+    // A file over RLIMIT_FSIZE is an error for its client, and not the end of the server. The handler stays.
+    let long_files = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+    drop(long_files.map_err(|error| Failure::cannot_start(&error))?);
     let files = Files::open(path, config.settings.rules()).map_err(|error| {
         let reason = reason(&error);
         Failure::new(CONFIG, format!("cannot store files in {}: {reason}", path.display()))

@@ -55,15 +55,15 @@ pub(crate) struct Files {
     jobs: Arc<Semaphore>,
 }
 
-/// What is under way on one connection.
+/// What is under way on one connection. Boxed: most connections have nothing of the kind.
 #[derive(Debug, Default)]
 pub(crate) enum Transfer {
     #[default]
     Nothing,
-    Upload(Upload),
-    Download(Download),
+    Upload(Box<Upload>),
+    Download(Box<Download>),
     /// It was refused: so is what was sent before that was known.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 /// Why a frame gets no answer of its own kind.
@@ -148,90 +148,22 @@ impl Files {
             return Err(Refusal::new(ErrorCode::TooLong, text).into());
         }
         let payload = collect(header.len, connection).await?;
-        let malformed = |_| Refusal::malformed(header.kind);
         match header.kind {
             Kind::PUT => {
                 let draining = connection.is_draining();
-                let opened = async {
-                    let put = Put::parse(&payload).map_err(malformed)?;
-                    self.put(transfer, visitor, &put, draining).await
-                };
-                let opened = opened.await;
+                let opened = self.put(transfer, visitor, &payload, draining).await;
                 refuse_what_follows(transfer, opened)
             }
             Kind::GET => {
-                let opened = async {
-                    let get = Get::parse(&payload).map_err(malformed)?;
-                    self.get(transfer, visitor, &get).await
-                };
-                let opened = opened.await;
+                let opened = self.get(transfer, visitor, &payload).await;
                 refuse_what_follows(transfer, opened)
             }
-            Kind::COMMIT => {
-                let upload = match std::mem::take(transfer) {
-                    Transfer::Upload(upload) => upload,
-                    Transfer::Refused(refusal) => return Err(refusal.into()),
-                    other => {
-                        *transfer = other;
-                        return Err(Refusal::out_of_place("no upload is open").into());
-                    }
-                };
-                let commit = Commit::parse(&payload).map_err(malformed)?;
-                upload.commit(commit, &self.jobs).await?;
-                Ok(written(|out| Digest(commit.digest).put(out)))
-            }
-            Kind::READ => {
-                let read = Read::parse(&payload).map_err(malformed)?;
-                let max = connection.max_frame();
-                if read.len > max {
-                    let text = Error::FrameTooLong { len: read.len, max }.to_string();
-                    return Err(Refusal::new(ErrorCode::TooLong, text).into());
-                }
-                match transfer {
-                    Transfer::Download(download) => {
-                        download.read(read.len, connection, &self.jobs).await?;
-                        Ok(Vec::new())
-                    }
-                    Transfer::Refused(refusal) => Err(refusal.clone().into()),
-                    _ => Err(Refusal::out_of_place("no download is open").into()),
-                }
-            }
-            Kind::DONE => match std::mem::take(transfer) {
-                Transfer::Download(download) => {
-                    let digest = download.digest()?;
-                    Ok(written(|out| digest.put(out)))
-                }
-                Transfer::Refused(refusal) => Err(refusal.into()),
-                other => {
-                    *transfer = other;
-                    Err(Refusal::out_of_place("no download is open").into())
-                }
-            },
-            Kind::LIST => {
-                self.allow(visitor, Allow::LIST)?;
-                let list = List::parse(&payload).map_err(malformed)?;
-                let (cursor, prefix) = (list.cursor.to_vec(), list.prefix.to_vec());
-                let shelf = Arc::clone(&self.shelf);
-                let page = move || list::page(&shelf.store, &cursor, &prefix);
-                Ok(run(&self.jobs, page).await?.await?.map_err(Refusal::reading)?)
-            }
-            Kind::REMOVE => {
-                self.allow(visitor, Allow::REMOVE)?;
-                let name = Remove::parse(&payload).map_err(malformed)?.name;
-                admitted(name)?;
-                let (shelf, name) = (Arc::clone(&self.shelf), name.as_bytes().to_vec());
-                let remove = move || {
-                    let name = FileName::new(&name).map_err(io::Error::other)?;
-                    shelf.store.remove(name).map(|gone| shelf.quota.gone(gone))
-                };
-                run(&self.jobs, remove).await?.await?.map_err(removing)?;
-                Ok(Vec::new())
-            }
-            kind => Err(Refusal::out_of_place(match kind.0 {
-                0x98..=0x9F => "a file frame of a later version",
-                _ => "no frame of files",
-            })
-            .into()),
+            Kind::COMMIT => self.commit(transfer, &payload).await,
+            Kind::READ => self.read(transfer, &payload, connection).await,
+            Kind::DONE => done(transfer),
+            Kind::LIST => self.list(visitor, &payload).await,
+            Kind::REMOVE => self.remove(visitor, &payload).await,
+            _ => Err(Refusal::out_of_place("no file frame of this version").into()),
         }
     }
 
@@ -239,10 +171,11 @@ impl Files {
         &self,
         transfer: &mut Transfer,
         visitor: &Visitor,
-        put: &Put<'_>,
+        payload: &[u8],
         draining: bool,
     ) -> Result<Vec<u8>, Fault> {
         self.allow(visitor, Allow::PUT)?;
+        let put = &Put::parse(payload).map_err(|_| Refusal::malformed(Kind::PUT))?;
         admitted(put.name)?;
         let before = std::mem::take(transfer);
         if let Transfer::Upload(upload) = before {
@@ -251,7 +184,7 @@ impl Files {
         }
         let upload = Upload::open(&self.shelf, owner(visitor), put, draining, &self.jobs).await?;
         let reply = upload.reply();
-        *transfer = Transfer::Upload(upload);
+        *transfer = Transfer::Upload(Box::new(upload));
         Ok(written(|out| reply.put(out)))
     }
 
@@ -259,14 +192,15 @@ impl Files {
         &self,
         transfer: &mut Transfer,
         visitor: &Visitor,
-        get: &Get<'_>,
+        payload: &[u8],
     ) -> Result<Vec<u8>, Fault> {
         self.allow(visitor, Allow::GET)?;
+        let get = &Get::parse(payload).map_err(|_| Refusal::malformed(Kind::GET))?;
         admitted(get.name)?;
         *transfer = Transfer::Nothing;
         let (download, reply) =
             Download::open(&self.shelf, &owner(visitor), get, &self.jobs).await?;
-        *transfer = Transfer::Download(download);
+        *transfer = Transfer::Download(Box::new(download));
         Ok(written(|out| reply.put(out)))
     }
 
@@ -283,11 +217,65 @@ impl Files {
         }
         let received = match transfer {
             Transfer::Upload(upload) => upload.receive(connection, &self.jobs).await,
-            Transfer::Refused(refusal) => Err(refusal.clone().into()),
+            Transfer::Refused(refusal) => Err(refusal.as_ref().clone().into()),
             _ => return Err(Refusal::out_of_place("no upload is open").into()),
         };
         refuse_what_follows(transfer, received)
             .map(|received| written(|out| DataReply { received }.put(out)))
+    }
+
+    async fn commit(&self, transfer: &mut Transfer, payload: &[u8]) -> Result<Vec<u8>, Fault> {
+        let upload = match std::mem::take(transfer) {
+            Transfer::Upload(upload) => upload,
+            other => return Err(out_of_place(transfer, other, "no upload is open")),
+        };
+        let commit = Commit::parse(payload).map_err(|_| Refusal::malformed(Kind::COMMIT))?;
+        upload.commit(commit, &self.jobs).await?;
+        Ok(written(|out| Digest(commit.digest).put(out)))
+    }
+
+    async fn read(
+        &self,
+        transfer: &mut Transfer,
+        payload: &[u8],
+        connection: &mut Connection,
+    ) -> Result<Vec<u8>, Fault> {
+        let read = Read::parse(payload).map_err(|_| Refusal::malformed(Kind::READ))?;
+        let max = connection.max_frame();
+        if read.len > max {
+            let text = Error::FrameTooLong { len: read.len, max }.to_string();
+            return Err(Refusal::new(ErrorCode::TooLong, text).into());
+        }
+        match transfer {
+            Transfer::Download(download) => {
+                download.read(read.len, connection, &self.jobs).await?;
+                Ok(Vec::new())
+            }
+            Transfer::Refused(refusal) => Err(refusal.as_ref().clone().into()),
+            _ => Err(Refusal::out_of_place("no download is open").into()),
+        }
+    }
+
+    async fn list(&self, visitor: &Visitor, payload: &[u8]) -> Result<Vec<u8>, Fault> {
+        self.allow(visitor, Allow::LIST)?;
+        let list = List::parse(payload).map_err(|_| Refusal::malformed(Kind::LIST))?;
+        let (cursor, prefix) = (list.cursor.to_vec(), list.prefix.to_vec());
+        let shelf = Arc::clone(&self.shelf);
+        let page = move || list::page(&shelf.store, &cursor, &prefix);
+        Ok(run(&self.jobs, page).await?.await?.map_err(Refusal::reading)?)
+    }
+
+    async fn remove(&self, visitor: &Visitor, payload: &[u8]) -> Result<Vec<u8>, Fault> {
+        self.allow(visitor, Allow::REMOVE)?;
+        let name = Remove::parse(payload).map_err(|_| Refusal::malformed(Kind::REMOVE))?.name;
+        admitted(name)?;
+        let (shelf, name) = (Arc::clone(&self.shelf), name.as_bytes().to_vec());
+        let remove = move || {
+            let name = FileName::new(&name).map_err(io::Error::other)?;
+            shelf.store.remove(name).map(|gone| shelf.quota.gone(gone))
+        };
+        run(&self.jobs, remove).await?.await?.map_err(Refusal::removing)?;
+        Ok(Vec::new())
     }
 
     /// Whether `visitor` may do that.
@@ -302,10 +290,31 @@ impl Files {
     }
 }
 
+fn done(transfer: &mut Transfer) -> Result<Vec<u8>, Fault> {
+    match std::mem::take(transfer) {
+        Transfer::Download(download) => {
+            let digest = download.digest()?;
+            Ok(written(|out| digest.put(out)))
+        }
+        other => Err(out_of_place(transfer, other, "no download is open")),
+    }
+}
+
+/// The end of a transfer that is not open: what was refused ends here, another one stays as it is.
+fn out_of_place(transfer: &mut Transfer, other: Transfer, text: &'static str) -> Fault {
+    match other {
+        Transfer::Refused(refusal) => (*refusal).into(),
+        other => {
+            *transfer = other;
+            Refusal::out_of_place(text).into()
+        }
+    }
+}
+
 /// What was sent behind a frame that is refused is refused for the same reason.
 fn refuse_what_follows<T>(transfer: &mut Transfer, answer: Result<T, Fault>) -> Result<T, Fault> {
     if let Err(Fault::Refused(refusal)) = &answer {
-        *transfer = Transfer::Refused(refusal.clone());
+        *transfer = Transfer::Refused(Box::new(refusal.clone()));
     }
     answer
 }
@@ -341,15 +350,6 @@ fn written(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 fn admitted(name: FileName<'_>) -> Result<(), Refusal> {
     if Store::admits(name) { Ok(()) } else { Err(Refusal::no_place()) }
-}
-
-fn removing(error: io::Error) -> Refusal {
-    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-        Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-            Refusal::not_found()
-        }
-        _ => Refusal::writing(error),
-    }
 }
 
 fn owner(visitor: &Visitor) -> Owner {

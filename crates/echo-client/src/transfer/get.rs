@@ -17,12 +17,12 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::list::pages;
+use super::list::Pages;
 use super::local::{Fetched, unwritable};
 use super::progress::Progress;
 use super::put::{joined, send};
 use super::{FRAME, SMALL, SMALL_WINDOW, Trouble, WINDOW, Work, Worker, accepted, options};
-use super::{connect, together, with_output};
+use super::{together, with_output};
 use crate::args::Getting;
 use crate::escape::escape_bytes;
 use crate::failure::Failure;
@@ -49,7 +49,7 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     };
     for name in &args.names {
         let bytes = name.clone().into_vec();
-        let bytes = bytes.strip_suffix(b"/").map_or(bytes.clone(), <[u8]>::to_vec);
+        let bytes = bytes.strip_suffix(b"/").unwrap_or(&bytes).to_vec();
         if let Err(why) = FileName::new(&bytes) {
             return Err(Failure::Local(format!("{}: no file's name: {why}", escape_bytes(&bytes))));
         }
@@ -89,7 +89,6 @@ async fn find(args: &Getting, name: &[u8], work: &Work<Item>) -> Result<(), Fail
     })?;
     let root = Arc::new(root);
     let place = |name: Vec<u8>| Some(Place { root: Arc::clone(&root), name });
-    let mut dialogue = connect(&args.target, &args.transferring.asking).await?;
     let inside = [name, b"/"].concat();
     let mut found = 0;
     let mut add = |entry: echo_core::Entry<'_>| {
@@ -104,7 +103,8 @@ async fn find(args: &Getting, name: &[u8], work: &Work<Item>) -> Result<(), Fail
         }]);
         found += 1;
     };
-    pages(&mut dialogue, &inside, &mut add).await?;
+    let mut pages = Pages::new(&args.target, &args.transferring.asking, inside.clone());
+    while pages.next(&mut add).await? {}
     if found == 0 {
         work.add([Item { name: name.to_vec(), place: place(as_name.clone()), size: None }]);
     }
@@ -232,7 +232,8 @@ impl Fetcher {
         match written {
             Ok((digest, size)) => {
                 work.progress.done(size);
-                self.fetched(&item, digest, size, 0, work).await
+                self.fetched(&item, digest, size, 0, work).await;
+                Ok(())
             }
             Err(Trouble::File(why)) => {
                 work.fail(&item.name, &why);
@@ -331,7 +332,8 @@ impl Fetcher {
         let keep = self.preserve.then_some(reply.attributes);
         let appear = move || file.appear(keep);
         joined(spawn_blocking(appear)).await?.map_err(unwritable)?;
-        self.fetched(item, digest, size, resumed, work).await
+        self.fetched(item, digest, size, resumed, work).await;
+        Ok(())
     }
 
     /// Prints a file. What is lost is asked for behind what was printed.
@@ -353,8 +355,8 @@ impl Fetcher {
                 digest.update(&data);
                 printed = true;
                 if !stdio::write_line(&work.output, &data).await {
-                    let closed = io::Error::from(io::ErrorKind::BrokenPipe);
-                    return Err(Trouble::All(Failure::local("cannot write to stdout", &closed)));
+                    // Whoever reads it has seen enough; it is said if there was another reason.
+                    return Ok(());
                 }
                 work.progress.done(data.len() as u64);
             }
@@ -378,9 +380,9 @@ impl Fetcher {
         size: u64,
         resumed: u64,
         work: &Work<Item>,
-    ) -> Result<(), Trouble> {
+    ) {
         if !self.json {
-            return Ok(());
+            return;
         }
         let object = json!({
             "name": String::from_utf8_lossy(&item.name),
@@ -388,7 +390,7 @@ impl Fetcher {
             "bytes": size,
             "resumed_at": resumed,
         });
-        work.print(format!("{object}\n")).await
+        work.print(format!("{object}\n")).await;
     }
 }
 

@@ -3,13 +3,15 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use echo_core::client::{Dialogue, Error};
-use echo_core::{Entry, FileName, Kind, List, ListReply, Remove};
+use bytes::Bytes;
+use echo_core::client::{Dialogue, Error, Fault};
+use echo_core::{Endpoint, Entry, FileName, Kind, List, ListReply, Remove};
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
 use super::put::send;
-use super::{Trouble, WINDOW, accepted, connect, with_output};
-use crate::args::{Listing, Removing};
+use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, with_output};
+use crate::args::{Asking, Listing, Removing};
 use crate::escape::{escape, escape_bytes};
 use crate::failure::Failure;
 use crate::stdio::{Output, write_line};
@@ -20,63 +22,82 @@ pub(crate) async fn ls(args: &Listing) -> Result<(), Failure> {
 }
 
 async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
-    let mut dialogue = connect(&args.target, &args.asking).await?;
     let prefix = args.prefix.as_deref().map(OsStr::as_bytes).unwrap_or_default();
     if prefix.len() > FileName::MAX_LEN {
         return Err(Failure::Local("no name is that long".to_owned()));
     }
-    let mut cursor = Vec::new();
+    let mut pages = Pages::new(&args.target, &args.asking, prefix.to_vec());
     loop {
         let mut lines = String::new();
-        let mut take = |entry: Entry<'_>| lines += &line(&entry, args.asking.json);
-        let more = page(&mut dialogue, &mut cursor, prefix, &mut take).await?;
+        let more = pages.next(&mut |entry| lines += &line(&entry, args.asking.json)).await?;
         if !write_line(&output, lines.as_bytes()).await || !more {
             return Ok(());
         }
     }
 }
 
-/// All that is listed under a prefix, page by page.
-pub(super) async fn pages(
-    dialogue: &mut Dialogue,
-    prefix: &[u8],
-    take: &mut (impl FnMut(Entry<'_>) + Send),
-) -> Result<(), Failure> {
-    let mut cursor = Vec::new();
-    while page(dialogue, &mut cursor, prefix, take).await? {}
-    Ok(())
+/// All names that begin with a prefix, page by page, over as many connections as it takes.
+pub(super) struct Pages<'a> {
+    target: &'a Endpoint,
+    asking: &'a Asking,
+    prefix: Vec<u8>,
+    /// The last name that came.
+    cursor: Vec<u8>,
+    dialogue: Option<Dialogue>,
 }
 
-/// One page: what lies behind `cursor`, which goes on. Whether there are more.
-async fn page(
-    dialogue: &mut Dialogue,
-    cursor: &mut Vec<u8>,
-    prefix: &[u8],
-    take: &mut (impl FnMut(Entry<'_>) + Send),
-) -> Result<bool, Failure> {
-    let page = async {
-        send(dialogue, Kind::LIST, |out| List { cursor, prefix }.put(out)).await?;
-        accepted(dialogue.recv().await?)
-    };
-    let page = page.await.map_err(failure)?;
-    let wrong = |what: String| Failure::Client(Error::Different { at: 0, what });
-    let list = ListReply::parse(&page)
-        .map_err(|_| wrong("the server's list cannot be read".to_owned()))?;
-    for entry in &list.entries {
-        let name = entry.name.as_bytes();
-        // Each behind the one before, so that no list is endless by going in circles.
-        if !name.starts_with(prefix) || name <= &cursor[..] {
-            let name = escape_bytes(name);
-            return Err(wrong(format!("the server lists {name}, which was not asked for")));
+impl<'a> Pages<'a> {
+    pub(super) fn new(target: &'a Endpoint, asking: &'a Asking, prefix: Vec<u8>) -> Self {
+        Self { target, asking, prefix, cursor: Vec::new(), dialogue: None }
+    }
+
+    /// Takes one page. Whether there are more.
+    pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Failure> {
+        let patience = options(&self.asking.connecting, self.target).retry;
+        let began = Instant::now();
+        let payload = loop {
+            match self.ask().await {
+                Ok(payload) => break payload,
+                Err(Failure::Client(error))
+                    if error.fault() == Fault::Path && began.elapsed() < patience =>
+                {
+                    self.dialogue = None;
+                    sleep(PAUSE).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        let wrong = |what: String| Failure::Client(Error::Different { at: 0, what });
+        let list = ListReply::parse(&payload)
+            .map_err(|_| wrong("the server's list cannot be read".to_owned()))?;
+        for entry in &list.entries {
+            let name = entry.name.as_bytes();
+            // Each behind the one before, so that no list is endless by going in circles.
+            if !name.starts_with(&self.prefix) || name <= &self.cursor[..] {
+                let name = escape_bytes(name);
+                return Err(wrong(format!("the server lists {name}, which was not asked for")));
+            }
+            self.cursor.clear();
+            self.cursor.extend_from_slice(name);
+            take(*entry);
         }
-        cursor.clear();
-        cursor.extend_from_slice(name);
-        take(*entry);
+        if list.more && list.entries.is_empty() {
+            return Err(wrong("the server's list does not go on".to_owned()));
+        }
+        Ok(list.more)
     }
-    if list.more && list.entries.is_empty() {
-        return Err(wrong("the server's list does not go on".to_owned()));
+
+    async fn ask(&mut self) -> Result<Bytes, Failure> {
+        let mut dialogue = match self.dialogue.take() {
+            Some(dialogue) => dialogue,
+            None => connect(self.target, self.asking).await?,
+        };
+        let list = List { cursor: &self.cursor, prefix: &self.prefix };
+        send(&mut dialogue, Kind::LIST, |out| list.put(out)).await.map_err(failure)?;
+        let payload = accepted(dialogue.recv().await?).map_err(failure)?;
+        self.dialogue = Some(dialogue);
+        Ok(payload)
     }
-    Ok(list.more)
 }
 
 fn failure(trouble: Trouble) -> Failure {

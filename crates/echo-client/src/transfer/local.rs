@@ -42,10 +42,11 @@ impl Reader {
         Ok((reader, echo_folder::attributes(&stat)))
     }
 
-    /// Reads up to `len` bytes more; none at the end.
-    pub(super) fn read(&mut self, len: usize) -> io::Result<Vec<u8>> {
+    /// Reads up to `len` bytes more; none at the end. They take the place of what is in `block`: a new one
+    /// each time would be fresh pages from the kernel, which it has to clear.
+    pub(super) fn read(&mut self, mut block: Vec<u8>, len: usize) -> io::Result<Vec<u8>> {
         let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
-        let mut block = vec![0; len.min(left)];
+        block.resize(len.min(left), 0);
         self.file.read_exact_at(&mut block, self.at).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => io::Error::other("it became shorter while it was read"),
             _ => error,
@@ -58,9 +59,10 @@ impl Reader {
     /// Digests up to `offset` and says whether it comes to `prefix`; else goes back to the beginning.
     pub(super) fn skip(&mut self, offset: u64, prefix: &[u8; 32]) -> io::Result<bool> {
         if offset <= self.size {
+            let mut block = Vec::new();
             while self.at < offset {
                 let left = usize::try_from(offset - self.at).unwrap_or(usize::MAX);
-                self.read(BLOCK.min(left))?;
+                block = self.read(block, BLOCK.min(left))?;
             }
             if self.digest.clone().finalize()[..] == prefix[..] {
                 return Ok(true);

@@ -78,7 +78,7 @@ fn add(work: &Work<Item>, path: &Path, name: &[u8]) {
                 work.add([Item { path: Some(path), name, size }]);
             }
             Err(why) if why.starts_with("skipped") => {
-                work.notice(&format!("{}: {why}", path.display()))
+                work.notice(&format!("{}: {why}", path.display()));
             }
             Err(why) => {
                 work.of.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -150,7 +150,7 @@ impl Worker<Item> for Sender {
             match stored {
                 Ok((digest, size, resumed)) => {
                     self.again.pop_front();
-                    self.stored(&item, digest, size, resumed, began.elapsed(), work).await?;
+                    self.stored(&item, digest, size, resumed, began.elapsed(), work).await;
                 }
                 Err(Trouble::File(why)) => {
                     self.again.pop_front();
@@ -181,7 +181,7 @@ impl Sender {
             if reader.size > SMALL {
                 return Err(std::io::Error::other("it became longer while it was read"));
             }
-            let block = reader.read(SMALL as usize)?;
+            let block = reader.read(Vec::new(), SMALL as usize)?;
             Ok((block, Digest(reader.digest.finalize().into()), attributes))
         });
         let (block, Digest(digest), attributes) = match joined(read).await? {
@@ -235,7 +235,8 @@ impl Sender {
             Ok(_) => {
                 work.progress.done(commit.size);
                 let digest = Digest(commit.digest);
-                self.stored(&item, digest, commit.size, 0, since.elapsed(), work).await
+                self.stored(&item, digest, commit.size, 0, since.elapsed(), work).await;
+                Ok(())
             }
             Err(Trouble::File(why)) => {
                 work.fail(&item.name, &why);
@@ -280,7 +281,7 @@ impl Sender {
         work.progress.done(resumed);
         let sent = async {
             let max = (dialogue.session().max_frame as usize).clamp(1, FRAME);
-            let mut next = read_ahead(reader, max);
+            let (mut next, mut spare) = (read_ahead(reader, Vec::new(), max), Vec::new());
             loop {
                 let (reader, block) = joined(next).await?;
                 let block = block.map_err(local)?;
@@ -288,13 +289,14 @@ impl Sender {
                     let digest = Digest(reader.digest.finalize().into());
                     return Ok((digest, reader.at, resumed));
                 }
-                next = read_ahead(reader, max);
+                next = read_ahead(reader, spare, max);
                 dialogue.send(Kind::DATA, &[&block]).await?;
                 while dialogue.unanswered() >= WINDOW {
                     accepted(dialogue.recv().await?)?;
                     *alive = Instant::now();
                 }
                 work.progress.done(block.len() as u64);
+                spare = block;
             }
         };
         let sent = sent.await;
@@ -388,7 +390,7 @@ impl Sender {
         resumed: u64,
         took: Duration,
         work: &Work<Item>,
-    ) -> Result<(), Trouble> {
+    ) {
         let line = if self.json {
             let name = String::from_utf8_lossy(&item.name);
             let object = json!({
@@ -402,13 +404,17 @@ impl Sender {
         } else {
             sum_line(digest, &item.name)
         };
-        work.print(line).await
+        work.print(line).await;
     }
 }
 
-fn read_ahead(mut reader: Reader, len: usize) -> JoinHandle<(Reader, std::io::Result<Vec<u8>>)> {
+fn read_ahead(
+    mut reader: Reader,
+    block: Vec<u8>,
+    len: usize,
+) -> JoinHandle<(Reader, std::io::Result<Vec<u8>>)> {
     spawn_blocking(move || {
-        let block = reader.read(len);
+        let block = reader.read(block, len);
         (reader, block)
     })
 }

@@ -20,6 +20,9 @@ use super::{Fault, run};
 /// What is read at once.
 const BLOCK: usize = 256 << 10;
 
+/// What of a prefix is digested in one go, so that others have their turns, and nobody who left.
+const SKIP: u64 = 64 << 20;
+
 /// A download under way.
 #[derive(Debug)]
 pub(crate) struct Download {
@@ -68,21 +71,22 @@ impl Reader {
         Ok(block)
     }
 
-    /// Digests up to `offset`, and says whether what is there is what the peer has; else goes back.
-    fn skip(&mut self, offset: u64, prefix: &[u8; 32]) -> io::Result<bool> {
-        let mut block = Vec::new();
-        while self.at < offset {
-            let size = self.size;
-            self.size = offset;
-            let read = self.read(block);
-            self.size = size;
-            block = read?;
+    /// Digests up to `offset`, or a good deal of the way.
+    fn skip(&mut self, offset: u64) -> io::Result<()> {
+        let end = offset.min(self.at + SKIP);
+        let (size, mut block) = (std::mem::replace(&mut self.size, end), Vec::new());
+        while self.at < end {
+            block = self.read(block)?;
         }
-        let equal = self.digest.clone().finalize()[..] == prefix[..];
-        if !equal {
+        self.size = size;
+        Ok(())
+    }
+
+    /// Goes back to the beginning, unless what was digested is what the peer has.
+    fn compare(&mut self, prefix: &[u8; 32]) {
+        if self.digest.clone().finalize()[..] != prefix[..] {
             (self.at, self.digest) = (0, Sha256::new());
         }
-        Ok(equal)
     }
 }
 
@@ -95,19 +99,23 @@ impl Download {
     ) -> Result<(Self, GetReply), Fault> {
         let open = shelf.quota.open(owner)?;
         let (shelf, name) = (Arc::clone(shelf), get.name.as_bytes().to_vec());
-        let (offset, prefix) = (get.offset, get.prefix);
-        let start = move || -> io::Result<_> {
+        let start = move || {
             let name = FileName::new(&name).map_err(io::Error::other)?;
-            let (mut reader, stat) = Reader::open(&shelf, name)?;
-            if 0 < offset && offset <= reader.size {
-                reader.skip(offset, &prefix)?;
-            }
-            let reply =
-                GetReply { offset: reader.at, size: reader.size, attributes: attributes(&stat) };
-            let block = reader.read(Vec::new())?;
-            Ok((reader, reply, block))
+            Reader::open(&shelf, name)
         };
-        let (reader, reply, block) = run(jobs, start).await?.await?.map_err(Refusal::reading)?;
+        let (mut reader, stat) = run(jobs, start).await?.await?.map_err(Refusal::reading)?;
+        if 0 < get.offset && get.offset <= reader.size {
+            while reader.at < get.offset {
+                let offset = get.offset;
+                let skip = move || reader.skip(offset).map(|()| reader);
+                reader = run(jobs, skip).await?.await?.map_err(Refusal::reading)?;
+            }
+            reader.compare(&get.prefix);
+        }
+        let reply =
+            GetReply { offset: reader.at, size: reader.size, attributes: attributes(&stat) };
+        let first = move || reader.read(Vec::new()).map(|block| (reader, block));
+        let (reader, block) = run(jobs, first).await?.await?.map_err(Refusal::reading)?;
         let (size, sent) = (reply.size, reply.offset);
         let download = Self { size, sent, block, used: 0, work: Work::Here(reader), _open: open };
         Ok((download, reply))

@@ -40,6 +40,9 @@ impl Page<'_> {
     /// Walks a folder, whose name with a `/` behind it is `path`.
     fn walk(&mut self, folder: &Folder, path: &mut Vec<u8>) -> io::Result<Walked> {
         let base = path.len();
+        if base > FileName::MAX_LEN {
+            return Ok(Walked::All);
+        }
         let mut last: Option<Vec<u8>> = None;
         loop {
             let batch = self.batch(folder, path, last.as_deref())?;

@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
-use echo_core::{ErrorCode, ErrorFrame, Kind};
+use echo_core::{ErrorCode, ErrorFrame, Kind, Seldom};
 use rustix::io::Errno;
 
 use crate::exit::reason;
+
+/// A disk that fails does so with each transfer.
+static FAILED: Mutex<Option<Seldom>> = Mutex::new(None);
 
 /// The answer to a frame that is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,14 @@ impl Refusal {
         }
     }
 
+    /// What removing came to.
+    pub(super) fn removing(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Self::not_found(),
+            _ => Self::writing(error),
+        }
+    }
+
     /// What writing, or removing, came to.
     pub(super) fn writing(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
@@ -80,7 +92,10 @@ impl Refusal {
     }
 
     fn failed(error: &io::Error) -> Self {
-        tracing::error!("a file of a transfer: {}", reason(error));
+        let mut seldom = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(muted) = seldom.get_or_insert_default().speak() {
+            tracing::error!(muted, "a file of a transfer: {}", reason(error));
+        }
         Self::new(ErrorCode::Failed, format!("the server's storage failed: {}", reason(error)))
     }
 }

@@ -48,7 +48,10 @@ impl Store {
         let root = Folder::open(path)?;
         match mkdirat(&root, PRIVATE, Mode::RWXU) {
             Err(Errno::EXIST) => {}
-            made => made?,
+            made => {
+                made?;
+                root.sync()?;
+            }
         }
         let private = root.enter(OsStr::new(PRIVATE))?;
         let (lock, _) = private.write(OsStr::new(LOCK), true)?;
@@ -58,7 +61,6 @@ impl Store {
             }
             error => error.into(),
         })?;
-        root.sync()?;
         Ok(Self { root, private, names: Mutex::new(()), _lock: lock })
     }
 

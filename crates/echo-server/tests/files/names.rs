@@ -119,7 +119,9 @@ fn generated_names_stay_in_the_store() {
             let name: String =
                 (0..random.usize(1..8)).map(|_| random.choice(pieces).unwrap()).collect();
             let put = |out: &mut Vec<u8>| {
-                out.extend([0; 25]);
+                out.push(0);
+                out.extend(u64::MAX.to_be_bytes());
+                out.extend([0; 16]);
                 out.extend((name.len() as u16).to_be_bytes());
                 out.extend_from_slice(name.as_bytes());
             };

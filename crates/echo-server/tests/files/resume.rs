@@ -53,8 +53,10 @@ fn an_upload_outlives_the_servers_restart_and_its_death() {
                     // A part that is resumed once has a state to begin with.
                     drop(talk);
                     let mut talk = place.connect().await;
-                    assert!(talk.put("a/b", true).await.unwrap().offset > 2 << 20);
-                    talk.data(&bytes[3 << 20..]).await.unwrap();
+                    let reply = talk.put("a/b", true).await.unwrap();
+                    let offset = usize::try_from(reply.offset).unwrap();
+                    assert!(offset > 2 << 20, "{offset}");
+                    talk.data(&bytes[offset..offset + (1 << 20)]).await.unwrap();
                 }
                 server.signal(signal);
                 server.wait(PATIENCE);

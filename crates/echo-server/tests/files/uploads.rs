@@ -80,7 +80,7 @@ fn what_is_out_of_place_is_refused_and_the_conversation_goes_on() {
         assert_eq!(talk.read(2).await.unwrap(), "he");
         assert_eq!(talk.ask(Kind::DONE, |_| {}).await.map(drop), unexpected.map(drop));
         assert_eq!(talk.fetch("a").await.unwrap(), b"here");
-        assert_eq!(talk.read(2 << 20).await.map(drop), unexpected.map(drop));
+        assert_eq!(talk.read(2 << 20).await, Err(ErrorCode::TooLong));
         assert_eq!(talk.fetch("missing").await, Err(ErrorCode::NotFound));
         assert_eq!(talk.ask(Kind::ECHO, |out| out.extend(b"hi")).await.unwrap(), "hi");
     });
@@ -269,6 +269,7 @@ fn a_stalled_upload_ends_and_is_parked() {
         drop(talk);
         let mut talk = place.connect().await;
         let reply = talk.put("a", true).await.unwrap();
-        assert_eq!((reply.offset, reply.prefix), (1 << 20, sha(&bytes)));
+        let offset = usize::try_from(reply.offset).unwrap();
+        assert!(offset > 700_000 && reply.prefix == sha(&bytes[..offset]), "{offset}");
     });
 }

@@ -129,3 +129,28 @@ fn a_digest_is_shown_as_sha256sum_does() {
     bytes[0] = 0xE3;
     assert_eq!(Digest(bytes).to_string(), format!("e3{}", "00".repeat(31)));
 }
+
+/// The test vectors of PROTOCOL.md.
+#[test]
+fn vectors() {
+    let protocol = include_str!("../../../PROTOCOL.md");
+    let block = protocol.split("```files\n").nth(1).unwrap().split("```").next().unwrap();
+    for line in block.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, kind, first, second] = fields[..] else { panic!("{line}") };
+        let digits = format!("{first}{second}").replace('_', "");
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        let payload: Vec<_> = (0..digits.len()).step_by(2).map(byte).collect();
+        let again = match kind.strip_prefix("bad-").unwrap_or(kind) {
+            "put" => Put::parse(&payload).map(|it| written(|out| it.put(out))),
+            "get" => Get::parse(&payload).map(|it| written(|out| it.put(out))),
+            "read" => Read::parse(&payload).map(|it| written(|out| it.put(out))),
+            "commit" => Commit::parse(&payload).map(|it| written(|out| it.put(out))),
+            "list" => List::parse(&payload).map(|it| written(|out| it.put(out))),
+            "remove" => Remove::parse(&payload).map(|it| written(|out| it.put(out))),
+            other => panic!("{other}"),
+        };
+        let expected = if kind.starts_with("bad-") { Err(MalformedControl) } else { Ok(payload) };
+        assert_eq!(again, expected, "{name}");
+    }
+}

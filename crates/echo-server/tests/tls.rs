@@ -93,6 +93,8 @@ fn a_reload_takes_up_new_certificates() {
     let mut server = Server::start_command(with_args(&args), 1);
     let reload = || ends(with_args(&["ctl", "reload", "--control", &control]));
     let uri = server.uris()[0].clone();
+    let (code, told, _) = ends(with_args(&["healthcheck", &uri]));
+    assert!(code == Some(0) && told.contains("framed, TLS"), "{told}");
     Runtime::new().unwrap().block_on(async {
         let mut busy = JoinSet::new();
         let (stop, stopped) = tokio::sync::watch::channel(false);

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
+use echo_core::client::{self, Client, Dialect, Options};
+use echo_core::tls;
 use echo_core::{
     Address, Endpoint, ErrorCode, ErrorFrame, HEADER_LEN, Header, HelloReply, Kind, Mode, UnixName,
 };
@@ -57,6 +59,7 @@ pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
 async fn ask(endpoint: &Endpoint) -> Result<String, String> {
     let question = question(endpoint.mode);
     let stream_mode = match &endpoint.address {
+        Address::Tcp { .. } if endpoint.tls => return ask_secured(endpoint).await,
         Address::Tcp { .. } => {
             let mut refusal = "unresolved: no address".to_owned();
             for address in resolve(endpoint).await? {
@@ -92,6 +95,21 @@ async fn ask(endpoint: &Endpoint) -> Result<String, String> {
         other => Err(format!("{other:?} cannot be asked by this version")),
     };
     stream_mode.map(|mode| mode.to_string())
+}
+
+/// Asks under TLS. Whether it is well is asked, not who it is: any certificate will do.
+async fn ask_secured(endpoint: &Endpoint) -> Result<String, String> {
+    let tls = Some(tls::Client::new(None, None).map_err(|error| error.to_string())?);
+    let asked = async {
+        let mut client = Client::connect(endpoint, Options { tls, ..Options::default() }).await?;
+        client.echo(ECHO).await?;
+        Ok::<_, client::Error>(client.session().map(|session| session.dialect))
+    };
+    match asked.await {
+        Ok(Some(Dialect::Framed)) => Ok("framed, TLS".to_owned()),
+        Ok(_) => Ok("raw, TLS".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, String> {

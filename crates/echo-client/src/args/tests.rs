@@ -66,3 +66,23 @@ fn targets_are_no_listeners() {
         assert!(!words.contains("port 0") && !words.contains("[::]"), "{wrong}: {words}");
     }
 }
+
+/// Whom to trust is said of tls:// targets alone, and whole.
+#[test]
+fn trust_is_for_tls() {
+    let fits = |line: &str, uri: &str| {
+        let words = ["echo-client"].into_iter().chain(line.split_whitespace());
+        Args::try_parse_from(words).unwrap().connecting.fits(&uri.parse().unwrap())
+    };
+    for line in ["", "--ca a", "--insecure", "--cert c --key k", "--ca a --cert c --key k"] {
+        assert_eq!(fits(line, "tls://h:1"), Ok(()), "{line}");
+        assert_eq!(fits(line, "tcp://h:1").is_ok(), line.is_empty(), "{line}");
+    }
+    for (line, told) in [
+        ("--cert c", "--cert takes its --key"),
+        ("--key k", "--key takes its --cert"),
+        ("--ca a --insecure", "--ca and --insecure exclude each other: keep one"),
+    ] {
+        assert_eq!(fits(line, "tls://h:1"), Err(told.to_owned()));
+    }
+}

@@ -14,7 +14,6 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -80,7 +80,10 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Binds `endpoint` and answers there from here on.
-    pub(crate) fn start(endpoint: Endpoint, metrics: Metrics) -> Result<Self, Failure> {
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves a thread behind that ends once its name has resolved.
+    pub(crate) async fn start(endpoint: Endpoint, metrics: Metrics) -> Result<Self, Failure> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -88,12 +91,15 @@ impl Admin {
         let answers = Answers { metrics };
         let stop = Drain::new();
         let stopped = stop.clone();
-        let (tell, bound) = mpsc::sync_channel(1);
+        let (tell, bound) = oneshot::channel();
         let work = move || {
             runtime.block_on(async move {
                 match bind(&endpoint).await {
                     Ok(listener) => {
-                        let _ = tell.send(Ok(()));
+                        if tell.send(Ok(())).is_err() {
+                            // Nobody waits for it any more.
+                            return;
+                        }
                         serve(listener, Arc::new(answers), stopped).await;
                     }
                     Err(failure) => drop(tell.send(Err(failure))),
@@ -102,7 +108,7 @@ impl Admin {
         };
         let thread = thread::Builder::new().name("admin".into()).spawn(work);
         let thread = thread.map_err(|error| Failure::cannot_start(&error))?;
-        match bound.recv() {
+        match bound.await {
             Ok(Ok(())) => Ok(Self { stop, thread: Some(thread) }),
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::defect()),

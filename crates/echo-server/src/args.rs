@@ -56,6 +56,8 @@ pub(crate) enum Task {
     /// Check the settings against this host without starting: exit 0, or the reason
     Check,
     /// Ask the running server for something, through its control socket
+    // Without a question it says what is missing, instead of the help's first line as an error.
+    #[command(arg_required_else_help = false)]
     Ctl {
         #[command(subcommand)]
         question: Question,

@@ -113,7 +113,10 @@ async fn live(
     auth.set(config.settings.users()?);
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
-    let _admin = admin(&config, &service, &auth, &readiness, log)?;
+    let _admin = tokio::select! {
+        admin = admin(&config, &service, &auth, &readiness, log) => admin?,
+        _ = signals.stop() => return Ok(End::default()),
+    };
     let files = files(&config)?;
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
@@ -121,8 +124,12 @@ async fn live(
     passed.forget_lost(&notify);
     config.or_listen_on(passed.endpoints());
     let secured = tls::server(&config)?;
+    let binding = async {
+        passed.forget_unwanted(&config.listen, &notify).await;
+        bind::bind(&config.listen, config.settings.workers(), &passed).await
+    };
     let bound = tokio::select! {
-        bound = bind::bind(&config.listen, config.settings.workers(), &passed) => bound?,
+        bound = binding => bound?,
         _ = signals.stop() => return Ok(End::default()),
     };
     // From here on connections are taken; those that come at once wait for microseconds.
@@ -175,7 +182,7 @@ fn files(config: &Config) -> Result<Option<Arc<Files>>, Failure> {
     Ok(Some(Arc::new(files)))
 }
 
-fn admin(
+async fn admin(
     config: &Config,
     service: &Service,
     auth: &Arc<Auth>,
@@ -185,7 +192,7 @@ fn admin(
     let Some(endpoint) = config.settings.admin.clone() else { return Ok(None) };
     let metrics = Metrics::new(service.clone(), Arc::clone(auth), readiness.clone(), log.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
-    Admin::start(endpoint, metrics).map(Some)
+    Admin::start(endpoint, metrics).await.map(Some)
 }
 
 /// What there is while it serves.

@@ -3,10 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::env;
-use std::os::fd::BorrowedFd;
+use std::io::pipe;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sd_notify::NotifyState::{self, *};
+use tokio::task::spawn_blocking;
 
 /// How far ahead, in microseconds, the end of a stop is put each time, as long as it makes progress: longer than a wait
 /// in which nothing moves though all is well, as that for a peer's last byte.
@@ -79,6 +82,22 @@ impl Notify {
                  FileDescriptorStoreMax= is raised, those beyond are lost in a crash"
             );
         }
+    }
+
+    /// Waits until the manager has done what it was told, so that sockets which it has forgotten are closed;
+    /// for 5 s at most, as systemd's own sd_notify_barrier(3) is used.
+    pub(crate) async fn settled(&self) {
+        let Ok((reader, writer)) = pipe() else { return };
+        // It closes what it is sent once it has read it.
+        let sent = sd_notify::notify_with_fds(&[Custom("BARRIER=1")], &[writer.as_fd()]);
+        drop(writer);
+        log(sent);
+        let closed = spawn_blocking(move || {
+            let mut closed = [PollFd::new(&reader, PollFlags::empty())];
+            let bound = Timespec { tv_sec: 5, tv_nsec: 0 };
+            let _ = poll(&mut closed, Some(&bound));
+        });
+        let _ = closed.await;
     }
 
     /// Takes them back.

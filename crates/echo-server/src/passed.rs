@@ -102,18 +102,8 @@ impl Passed {
         if self.is_empty() && !matches!(endpoint.address, Address::Systemd(_)) {
             return Ok(adopted);
         }
-        let addresses = match &endpoint.address {
-            Address::Systemd(_) => Vec::new(),
-            Address::Unix(name) | Address::Unixgram(name) => vec![LocalAddr::Unix(name.clone())],
-            Address::Udp { .. } => {
-                endpoint.resolve().await?.into_iter().map(LocalAddr::Udp).collect()
-            }
-            _ => endpoint.resolve().await?.into_iter().map(LocalAddr::Tcp).collect(),
-        };
-        let wanted = |one: &&One| match &endpoint.address {
-            Address::Systemd(name) => one.name == *name,
-            address => one.datagrams == address.is_datagram() && addresses.contains(&one.address),
-        };
+        let addresses = addresses(endpoint).await?;
+        let wanted = |one: &&One| one.is_meant_by(endpoint, &addresses);
         for One { name, fd, datagrams, .. } in self.0.iter().filter(wanted) {
             let own = name.starts_with(STORED);
             if endpoint.perm.is_some() && !own {
@@ -127,6 +117,34 @@ impl Passed {
             return Err(io::Error::new(ErrorKind::NotFound, text));
         }
         Ok(adopted)
+    }
+
+    /// Closes the stored ones that none of `endpoints` means, here and at the manager, before they stand in
+    /// the way of what is to be bound: the settings may have changed before the crash.
+    pub(crate) async fn forget_unwanted(
+        &mut self,
+        endpoints: &[(String, Endpoint)],
+        notify: &Notify,
+    ) {
+        if self.0.iter().all(|one| !one.name.starts_with(STORED)) {
+            return;
+        }
+        let mut wanted = Vec::new();
+        for (_, endpoint) in endpoints {
+            // What does not resolve cannot be bound, and says so itself.
+            let Ok(addresses) = addresses(endpoint).await else { return };
+            wanted.push((endpoint, addresses));
+        }
+        let is_wanted = |one: &One| {
+            wanted.iter().any(|(endpoint, addresses)| {
+                one.is_meant_by(endpoint, addresses) && one.has_mode(endpoint.perm)
+            })
+        };
+        let before = self.0.len();
+        self.forget(notify, "the settings mean it no longer", |one| !is_wanted(one));
+        if self.0.len() < before {
+            notify.settled().await;
+        }
     }
 
     /// Closes the stored ones that are none of `in_use`, here and at the manager.
@@ -187,6 +205,34 @@ impl Sockets {
         let datagrams = self.datagrams.iter().map(DatagramSocket::local_addr);
         self.listeners.iter().map(Listener::local_addr).chain(datagrams)
     }
+}
+
+impl One {
+    /// Whether `endpoint` means it, whose `addresses` these are.
+    fn is_meant_by(&self, endpoint: &Endpoint, addresses: &[LocalAddr]) -> bool {
+        match &endpoint.address {
+            Address::Systemd(name) => self.name == *name,
+            address => self.datagrams == address.is_datagram() && addresses.contains(&self.address),
+        }
+    }
+
+    /// Whether its path has these permissions, where some are asked for.
+    fn has_mode(&self, perm: Option<u32>) -> bool {
+        let (Some(perm), LocalAddr::Unix(UnixName::Path(path))) = (perm, &self.address) else {
+            return true;
+        };
+        fs::symlink_metadata(path).is_ok_and(|found| found.mode() & 0o7777 == perm)
+    }
+}
+
+/// Where `endpoint` is, if it is anywhere.
+async fn addresses(endpoint: &Endpoint) -> io::Result<Vec<LocalAddr>> {
+    Ok(match &endpoint.address {
+        Address::Systemd(_) => Vec::new(),
+        Address::Unix(name) | Address::Unixgram(name) => vec![LocalAddr::Unix(name.clone())],
+        Address::Udp { .. } => endpoint.resolve().await?.into_iter().map(LocalAddr::Udp).collect(),
+        _ => endpoint.resolve().await?.into_iter().map(LocalAddr::Tcp).collect(),
+    })
 }
 
 /// The name under which the sockets of a URI are stored: the same after a change of its options. It ends

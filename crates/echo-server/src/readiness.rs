@@ -42,7 +42,7 @@ impl Readiness {
         let open = service.stats().active;
         match &*self.lock() {
             Phase::Ending(why) => Err(format!("draining: {why}; {open} connections are open")),
-            // A listener that fails starts the drain before anybody here hears of it.
+            // Whoever has started it.
             _ if service.drain().is_started() => {
                 Err(format!("draining; {open} connections are open"))
             }

@@ -134,7 +134,13 @@ pub(crate) async fn prepare(
     }
     match bind::bind(&new, config.settings.workers(), passed).await {
         Ok(added) => Ok(Change { config, limits, users, kept, added, secured }),
-        Err(failure) => Err(own::clash(&own::addresses(&config)).await.unwrap_or(failure)),
+        Err(failure) => {
+            // What is served, and is in the way until its listener is gone.
+            let ending =
+                listening.iter().map(|&it| (format!("{it}, until a restart,"), it.clone()));
+            let own: Vec<_> = ending.chain(own::addresses(&config)).collect();
+            Err(own::clash(&own).await.unwrap_or(failure))
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The listeners at work: added, changed, drained.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::mem;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use echo_core::tls::{Port, Server};
@@ -33,6 +34,8 @@ pub(crate) struct Serving<'a> {
     listening: Vec<Listening>,
     tasks: JoinSet<Result<Report, ServeError>>,
     end: End,
+    /// A listener has failed, and is drained.
+    failing: bool,
 }
 
 /// One `--listen`.
@@ -53,8 +56,15 @@ struct Listening {
 impl<'a> Serving<'a> {
     /// Serves nothing yet.
     pub(crate) fn new(service: Service, extension: Extension, notify: &'a Notify) -> Self {
-        let (listening, tasks, end) = (Vec::new(), JoinSet::new(), End::default());
-        Self { service, extension, notify, listening, tasks, end }
+        Self {
+            service,
+            extension,
+            notify,
+            listening: Vec::new(),
+            tasks: JoinSet::new(),
+            end: End::default(),
+            failing: false,
+        }
     }
 
     /// Where it listens, and peers find it.
@@ -131,10 +141,22 @@ impl<'a> Serving<'a> {
         before - self.listening.len()
     }
 
-    /// Waits until a listener has failed. Those that were drained end by themselves. Cancel safe.
+    /// Waits until a listener has failed, which starts its drain: its connections have not ended by then.
+    /// Those that were drained end by themselves. Cancel safe.
     pub(crate) async fn failed(&mut self) {
+        let mut failing: Vec<_> =
+            self.listening.iter().map(|it| Box::pin(it.drain.started())).collect();
+        let mut any =
+            poll_fn(|cx| match failing.iter_mut().any(|it| it.as_mut().poll(cx).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
         loop {
-            match self.tasks.join_next().await {
+            let ended = tokio::select! {
+                ended = self.tasks.join_next() => ended,
+                () = &mut any => return self.failing = true,
+            };
+            match ended {
                 // The connections that were open when all is drained do not count this one's.
                 Some(Ok(Ok(report))) => {
                     tracing::info!(ended = ?report.drained, "a listener is gone");
@@ -153,7 +175,7 @@ impl<'a> Serving<'a> {
 
     /// Drains all listeners after `delay` and waits for their ends. Cancel safe.
     pub(crate) async fn drain(&mut self, delay: Duration, timeout: Duration) {
-        if self.end.failure.is_none() && !delay.is_zero() {
+        if !self.failing && self.end.failure.is_none() && !delay.is_zero() {
             sleep(delay).await;
         }
         // A stop wants the queues empty and the sockets closed, as without a manager.
@@ -255,4 +277,43 @@ fn counted(datagrams: &Datagrams) -> String {
     ];
     let counted = counters.iter().filter(|(_, count)| *count > 0);
     counted.map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+
+    use echo_core::{Limits, Listener, SocketOptions};
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::passed::Sockets;
+
+    /// The moment it fails, and not when its last connection has ended.
+    #[tokio::test]
+    async fn a_listener_that_fails_is_heard_of_at_once() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let broken = socket.try_clone().unwrap();
+        let address = socket.local_addr().unwrap();
+        let service = Service::new(Limits::default(), Drain::new());
+        let notify = Notify::default();
+        let mut serving = Serving::new(service.clone(), Extension::default(), &notify);
+        let uri = format!("tcp://{address}");
+        let listener = Listener::inherited(socket.into(), &SocketOptions::default()).unwrap();
+        let sockets = Sockets { listeners: vec![listener], datagrams: Vec::new() };
+        let endpoint = uri.parse().unwrap();
+        serving.add(vec![Bound { uri, endpoint, sockets, adopted: true }], "", None);
+        let mut peer = TcpStream::connect(address).unwrap();
+        // Half a frame keeps it open in the drain.
+        peer.write_all(&[0, 0, 0, 9, 1]).unwrap();
+        while service.stats().active == 0 {
+            tokio::task::yield_now().await;
+        }
+        SockRef::from(&broken).shutdown(Shutdown::Both).unwrap();
+        timeout_at(Instant::now() + Duration::from_secs(5), serving.failed()).await.unwrap();
+        assert!(!service.drain().is_started());
+        serving.drain(Duration::from_secs(3600), Duration::ZERO).await;
+        assert_eq!(serving.end().code(), crate::exit::IO);
+    }
 }

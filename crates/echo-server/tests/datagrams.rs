@@ -180,6 +180,7 @@ fn a_flood_is_dropped_and_counted() {
 fn a_drain_under_a_flood_ends() {
     let mut server = Server::start(&[UDP, "--drain-timeout=10min"]);
     let flood = client(&server, 0);
+    let replies = flood.try_clone().expect("a descriptor");
     thread::scope(|scope| {
         let (done, stop) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || {
@@ -187,7 +188,9 @@ fn a_drain_under_a_flood_ends() {
                 let _ = flood.send(b"and on and on");
             }
         });
-        thread::sleep(Duration::from_millis(100)); // Of flood.
+        for _ in 0..1000 {
+            replies.recv(&mut [0; 99]).expect("the flood is there, and answered");
+        }
         server.signal(Signal::TERM);
         let began = Instant::now();
         assert_eq!(server.wait(PATIENCE).code(), Some(0));

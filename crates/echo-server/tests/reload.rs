@@ -444,6 +444,7 @@ fn the_control_socket_is_for_its_user_and_bounded() {
         "no answer from the server",
     );
     assert_refused(with_args(&["ctl", "reload"]), 64, "--control PATH");
+    assert_refused(with_args(&["ctl"]), 64, "requires a subcommand");
     // One that echoes, and one that closes.
     let other = folder.path().join("echo");
     let echoing = Server::start(&["--listen", &format!("unix:{}", other.display())]);

@@ -53,7 +53,7 @@ impl<'a> Pages<'a> {
 
     /// Takes one page. Whether there are more.
     pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Failure> {
-        let patience = options(&self.asking.connecting, self.target).retry;
+        let patience = options(&self.asking.connecting, self.target)?.retry;
         let began = Instant::now();
         let payload = loop {
             match self.ask().await {

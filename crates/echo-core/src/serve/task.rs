@@ -46,7 +46,7 @@ pub(super) fn run<H: Handler>(
 pub(super) async fn refuse<H: Handler>(
     mut connection: Box<Connection>,
     handler: Arc<H>,
-    _place: Refusal,
+    place: Refusal,
 ) -> Ending {
     let until = Instant::now() + REFUSAL_TIME;
     let told = timeout_at(until, async {
@@ -56,5 +56,8 @@ pub(super) async fn refuse<H: Handler>(
     // Out of time, it is reset.
     let ending = told.await.unwrap_or(Ending::Failed);
     connection.ending = Some(ending);
+    // Its descriptor before its place: who gets the place needs one.
+    drop(connection);
+    drop(place);
     ending
 }

@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::mpsc;
 
 use echo_core::{Echo, Mode, Service};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};

@@ -57,6 +57,35 @@ fn a_crash_without_socket_unit_refuses_nobody() {
     });
 }
 
+/// A stored socket that the settings mean no longer would stand in the way of the one that they mean, and systemd
+/// would try for ever.
+#[test]
+fn a_crash_after_a_change_of_the_address_is_one_restart() {
+    under_systemd(|| {
+        let path = "/run/echo-server-control/stream";
+        let listen = |tcp: &str, perm: &str| {
+            settings(&format!("listen = [\"{tcp}\", \"unix:{path}?perm={perm}\"]\n"));
+        };
+        listen(TCP, "0666");
+        must("systemctl start echo-server.service");
+        eventually("both are stored", || property("NFileDescriptorStore") == "2");
+        let everywhere = TCP.replace("127.0.0.1", "0.0.0.0");
+        listen(&everywhere, "0666");
+        // Not by a reload: the old one is in its way.
+        assert!(!run("systemctl reload echo-server.service").0);
+        assert!(journal().contains("until a restart"), "{}", journal());
+        listen(&everywhere, "0600");
+        kill_process(main_pid(), Signal::KILL).unwrap();
+        restarted(1);
+        assert_serves(TCP);
+        assert_serves(&format!("unix:{path}"));
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(must("ss -ltn").contains("0.0.0.0:7777"));
+        eventually("both are stored", || property("NFileDescriptorStore") == "2");
+        assert_eq!(property("NRestarts"), "1");
+    });
+}
+
 /// The paths are in the service's own folder, which lives on over a restart by systemd itself. Where
 /// somebody has removed them nevertheless, sockets that nobody can find are of no use.
 #[test]

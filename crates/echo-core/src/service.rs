@@ -14,6 +14,8 @@ use crate::seldom::Seldom;
 use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, Stats};
 use crate::stream::Peer;
 use crate::{Drain, Error, Limits, Listener};
+#[cfg(feature = "tls")]
+use crate::{TlsCounts, secure::MAX_HANDSHAKES};
 
 /// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
 /// clone.
@@ -35,7 +37,7 @@ impl Service {
             own: OwnSockets::default(),
             loops: Loops::default(),
             #[cfg(feature = "tls")]
-            handshakes: tokio::sync::Semaphore::new(crate::secure::MAX_HANDSHAKES),
+            handshakes: tokio::sync::Semaphore::new(MAX_HANDSHAKES),
             born: Instant::now(),
         };
         Self { core: Arc::new(core), drain }
@@ -71,17 +73,16 @@ impl Service {
 
     /// The counters at this moment.
     pub fn stats(&self) -> Snapshot {
-        let mut stats = Snapshot {
+        Snapshot {
             active: self.core.gate.open(),
             max_connections: self.core.limits.max_connections(),
+            #[cfg(feature = "tls")]
+            tls: TlsCounts {
+                under_way: (MAX_HANDSHAKES - self.core.handshakes.available_permits()) as u64,
+                ..self.core.stats.tls.snapshot()
+            },
             ..self.core.stats.snapshot()
-        };
-        #[cfg(feature = "tls")]
-        {
-            let free = self.core.handshakes.available_permits();
-            stats.tls.under_way = (crate::secure::MAX_HANDSHAKES - free) as u64;
         }
-        stats
     }
 
     /// Tells `observer` of each connection that has ended, as an access log needs it. It is called on the

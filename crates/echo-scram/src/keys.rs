@@ -4,6 +4,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable};
 use zeroize::Zeroizing;
 
 use crate::{Error, Password};
@@ -69,6 +70,22 @@ impl Verifier {
             stored_key: part(b"stored key"),
             server_key: part(b"server key"),
         }
+    }
+
+    /// This one if it is that of a user who is `known`, else the `unknown` one, in constant time. Both have
+    /// salts of the same length.
+    #[must_use]
+    pub fn or_unknown(mut self, known: bool, unknown: &Self) -> Self {
+        let choice = Choice::from(u8::from(!known));
+        let assign = |own: &mut [u8], other: &[u8]| {
+            own.iter_mut()
+                .zip(other)
+                .for_each(|(own, other)| own.conditional_assign(other, choice));
+        };
+        assign(&mut self.salt, &unknown.salt);
+        assign(&mut *self.stored_key, &*unknown.stored_key);
+        assign(&mut *self.server_key, &*unknown.server_key);
+        self
     }
 
     /// The salt, which everybody is told who asks.

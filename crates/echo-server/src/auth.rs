@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::visitor::{User, Visitor};
 use slow::Slowness;
+use users::Found;
 pub(crate) use users::Users;
 
 /// Failed tries on one connection, the last of which ends it.
@@ -122,7 +123,8 @@ struct Tried {
 struct Exchange {
     challenged: Challenged,
     /// Whose proof it is to be, if there is such a user.
-    user: Option<Arc<User>>,
+    user: Arc<User>,
+    known: bool,
     attempt: Attempt,
 }
 
@@ -185,12 +187,12 @@ pub(crate) async fn frame(
             }
         }
         Ok(AuthRequest::Response(data)) => {
-            let Some(Exchange { challenged, user, mut attempt }) = under_way else {
+            let Some(Exchange { challenged, user, known, mut attempt }) = under_way else {
                 let text = "no exchange is under way";
                 return refuse(connection, ErrorCode::UnexpectedKind, text, false).await;
             };
-            match (challenged.finish(data), user) {
-                (Ok(signature), Some(user)) => {
+            match (challenged.finish(data), known) {
+                (Ok(signature), true) => {
                     attempt.succeeded = true;
                     connection.set_user(user.name.as_str().into());
                     visitor.user = Some(user);
@@ -234,9 +236,9 @@ async fn start(
         _ => Why::Denied,
     })?;
     let users = auth.users().ok_or(Why::NoMechanism)?;
-    let (user, verifier) = users.find(server.user());
+    let Found { user, known, verifier } = users.find(server.user());
     let (challenged, challenge) = server.challenge(verifier).map_err(|_| Why::Denied)?;
-    Ok((Exchange { challenged, user, attempt }, challenge))
+    Ok((Exchange { challenged, user, known, attempt }, challenge))
 }
 
 /// Tells of a failed try, and ends the connection after the last one.

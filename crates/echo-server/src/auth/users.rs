@@ -50,6 +50,17 @@ pub(crate) struct Users {
     /// Makes what is told of users that are not there, always the same.
     secret: Zeroizing<[u8; KEY_LEN]>,
     users: BTreeMap<String, (Arc<User>, Verifier)>,
+    /// In the place of users that are not there.
+    nobody: (Arc<User>, Verifier),
+}
+
+/// What there is to a name.
+pub(super) struct Found {
+    /// Nobody, with no rights, if the user is not `known`.
+    pub(super) user: Arc<User>,
+    pub(super) known: bool,
+    /// What proves it; nothing does, if the user is not known.
+    pub(super) verifier: Verifier,
 }
 
 impl std::fmt::Debug for Users {
@@ -63,7 +74,13 @@ impl Users {
     pub(crate) fn new() -> Result<Self, Failure> {
         let secret = echo_scram::new_secret();
         let secret = secret.map_err(|error| Failure::new(IO, error.to_string()))?;
-        Ok(Self { iterations: ITERATIONS, secret, users: BTreeMap::new() })
+        Ok(Self::empty(ITERATIONS, secret))
+    }
+
+    fn empty(iterations: u32, secret: Zeroizing<[u8; KEY_LEN]>) -> Self {
+        let user = User { name: String::new(), allow: Allow::default(), quota: Some(0) };
+        let nobody = (Arc::new(user), Verifier::unknown(&*secret, "", iterations));
+        Self { iterations, secret, users: BTreeMap::new(), nobody }
     }
 
     /// Reads the file, all or nothing.
@@ -92,7 +109,7 @@ impl Users {
             format!("iterations: write a number from {MIN_ITERATIONS} to {MAX_ITERATIONS}")
         })?;
         let secret = Zeroizing::new(bytes::<KEY_LEN>(table, "secret")?);
-        let mut users = Self { iterations, secret, users: BTreeMap::new() };
+        let mut users = Self::empty(iterations, secret);
         let none = Vec::new();
         let list = table.get("user").map_or(Some(&none), Value::as_array);
         for user in list.ok_or("user: write a [[user]] for each")? {
@@ -134,11 +151,13 @@ impl Users {
     }
 
     /// The user of that name, if there is one, and what proves it. The same work for all.
-    pub(crate) fn find(&self, name: &str) -> (Option<Arc<User>>, Verifier) {
+    pub(super) fn find(&self, name: &str) -> Found {
         let unknown = Verifier::unknown(&*self.secret, name, self.iterations);
         let found = self.users.get(name);
-        let verifier = found.map_or(&unknown, |(_, verifier)| verifier).clone();
-        (found.map(|(user, _)| Arc::clone(user)), verifier)
+        let known = found.is_some();
+        let (user, verifier) = found.unwrap_or(&self.nobody);
+        let verifier = verifier.clone().or_unknown(known, &unknown);
+        Found { user: Arc::clone(user), known, verifier }
     }
 
     /// All of them, by name.

@@ -32,7 +32,7 @@ fn what_is_written_is_read_again() {
     let users = Users::read(&path).unwrap();
     let names: Vec<_> = users.iter().map(|user| user.name.clone()).collect();
     assert_eq!(names, ["\"odd\"\\name=,", "bob", "m\u{fc}ller"]);
-    assert_eq!(**users.find("bob").0.as_ref().unwrap(), user("bob"));
+    assert_eq!(*users.find("bob").user, user("bob"));
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("canary") && *users.to_text() == text);
     // Nothing else stays in the folder.
@@ -46,15 +46,16 @@ fn users_who_are_not_there_look_like_those_who_are() {
     let path = file(folder.path(), &["bob"]);
     let users = Users::read(&path).unwrap();
     let (bob, nobody) = (users.find("bob"), users.find("alice"));
-    assert!(bob.0.is_some() && nobody.0.is_none());
-    assert_eq!(bob.1.salt().len(), nobody.1.salt().len());
-    assert_eq!(bob.1.iterations(), nobody.1.iterations());
+    assert!(bob.known && !nobody.known);
+    assert_eq!(nobody.user.allow, Allow::default());
+    assert_eq!(bob.verifier.salt().len(), nobody.verifier.salt().len());
+    assert_eq!(bob.verifier.iterations(), nobody.verifier.iterations());
     // Across restarts, too.
-    assert_eq!(Users::read(&path).unwrap().find("alice").1.salt(), nobody.1.salt());
-    assert_ne!(users.find("carol").1.salt(), nobody.1.salt());
+    assert_eq!(Users::read(&path).unwrap().find("alice").verifier.salt(), nobody.verifier.salt());
+    assert_ne!(users.find("carol").verifier.salt(), nobody.verifier.salt());
     let other = tempfile::tempdir().unwrap();
     let other = Users::read(&file(other.path(), &["bob"])).unwrap();
-    assert_ne!(other.find("alice").1.salt(), nobody.1.salt());
+    assert_ne!(other.find("alice").verifier.salt(), nobody.verifier.salt());
 }
 
 /// Every mistake is told with what it is about, and never with a verifier.
@@ -94,7 +95,7 @@ fn a_wrong_file_is_refused_whole() {
         assert!(!message.contains(&key[..8]), "{message}");
     }
     fs::write(&path, right.replacen("1073741824", "\"1GiB\"", 1)).unwrap();
-    assert_eq!(*Users::read(&path).unwrap().find("bob").0.unwrap(), user("bob"));
+    assert_eq!(*Users::read(&path).unwrap().find("bob").user, user("bob"));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn failed_exchange(users: &Users, name: &str, proof: &str) -> f64 {
     let began = tokio::time::Instant::now();
     let server = echo_scram::Server::start(echo_scram::Mechanism::Sha256, None, first.as_bytes());
     let server = server.unwrap();
-    let (user, verifier) = users.find(server.user());
+    let Found { user, verifier, .. } = users.find(server.user());
     let (server, challenge) = server.challenge(verifier).unwrap();
     let spent = began.elapsed();
     let challenge = String::from_utf8(challenge).unwrap();

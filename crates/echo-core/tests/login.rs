@@ -187,7 +187,7 @@ async fn every_state_with_every_kind_of_frame() {
             "HELLO" => ("HELLO", true),
             "reserved" | "GOAWAY" => ("ERROR 2", false),
             _ if locked => ("ERROR 5", true),
-            "file" => ("0x90", true),
+            "file" => ("PUT", true),
             _ if no_echo => ("ERROR 6", true),
             "PROBE" => ("PROBE", true),
             "too long" => ("ERROR 1", true),

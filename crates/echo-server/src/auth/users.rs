@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use echo_scram::{KEY_LEN, MAX_ITERATIONS, MIN_ITERATIONS, Password, SALT_LEN, Verifier};
 use rustix::fs::{FlockOperation, flock};
+use subtle::ConstantTimeEq;
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
@@ -52,7 +53,14 @@ pub(crate) struct Users {
     users: BTreeMap<String, (Arc<User>, Verifier)>,
     /// In the place of users that are not there.
     nobody: (Arc<User>, Verifier),
+    /// The users, and nobody, in the order of a keyed digest of their names, as they were read from the file: a
+    /// search for any name takes the same steps, and who comes near a name learns nothing.
+    by_digest: Vec<(Digest, Arc<User>, Verifier)>,
 }
+
+/// What the secret makes of a name: nobody else can tell it, so that its bytes may decide how long a
+/// comparison takes.
+type Digest = [u8; KEY_LEN];
 
 /// What there is to a name.
 pub(super) struct Found {
@@ -80,7 +88,7 @@ impl Users {
     fn empty(iterations: u32, secret: Zeroizing<[u8; KEY_LEN]>) -> Self {
         let user = User { name: String::new(), allow: Allow::default(), quota: Some(0) };
         let nobody = (Arc::new(user), Verifier::unknown(&*secret, "", iterations));
-        Self { iterations, secret, users: BTreeMap::new(), nobody }
+        Self { iterations, secret, users: BTreeMap::new(), nobody, by_digest: Vec::new() }
     }
 
     /// Reads the file, all or nothing.
@@ -118,6 +126,7 @@ impl Users {
             let at = |why: String| format!("user {name}: {why}");
             users.insert_table(name, user).map_err(at)?;
         }
+        users.put_in_order();
         Ok(users)
     }
 
@@ -150,12 +159,29 @@ impl Users {
         }
     }
 
-    /// The user of that name, if there is one, and what proves it. The same work for all.
+    fn put_in_order(&mut self) {
+        let all = self.users.values().chain([&self.nobody]);
+        let all = all.map(|(user, verifier)| {
+            let digest =
+                *Verifier::unknown(&*self.secret, &user.name, self.iterations).server_key();
+            (digest, Arc::clone(user), verifier.clone())
+        });
+        self.by_digest = all.collect();
+        self.by_digest.sort_unstable_by_key(|(digest, ..)| *digest);
+    }
+
+    /// The user of that name, if there is one, and what proves it. The same work for all: in place of
+    /// who is not there somebody else is found, and nothing of him used.
     pub(super) fn find(&self, name: &str) -> Found {
         let unknown = Verifier::unknown(&*self.secret, name, self.iterations);
-        let found = self.users.get(name);
-        let known = found.is_some();
-        let (user, verifier) = found.unwrap_or(&self.nobody);
+        let sought = unknown.server_key();
+        let index = self.by_digest.partition_point(|(digest, ..)| digest < sought);
+        let last = self.by_digest.len().saturating_sub(1);
+        let Some((digest, user, verifier)) = self.by_digest.get(index.min(last)) else {
+            return Found { user: Arc::clone(&self.nobody.0), known: false, verifier: unknown };
+        };
+        let known = bool::from(digest.ct_eq(sought)) && !name.is_empty();
+        let user = [&self.nobody.0, user][usize::from(known)];
         let verifier = verifier.clone().or_unknown(known, &unknown);
         Found { user: Arc::clone(user), known, verifier }
     }

@@ -150,7 +150,8 @@ fn what_a_killed_writer_left_hinders_nobody() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Fault 62: an unknown user, a wrong password and a proof of another length take the same time. Under
+/// Fault 62: an unknown user and a wrong password take the same time, whatever comes for a proof. (That proofs of
+/// different lengths differ tells who sent them nothing.) Under
 /// LONG=1 Welch's t over 20,000 pairs each; else so few that only the work is looked at.
 #[test]
 fn what_fails_takes_the_same_time() {
@@ -158,12 +159,9 @@ fn what_fails_takes_the_same_time() {
     let users = Users::read(&file(folder.path(), &["alice", "bobby", "carol"])).unwrap();
     let long = env::var_os("LONG").is_some();
     let pairs = if long { 20_000 } else { 200 };
-    let (right, none) = ("A".repeat(43) + "=", String::new());
-    for (one, other) in [
-        (("carol", &right), ("nobod", &right)),
-        (("carol", &right), ("carol", &none)),
-        (("carol", &none), ("nobod", &none)),
-    ] {
+    for len in [43, 0, 200] {
+        let proof = "A".repeat(len) + if len == 43 { "=" } else { "" };
+        let (one, other) = (("carol", &proof), ("nobod", &proof));
         let mut times = [Vec::with_capacity(pairs), Vec::with_capacity(pairs)];
         for _ in 0..pairs {
             let first = fastrand::usize(0..2);

@@ -186,3 +186,49 @@ fn the_repl_asks_and_shows_no_password() {
     pty.expect("added carol");
     assert_eq!(pty.end(), Some(0));
 }
+
+/// Users and files together: each may do what its `--allow` says, and has its quota.
+#[test]
+fn users_do_with_files_what_they_may() {
+    let house = House::new();
+    let store = house.path("store");
+    fs::create_dir(&store).unwrap();
+    for (name, allow) in [("writer", "put,list,remove"), ("reader", "get")] {
+        let mut add = Command::new(program());
+        add.args(["user", "add", name, "--allow", allow, "--quota", "8KiB", "--users"]);
+        add.arg(house.path("users.toml")).arg("--password-file").arg(house.path("right"));
+        assert!(add.output().unwrap().status.success());
+    }
+    let users = house.path("users.toml").display().to_string();
+    let (listen, files) = (house.target(), store.display().to_string());
+    let _daemon = Daemon::start(&["--users", &users, "--files", &files, "--listen", &listen]);
+    let (small, large) = (house.path("small"), house.path("large"));
+    fs::write(&small, [1; 5000]).unwrap();
+    fs::write(&large, [2; 9000]).unwrap();
+    let run = |who: Option<&str>, task: &str, args: &[&str]| {
+        let mut line = vec![task.to_owned(), listen.clone()];
+        line.extend(args.iter().map(|it| (*it).to_owned()));
+        line.extend(who.map(|who| house.user(who, "right")).unwrap_or_default());
+        let output = client(&line, None);
+        (output.status.code(), told(&output).1.to_owned() + told(&output).2)
+    };
+    let (small, large) = (small.display().to_string(), large.display().to_string());
+    let back = house.path("back").display().to_string();
+    let is = |(code, text): (Option<i32>, String), expected: i32, words: &str| {
+        assert!(code == Some(expected) && text.contains(words), "{code:?} {text}");
+    };
+    let writer = Some("writer");
+    is(run(None, "put", &[&small]), 1, "that needs authentication here (error 5)");
+    is(run(Some("reader"), "put", &[&small]), 1, "you may not do that here (error 6)");
+    is(run(writer, "put", &[&small]), 0, "  small\n");
+    is(run(writer, "put", &[&large]), 1, "your quota of bytes is used up (error 8)");
+    is(run(writer, "get", &["small", "-o", &back]), 1, "you may not do that here (error 6)");
+    // Who may get, but not list, gets what he knows by name.
+    is(run(Some("reader"), "get", &["small", "-o", &back]), 0, "");
+    assert_eq!(fs::read(&back).unwrap(), [1; 5000]);
+    is(run(Some("reader"), "ls", &[]), 1, "you may not do that here (error 6)");
+    is(run(None, "ls", &[]), 0, "small\n");
+    is(run(Some("reader"), "rm", &["small"]), 1, "you may not do that here (error 6)");
+    is(run(writer, "rm", &["small"]), 0, "");
+    assert!(!store.join("small").exists());
+}

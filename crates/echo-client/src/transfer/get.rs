@@ -104,7 +104,15 @@ async fn find(args: &Getting, name: &[u8], work: &Work<Item>) -> Result<(), Fail
         found += 1;
     };
     let mut pages = Pages::new(&args.target, &args.transferring.asking, inside.clone());
-    while pages.next(&mut add).await? {}
+    loop {
+        match pages.next(&mut add).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            // Who may get but not list knows the names of files.
+            Err(_) if pages.forbidden => break,
+            Err(failure) => return Err(failure),
+        }
+    }
     if found == 0 {
         work.add([Item { name: name.to_vec(), place: place(as_name.clone()), size: None }]);
     }

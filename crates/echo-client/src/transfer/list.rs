@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Fault};
-use echo_core::{Endpoint, Entry, FileName, Kind, List, ListReply, Remove};
+use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, ListReply, Remove};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -44,11 +44,13 @@ pub(super) struct Pages<'a> {
     /// The last name that came.
     cursor: Vec<u8>,
     dialogue: Option<Dialogue>,
+    /// The user may not list, and perhaps do other things.
+    pub(super) forbidden: bool,
 }
 
 impl<'a> Pages<'a> {
     pub(super) fn new(target: &'a Endpoint, asking: &'a Asking, prefix: Vec<u8>) -> Self {
-        Self { target, asking, prefix, cursor: Vec::new(), dialogue: None }
+        Self { target, asking, prefix, cursor: Vec::new(), dialogue: None, forbidden: false }
     }
 
     /// Takes one page. Whether there are more.
@@ -94,9 +96,13 @@ impl<'a> Pages<'a> {
         };
         let list = List { cursor: &self.cursor, prefix: &self.prefix };
         send(&mut dialogue, Kind::LIST, |out| list.put(out)).await.map_err(failure)?;
-        let payload = accepted(dialogue.recv().await?).map_err(failure)?;
+        let (header, payload) = dialogue.recv().await?;
         self.dialogue = Some(dialogue);
-        Ok(payload)
+        if header.kind == Kind::ERROR {
+            let error = ErrorFrame::parse(&payload);
+            self.forbidden = error.is_ok_and(|it| it.code == ErrorCode::Forbidden);
+        }
+        accepted((header, payload)).map_err(failure)
     }
 }
 

@@ -44,7 +44,7 @@ fn openssl(args: &[&str], input: &str) -> String {
 fn clients_believe_it_by_name_and_by_address() {
     let settings = Settings::new("");
     let out = settings.beside("new/tls");
-    let told = made(&out, &["localhost", "127.0.0.1"]);
+    let told = made(&out, &["localhost", "127.0.0.1", "other.example"]);
     let (cert, key) = (format!("{out}/cert.pem"), format!("{out}/key.pem"));
     for (path, mode) in [(&cert, 0o644), (&key, 0o600)] {
         assert!(told.contains(path.as_str()), "{told}");
@@ -76,6 +76,17 @@ fn clients_believe_it_by_name_and_by_address() {
             let trust = ["-CAfile", cert.as_str(), "-connect", address.as_str()];
             let echoed = openssl(&[&common[..], &trust, &check].concat(), "hello\n");
             assert_eq!(echoed, "hello\n");
+        }
+        for (check, told) in [
+            (["-checkhost", "other.example"], "does match"),
+            (["-checkhost", "none.example"], "does NOT match"),
+            (["-checkend", "7689600"], "will not expire"), // 89 days
+            (["-checkend", "7776000"], "will expire"),     // 90 days
+        ] {
+            let args = ["x509", "-in", cert.as_str(), "-noout"];
+            let shown = Command::new("openssl").args(args).args(check).output().unwrap().stdout;
+            let shown = String::from_utf8(shown).unwrap();
+            assert!(shown.contains(told), "{check:?}: {shown}");
         }
         let shown = openssl(&["x509", "-in", &cert, "-noout", "-fingerprint", "-sha256"], "");
         let print = shown.trim().rsplit('=').next().unwrap();

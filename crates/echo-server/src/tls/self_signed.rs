@@ -50,7 +50,8 @@ pub(crate) fn run(task: &Task) -> Result<String, Failure> {
     let key = New::write(&key_path, 0o600, made.key.as_bytes())?;
     let cert = New::write(&cert_path, 0o644, made.certificate.as_bytes())?;
     File::open(out).and_then(|it| it.sync_all()).map_err(|error| failed(out, &error))?;
-    (key.keep(), cert.keep());
+    key.keep();
+    cert.keep();
     let first = names.first().map_or("", String::as_str);
     let brackets = first.parse::<Ipv6Addr>().is_ok();
     let host = if brackets { format!("[{first}]") } else { first.to_owned() };

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 
 use crate::exit::{Failure, USAGE};
 use crate::settings::Settings;
-use crate::{auth, logging, units};
+use crate::{auth, logging, tls, units};
 
 const NOTES: &str = "\
 URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and IPv6), unix:PATH,
@@ -75,6 +75,11 @@ pub(crate) enum Task {
     User {
         #[command(subcommand)]
         task: auth::command::Task,
+    },
+    /// Make what `tls://` listeners show
+    Tls {
+        #[command(subcommand)]
+        task: tls::self_signed::Task,
     },
     /// Print what a shell needs to complete this command line
     Completions {

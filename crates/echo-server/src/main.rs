@@ -84,6 +84,7 @@ fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
             let config = Config::read(argv)?;
             print(auth::command::run(&task, config.settings.users.as_deref())?.as_bytes())
         }
+        Some(Task::Tls { task }) => print(tls::self_signed::run(&task)?.as_bytes()),
         Some(Task::Completions { shell }) => print(generate::completions(shell).as_bytes()),
         Some(Task::Man { command }) => {
             let no_such = || Failure::new(exit::USAGE, "no such command; see echo-server --help");

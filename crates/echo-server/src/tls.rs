@@ -1,5 +1,7 @@
 //! Certificates and keys from their files, as the listeners show them and `check` judges them.
 
+pub(crate) mod self_signed;
+
 use std::fs;
 use std::path::Path;
 

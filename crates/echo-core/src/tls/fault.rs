@@ -85,7 +85,8 @@ fn certificate(wrong: &CertificateError, name: &str) -> String {
         }
         // webpki's word for one that is an authority's, as `openssl req -x509` makes them.
         Wrong::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-            "the server shows a certificate for authorities: it needs one that is not (CA:FALSE)"
+            "the server shows a certificate for authorities: it needs one that is not (CA:FALSE), as \
+             `echo-server tls self-signed` makes them"
                 .to_owned()
         }
         other => format!("the server's certificate is wrong: {other}"),

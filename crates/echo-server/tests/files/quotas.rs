@@ -53,13 +53,13 @@ fn files_are_counted_at_the_start() {
     let place = Place::new();
     fs::create_dir_all(place.path("x/y")).unwrap();
     fs::write(place.path("x/y/z"), [0; 1000]).unwrap();
-    let mut server = place.serve_with(&["--anonymous-put", "--files-bytes=1500"]);
+    let server = place.serve_with(&["--anonymous-put", "--files-bytes=1500"]);
     run(async {
         let mut talk = place.connect().await;
         assert_eq!(talk.store("a", &[1; 501]).await, Err(ErrorCode::NoSpace));
         talk.store("a", &[1; 500]).await.unwrap();
     });
-    assert!(server.stderr().contains("files=1 bytes=1000"), "{}", server.stderr());
+    server.wait_for_stderr("files=1 bytes=1000");
 }
 
 #[test]

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use echo_scram::{Binding, Client, Credentials, Password, Proven};
 use proptest::prelude::*;
-use support::process::long;
+use support::http::Admin;
+use support::process::{eventually, long};
 use support::traffic::*;
 use support::{PATIENCE, Server, Signal};
 
@@ -282,6 +283,9 @@ fn failures_slow_their_source() {
         if failures == 2 {
             // Given up in the middle: it counts, once the server has seen it.
             drop(challenged(&meet(&uri), "alice", "x"));
+            eventually("it has failed", || {
+                Admin::of(&server).metrics().get("echo_auth_failure_total") == 3
+            });
         } else {
             let took = took("x");
             assert!(took >= Duration::from_millis(expected), "{took:?} after {failures}");

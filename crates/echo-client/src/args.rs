@@ -2,9 +2,11 @@
 
 mod datagrams;
 mod send;
+mod transfer;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -13,10 +15,14 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use echo_core::client::{Family, Options};
-use echo_core::{Address, Endpoint, EndpointError};
+use echo_core::{Address, Endpoint, EndpointError, Mode};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
+pub(crate) use transfer::{Asking, Getting, Listing, Putting, Removing};
+
+use crate::login::Identity;
+use crate::trust;
 
 /// Talks to an echo server, and checks every byte that comes back.
 ///
@@ -37,7 +43,7 @@ pub(crate) use send::Sending;
 #[command(override_usage = "echo-client [OPTIONS] [TARGET]
        echo-client [OPTIONS] <COMMAND>")]
 pub(crate) struct Args {
-    /// The server: HOST, HOST:PORT, tcp://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
+    /// The server: HOST, HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, unix:PATH or unix:@NAME; raw://HOST:PORT for
     /// any RFC 862 server; udp://HOST:PORT or unixgram:PATH for datagrams. ?mode=raw does without the
     /// first exchange on tcp: and unix: too, and has the pipe send plain datagrams, one at a time
     #[arg(default_value = "tcp://127.0.0.1:7777", value_parser = target)]
@@ -93,9 +99,39 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) retry: Option<Duration>,
 
+    /// Trust tls:// servers for which one of these authorities (PEM) vouches, or which show one of these
+    /// certificates themselves [default: the authorities of this system]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Show this certificate to tls:// servers that ask, with those between it and its authority (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The private key of --cert (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Believe any tls:// server, which proves nothing about who reads along: for tests
+    #[arg(long)]
+    pub(crate) insecure: bool,
+
+    /// Authenticate as this user. The password comes from a file, else from $ECHO_PASSWORD, else from
+    /// the terminal
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// Read the password of --user from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
     /// Say nothing on stderr but errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
+
+    /// The user, once the password is known.
+    #[arg(skip)]
+    identity: Option<Identity>,
 }
 
 /// What to do instead of talking or piping.
@@ -103,6 +139,14 @@ pub(crate) struct Connecting {
 pub(crate) enum Task {
     /// Send messages and print their replies, one a line, in the order sent
     Send(Box<Sending>),
+    /// Store files on a server that has a place for them
+    Put(Box<Putting>),
+    /// Fetch files
+    Get(Box<Getting>),
+    /// List files
+    Ls(Box<Listing>),
+    /// Remove files
+    Rm(Box<Removing>),
     /// Print what a shell needs to complete this command line
     Completions {
         /// The shell
@@ -131,6 +175,19 @@ impl Args {
         Ok(args)
     }
 
+    /// Gets the password of the user, if there is one.
+    pub(crate) fn identify(&mut self) -> Result<(), String> {
+        match &mut self.task {
+            Some(Task::Send(sending)) => sending.connecting.identify(),
+            Some(Task::Put(putting)) => putting.transferring.asking.connecting.identify(),
+            Some(Task::Get(getting)) => getting.transferring.asking.connecting.identify(),
+            Some(Task::Ls(listing)) => listing.asking.connecting.identify(),
+            Some(Task::Rm(removing)) => removing.asking.connecting.identify(),
+            Some(Task::Completions { .. } | Task::Man { .. }) => Ok(()),
+            None => self.connecting.identify(),
+        }
+    }
+
     /// Brings together what stands before a command and behind it, and judges whether all of it fits.
     fn settle(&mut self, matches: &ArgMatches) -> Result<(), String> {
         let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
@@ -148,6 +205,18 @@ impl Args {
                 sending.connecting.retries(&sending.target)?;
                 sending.texts().map(drop)
             }
+            Some(Task::Put(putting)) => {
+                let asking = &mut putting.transferring.asking;
+                asking.settle(&self.connecting, &putting.target)?;
+                putting.check()
+            }
+            Some(Task::Get(getting)) => {
+                let asking = &mut getting.transferring.asking;
+                asking.settle(&self.connecting, &getting.target)?;
+                getting.check()
+            }
+            Some(Task::Ls(listing)) => listing.asking.settle(&self.connecting, &listing.target),
+            Some(Task::Rm(removing)) => removing.asking.settle(&self.connecting, &removing.target),
             Some(Task::Completions { .. } | Task::Man { .. }) => {
                 match self.connecting == Connecting::default() {
                     true => Ok(()),
@@ -175,11 +244,37 @@ impl Connecting {
         self.connect_timeout = self.connect_timeout.or(other.connect_timeout);
         self.timeout = self.timeout.or(other.timeout);
         self.retry = self.retry.or(other.retry);
+        self.ca = self.ca.take().or_else(|| other.ca.clone());
+        self.cert = self.cert.take().or_else(|| other.cert.clone());
+        self.key = self.key.take().or_else(|| other.key.clone());
+        self.insecure |= other.insecure;
+        self.user = self.user.take().or_else(|| other.user.clone());
+        self.password_file = self.password_file.take().or_else(|| other.password_file.clone());
         self.quiet |= other.quiet;
+    }
+
+    fn identify(&mut self) -> Result<(), String> {
+        if let Some(name) = &self.user {
+            self.identity = Some(Identity::ask(name, self.password_file.as_deref())?);
+        }
+        Ok(())
     }
 
     /// What is wrong with this for that target.
     pub(crate) fn fits(&self, target: &Endpoint) -> Result<(), String> {
+        self.trust_fits(target)?;
+        match &self.user {
+            Some(_) if target.address.is_datagram() => {
+                return Err("datagrams cannot authenticate: leave out --user".to_owned());
+            }
+            Some(_) if target.mode == Some(Mode::Raw) => {
+                return Err("a raw server knows no users: leave out --user".to_owned());
+            }
+            None if self.password_file.is_some() => {
+                return Err("whose password? give --user NAME".to_owned());
+            }
+            _ => {}
+        }
         let wanted = match (self.ipv4, self.ipv6) {
             (true, true) => return Err("-4 and -6 exclude each other: keep one".to_owned()),
             (true, false) => Some("IPv4"),
@@ -216,6 +311,23 @@ impl Connecting {
         }
     }
 
+    fn trust_fits(&self, target: &Endpoint) -> Result<(), String> {
+        let Self { ca, cert, key, insecure, .. } = self;
+        let given = ca.is_some() || cert.is_some() || key.is_some() || *insecure;
+        match (cert, key) {
+            (Some(_), None) => Err("--cert takes its --key"),
+            (None, Some(_)) => Err("--key takes its --cert"),
+            _ if *insecure && ca.is_some() => {
+                Err("--ca and --insecure exclude each other: keep one")
+            }
+            _ if given && !target.tls => Err(
+                "--ca, --cert, --key and --insecure are for tls:// targets: write tls://HOST:PORT",
+            ),
+            _ => Ok(()),
+        }
+        .map_err(str::to_owned)
+    }
+
     /// Whether there is anything to try again.
     fn retries(&self, target: &Endpoint) -> Result<(), String> {
         match self.retry {
@@ -227,10 +339,20 @@ impl Connecting {
     }
 
     /// The same for the library; `retry` is what counts where the user says nothing.
-    pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Options {
+    ///
+    /// # Errors
+    /// What is wrong with the files that say whom to trust, or what to show.
+    pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Result<Options, String> {
         let default = Options::default();
         let timeout = if target.address.is_datagram() { REPLY_TIMEOUT } else { default.timeout };
-        Options {
+        if target.tls && self.insecure {
+            crate::say(&format!(
+                "INSECURE: whoever answers as {} is believed, and may read and change all that is sent",
+                target.to_target()
+            ));
+        }
+        Ok(Options {
+            tls: if target.tls { Some(trust::client(self)?) } else { None },
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Family::V4,
                 (_, true) => Family::V6,
@@ -240,8 +362,9 @@ impl Connecting {
             connect_timeout: self.connect_timeout.unwrap_or(default.connect_timeout),
             timeout: self.timeout.unwrap_or(timeout),
             retry: self.retry.unwrap_or(retry),
+            login: self.identity.as_ref().map(Identity::login),
             ..default
-        }
+        })
     }
 }
 

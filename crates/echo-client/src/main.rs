@@ -9,6 +9,7 @@ mod escape;
 mod failure;
 mod generate;
 mod link;
+mod login;
 mod message;
 mod notice;
 mod pipe;
@@ -17,6 +18,8 @@ mod send;
 mod show;
 mod stdio;
 mod tally;
+mod transfer;
+mod trust;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -38,7 +41,7 @@ const EXIT_SIGNALLED: u8 = 128;
 type Ended = Result<Option<SignalKind>, Failure>;
 
 fn main() -> ExitCode {
-    let args = match Args::read() {
+    let mut args = match Args::read() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => return misused(&args::in_one_line(&error)),
         // Help or the version; a closed stdout is no failure.
@@ -47,6 +50,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    if let Err(how) = args.identify() {
+        return misused(&how);
+    }
     let ended = match &args.task {
         None if is_conversation(&args) && args.message_size.is_some() => {
             return misused("--message-size is for the pipe: a line that is typed is one datagram");
@@ -57,6 +63,10 @@ fn main() -> ExitCode {
         }
         None => run(until_interrupted(pipe::copy(&args))),
         Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
+        Some(Task::Put(putting)) => run(until_interrupted(transfer::put(putting))),
+        Some(Task::Get(getting)) => run(until_interrupted(transfer::get(getting))),
+        Some(Task::Ls(listing)) => run(until_interrupted(transfer::ls(listing))),
+        Some(Task::Rm(removing)) => run(until_interrupted(transfer::rm(removing))),
         Some(Task::Completions { shell }) => {
             print(generate::completions(*shell).as_bytes()).map(|()| None)
         }
@@ -90,7 +100,8 @@ fn reads_stdin(task: Option<&Task>) -> bool {
             let is_stdin = |path: &PathBuf| STDIN.iter().any(|name| path.as_os_str() == *name);
             sending.stdin_lines || sending.file.iter().any(is_stdin)
         }
-        Some(Task::Completions { .. } | Task::Man { .. }) => false,
+        Some(Task::Put(putting)) => putting.paths.iter().any(|path| path.as_os_str() == "-"),
+        Some(_) => false,
     }
 }
 

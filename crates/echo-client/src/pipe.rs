@@ -32,7 +32,8 @@ use stream::Stream;
 
 /// Copies stdin through the server, to stdout or to a digest.
 pub(crate) async fn copy(args: &Args) -> Result<(), Failure> {
-    let options: Options = args.connecting.options(&args.target, Duration::ZERO);
+    let options = args.connecting.options(&args.target, Duration::ZERO);
+    let options: Options = options.map_err(Failure::Local)?;
     let mut progress = Progress::new(args.connecting.quiet, !args.verify);
     if args.target.address.is_datagram() {
         let datagrams = Datagrams::open(args, options).await?;

@@ -40,7 +40,8 @@ const RETRY: Duration = Duration::from_secs(30);
 pub(crate) async fn run(args: &Args) -> Ended {
     let local = |error: io::Error| Failure::local("cannot start", &error);
     let mut signals = Signals::listen().map_err(local)?;
-    let link = Link::new(args.target.clone(), args.connecting.options(&args.target, RETRY));
+    let options = args.connecting.options(&args.target, RETRY).map_err(Failure::Local)?;
+    let link = Link::new(args.target.clone(), options);
     let colours = Colours::of_stdout();
     let terminal = Terminal::open(colours).map_err(local)?;
     let execution = Execution::new(link, args.connecting.clone(), colours);

@@ -21,6 +21,7 @@ use source::Source;
 /// Sends what the command line asks for, to the end or to the first defect.
 pub(crate) async fn run(args: &Sending) -> Result<(), Failure> {
     let options = args.connecting.options(&args.target, Duration::ZERO);
+    let options = options.map_err(Failure::Local)?;
     // What is not there needs no server. A pipe is not opened for this: its writer may come later.
     for path in &args.file {
         access(path, Access::READ_OK).map_err(|error| {

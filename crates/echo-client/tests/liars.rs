@@ -110,7 +110,8 @@ fn names_a_death() {
 fn names_a_control_frame_out_of_place() {
     for (frame, told) in [
         (&b"\x80\0\0\x0c\0\x01\0\0\0\x04\0\0\0\x01\0\0"[..], "a HELLO frame that nobody asked for"),
-        (b"\x90\0\0\0", "a 0x90 frame that nobody asked for"),
+        (b"\x90\0\0\0", "a PUT frame that nobody asked for"),
+        (b"\x98\0\0\0", "a 0x98 frame that nobody asked for"),
         (b"\x83\0\0\x04abcd", "a frame of kind ECHO came back as one of PROBE"),
         (b"\x81\0\0\0", "a malformed GOAWAY frame"),
         (b"\x81\0\x10\x01", "a GOAWAY frame of 4097 bytes is over the limit of 4096"),

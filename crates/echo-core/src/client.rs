@@ -38,16 +38,20 @@
 
 mod datagrams;
 mod dial;
+mod dialogue;
 mod drive;
 mod error;
+mod establish;
 mod event;
 mod hello;
+mod login;
 mod requests;
 mod retry;
 mod silence;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use drive::Driver;
@@ -59,11 +63,13 @@ use crate::limits::LONGEST_WAIT;
 use crate::listener::Connector;
 
 pub use datagrams::{DatagramClient, DatagramEvent};
+pub use dialogue::Dialogue;
 pub use error::{ClosedEarly, Error, Fault, PushError};
 pub use event::{Dialect, Event, Refusal, Reply, Session, Stamps, Unexpected};
+pub use login::{Exchange, Login};
 
 /// How a client behaves. No wait is longer than about 30 years, whatever is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Which addresses of a name count. Only TCP has families.
     pub family: Family,
@@ -84,9 +90,15 @@ pub struct Options {
     /// Whether replies come in parts as well, as they arrive, and [`Event::Sent`] tells when the
     /// socket wants more (false): for streams of bytes.
     pub parts: bool,
+    /// Whom a `tls://` server must be, and what it is shown. Without it no `tls://` target is connected to.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Client>,
     /// Whether HELLO is said (true). Without it a server is believed to speak frames, its limits are
     /// not known, and it sends no GOAWAY.
     pub hello: bool,
+    /// Who the client is (nobody). Every connection authenticates before anything else is sent on it,
+    /// for which HELLO has to be said.
+    pub login: Option<Arc<dyn Login>>,
 }
 
 impl Default for Options {
@@ -99,7 +111,10 @@ impl Default for Options {
             retry: Duration::ZERO,
             window: 1 << 20,
             parts: false,
+            #[cfg(feature = "tls")]
+            tls: None,
             hello: true,
+            login: None,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::Error;
 use crate::buffer::Buffer;
 use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
+use crate::login::Login;
 use crate::service::Scope;
 use crate::stats::{Closed, Ending, State, is_due};
 use crate::stream::{Peer, Stream};
@@ -89,7 +90,7 @@ pub struct Connection {
     /// Bytes read and written.
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
-    accepted_at: Instant,
+    pub(crate) accepted_at: Instant,
     /// How it has ended, once it is known.
     pub(crate) ending: Option<Ending>,
     /// When the last read returned.
@@ -101,6 +102,8 @@ pub struct Connection {
     /// What the last pass may still read, once this connection has seen the drain.
     pub(crate) last_pass: Option<u64>,
     pub(crate) ended: bool,
+    /// The drain waits for what is under way, to its deadline.
+    pub(crate) held: bool,
     /// The handler allows splice(2), and this stream may know it.
     pub(crate) may_splice: bool,
     /// Long payloads come faster than they are read: they are worth a pipe.
@@ -113,9 +116,9 @@ pub struct Connection {
     pub(crate) wants_control: bool,
     /// Set by an orderly end; without it, dropping the connection resets it.
     pub(crate) finished: bool,
+    pub(crate) login: Option<Box<Login>>,
     pub(crate) timer: Option<Pin<Box<Sleep>>>,
-    /// The limits' number of swaps when the timer was looked at, if that was for a
-    /// `Wait::Traffic`.
+    /// The limits' swaps when the timer was looked at, if that was for a `Wait::Traffic`.
     pub(crate) armed_for_traffic: Option<u32>,
     pub(crate) slot: Option<u32>,
     pub(crate) waker: Option<Waker>,
@@ -157,6 +160,7 @@ impl Connection {
             looks: 0,
             last_pass: None,
             ended: false,
+            held: false,
             may_splice: false,
             bulk: false,
             broken: false,
@@ -164,6 +168,7 @@ impl Connection {
             said_hello: false,
             wants_control: false,
             finished: false,
+            login: None,
             timer: None,
             armed_for_traffic: None,
             slot: None,
@@ -185,6 +190,20 @@ impl Connection {
         self.peer
     }
 
+    /// The certificate that the peer has shown under TLS, in DER; one that the listener's
+    /// [`Server`](crate::tls::Server) has checked.
+    #[cfg(feature = "tls")]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.stream.peer_certificate()
+    }
+
+    /// What both ends of this connection know and nobody else, where it is under TLS: an authentication that
+    /// includes it cannot be passed on over another connection (`tls-exporter`, RFC 9266).
+    #[cfg(feature = "tls")]
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        self.stream.channel_binding()
+    }
+
     /// Frames that the peer sent and that were answered, or taken by [`recv`](Self::recv).
     pub fn answered(&self) -> u64 {
         self.answered
@@ -194,6 +213,12 @@ impl Connection {
     /// [`recv`](Self::recv) returns `None`.
     pub fn is_draining(&self) -> bool {
         self.scope.is_draining()
+    }
+
+    /// Says whether something is under way that is worth more than one frame, as an upload is: as long
+    /// as it is so, a drain leaves the connection to its peer, until its deadline.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Writes `bytes`; what the peer does not take now is kept as output.
@@ -333,9 +358,9 @@ impl Connection {
         self.began = None;
     }
 
-    /// The longest ECHO payload allowed now.
+    /// The longest payload of ECHO, PROBE and DATA allowed now.
     #[inline]
-    pub(crate) fn max_frame(&self) -> u32 {
+    pub fn max_frame(&self) -> u32 {
         self.scope.core.limits.max_frame()
     }
 
@@ -387,6 +412,7 @@ impl Drop for Connection {
         self.scope.core.observer.tell(&Closed {
             listener: self.scope.listener.address(),
             peer: self.peer,
+            user: self.user(),
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             frames: self.answered,

@@ -139,6 +139,8 @@ impl Connection {
             Error::FrameTooLong { .. } | Error::ControlTooLong { .. } => ErrorCode::TooLong,
             Error::Busy => ErrorCode::Busy,
             Error::UnexpectedKind(_) => ErrorCode::UnexpectedKind,
+            Error::Denied => ErrorCode::Denied,
+            Error::Forbidden => ErrorCode::Forbidden,
             _ => ErrorCode::Malformed,
         };
         let frame = ErrorFrame { code, closes, text: error.to_string().into() };

@@ -29,6 +29,7 @@ pub(crate) enum Why {
     Write,
     Linger,
     Drain,
+    Login,
 }
 
 impl From<Why> for Error {
@@ -37,6 +38,7 @@ impl From<Why> for Error {
             Why::Idle => Self::Idle,
             Why::Frame => Self::FrameTimedOut,
             Why::Write => Self::WriteTimedOut,
+            Why::Login => Self::LoginTimedOut,
             Why::Linger | Why::Drain => Self::DrainDeadline,
         }
     }

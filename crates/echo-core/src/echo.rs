@@ -14,6 +14,7 @@ use crate::connection::{Connection, READ_BUFFER, Under, with_scratch};
 use crate::conversation::Offer;
 use crate::endpoint::Mode;
 use crate::frame::{Features, HEADER_LEN, Header, Kind, MAX_CONTROL_LEN, Stop};
+use crate::login::Access;
 use crate::stats::State;
 use crate::{Error, Handler};
 
@@ -67,6 +68,13 @@ pub trait Extension: Send + Sync + 'static {
     /// What the answer to HELLO says on top of [`Features::PROBE`].
     fn features(&self) -> Features;
 
+    /// What the connection may do now. Asked at its start, and after each frame that is no ECHO. Where
+    /// it is [`Access::Login`], there is no raw mode either.
+    fn access(&self, session: &Self::Session) -> Access {
+        let _ = session;
+        Access::Full
+    }
+
     /// Answers one frame: reads its payload with [`Connection::chunk`], sends exactly one answer
     /// with [`Connection::send_frame`] or [`Connection::send_header`]. Payload that it leaves is
     /// discarded. An error ends the connection.
@@ -99,11 +107,15 @@ impl<E: Extension> Handler for Echo<E> {
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             connection.may_splice = self.splice && connection.stream.is_socket();
+            if self.extension.access(&E::Session::default()) == Access::Login {
+                connection.require_login(true);
+            }
             let mode = match self.mode {
                 Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
                 mode => Some(mode),
             };
             match mode {
+                Some(Mode::Raw) if connection.login.is_some() => Err(Error::Denied),
                 Some(Mode::Raw) => {
                     connection.enter(State::Raw);
                     self.greet(connection);
@@ -112,9 +124,15 @@ impl<E: Extension> Handler for Echo<E> {
                 Some(_) => {
                     connection.enter(State::Framed);
                     let mut session = E::Session::default();
-                    while let Some(header) = poll_fn(|cx| connection.poll_pass_frames(cx)).await? {
+                    let mut passes = connection.login.is_none();
+                    while let Some(header) =
+                        poll_fn(|cx| connection.poll_framed(cx, passes)).await?
+                    {
                         // Boxed: rare, and larger than all the rest of a connection's future.
                         Box::pin(self.other(&mut session, header, connection)).await?;
+                        let access = self.extension.access(&session);
+                        connection.require_login(access == Access::Login);
+                        passes = access == Access::Full;
                     }
                     Ok(())
                 }
@@ -142,6 +160,9 @@ impl<E: Extension> Echo<E> {
         header: Header,
         connection: &mut Connection,
     ) -> Result<(), Error> {
+        if let Some(error) = self.extension.access(session).refusal(header.kind) {
+            return connection.refuse(error).await;
+        }
         let features = self.extension.features();
         let offered = match header.kind {
             Kind::AUTH => features.contains(Features::AUTH),
@@ -237,7 +258,10 @@ impl Connection {
     }
 
     /// Passes ECHO frames through until another header comes; `None` at the end.
-    fn poll_pass_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Header>, Error>> {
+    pub(crate) fn poll_pass_frames(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Header>, Error>> {
         loop {
             match ready!(self.poll_pass(cx, usize::MAX))? {
                 Step::Passed => {}

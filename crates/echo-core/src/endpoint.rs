@@ -20,7 +20,7 @@ pub const DEFAULT_PORT: u16 = 7777;
 
 /// An address, the mode spoken there, and options.
 ///
-/// Written `tcp://HOST:PORT`, `unix:PATH` or `unix:@NAME` (an abstract name), for datagrams
+/// Written `tcp://HOST:PORT`, `tls://HOST:PORT` (TCP under TLS), `unix:PATH` or `unix:@NAME` (an abstract name), for datagrams
 /// `udp://HOST:PORT` or `unixgram:PATH`, or `systemd:NAME` (what the service manager hands over), with `?mode=auto|framed|raw`, `?perm=0660` (Unix paths
 /// only), `?rate=10000` (datagrams only) and options of the caller's own, joined by `&`. Bytes that
 /// have a meaning, and blanks, are percent-encoded; an IPv6 address stands in brackets and may carry
@@ -29,6 +29,8 @@ pub const DEFAULT_PORT: u16 = 7777;
 pub struct Endpoint {
     /// Where.
     pub address: Address,
+    /// Whether connections are under TLS from their first byte (`tls://`).
+    pub tls: bool,
     /// How connections are spoken to, if that was written.
     pub mode: Option<Mode>,
     /// The permissions of a Unix path, if they were written.
@@ -49,7 +51,7 @@ impl Endpoint {
     /// What [`target`](Self::target) reads, for people: `raw://HOST:PORT` where it is that.
     pub fn to_target(&self) -> String {
         match (&self.address, self.mode) {
-            (Address::Tcp { .. }, Some(Mode::Raw)) => {
+            (Address::Tcp { .. }, Some(Mode::Raw)) if !self.tls => {
                 let plain = Self { mode: None, ..self.clone() };
                 plain.to_string().replacen("tcp:", "raw:", 1)
             }
@@ -231,14 +233,16 @@ impl fmt::Display for Mode {
 #[non_exhaustive]
 pub enum EndpointError {
     /// Nothing says what kind of address it is.
-    #[error("no scheme: write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH")]
+    #[error(
+        "no scheme: write tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
+    )]
     NoScheme,
     /// A host right after the colon.
     #[error("no slashes before the host: write tcp://HOST:PORT or udp://HOST:PORT")]
     NoSlashes,
     /// A scheme that means nothing here.
     #[error(
-        "unknown scheme {0:?}: write tcp://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
+        "unknown scheme {0:?}: write tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT, unix:PATH or unixgram:PATH"
     )]
     UnknownScheme(String),
     /// A scheme that is known, but that this version does not serve.

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::frame::Kind;
+use crate::stats::HandshakeFault;
 
 /// Why a connection ended otherwise than by its peer's orderly end.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +47,21 @@ pub enum Error {
     /// The peer's address holds as many connections as one source may.
     #[error("too many connections from one source")]
     SourceLimit,
+    /// The handshake of TLS failed.
+    #[error("no TLS: {0}")]
+    Handshake(HandshakeFault),
     /// There was no place for the connection, which was told so.
     #[error("the server is at its limit of connections")]
     Busy,
+    /// The peer has not authenticated where it must, or could not.
+    #[error("authenticate first")]
+    Denied,
+    /// The peer has authenticated, and may not do that.
+    #[error("this user may not do that")]
+    Forbidden,
+    /// The peer did not authenticate in its time.
+    #[error("no authentication in time")]
+    LoginTimedOut,
     /// A handler or an extension began a frame and did not end it.
     #[error("a frame of our own was left unfinished")]
     Unfinished,
@@ -76,6 +89,8 @@ impl Error {
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::NetworkUnreachable
                     | io::ErrorKind::UnexpectedEof
+                    // What came is not TLS any more.
+                    | io::ErrorKind::InvalidData
             ),
             _ => true,
         }

@@ -29,7 +29,7 @@ impl Connection {
             Err(Error::Idle) => (Reason::Idle, false),
             Err(Error::DrainDeadline) => return Ending::Forced,
             Err(Error::WriteTimedOut | Error::SourceLimit) => return Ending::Failed,
-            Err(Error::FrameTimedOut) => (Reason::Stalled, true),
+            Err(Error::FrameTimedOut | Error::LoginTimedOut) => (Reason::Stalled, true),
             Err(_) => (Reason::Error, true),
         };
         if self.broken || self.under == Under::Passing || self.owed > 0 {
@@ -56,15 +56,32 @@ impl Connection {
         self.input.clear();
         self.head_len = 0;
         self.under = Under::Nothing;
-        if self.ended {
+        let mut linger = Linger { began: Instant::now(), arrived: None };
+        if self.ended && self.stream.is_plain() {
             self.finished = true;
             return Ok(Ending::Completed);
         }
-        poll_fn(|cx| self.stream.poll_shutdown(cx)).await?;
-        let mut linger = Linger { began: Instant::now(), arrived: None };
+        poll_fn(|cx| self.poll_fin(cx, &linger)).await?;
+        if self.stream.is_truncated() {
+            self.finished = true;
+            return Ok(Ending::Failed);
+        }
         let ending = poll_fn(|cx| self.poll_linger(cx, &mut linger)).await?;
         self.finished = ending != Ending::Forced;
         Ok(ending)
+    }
+
+    /// Ends our side, which under TLS takes a write.
+    fn poll_fin(&mut self, cx: &mut Context<'_>, linger: &Linger) -> Poll<Result<(), Error>> {
+        match self.stream.poll_shutdown(cx) {
+            Poll::Ready(ended) => Poll::Ready(Ok(ended?)),
+            Poll::Pending => {
+                let wait = Wait::Linger { began: linger.began };
+                let late = ready!(self.park_until(cx, wait, Instant::now()));
+                self.note_expired(self.deadline(wait).1);
+                Poll::Ready(Err(late))
+            }
+        }
     }
 
     fn poll_linger(
@@ -77,7 +94,7 @@ impl Connection {
             if self.has_had_its_turn() {
                 return self.yield_now(cx);
             }
-            let read = match with_scratch(|scratch| self.stream.poll_read(cx, scratch)) {
+            let read = match with_scratch(|scratch| self.stream.poll_discard(cx, scratch)) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => {
                     self.moved = 0;

@@ -3,15 +3,22 @@
 //! The header parser here is the only one: the server's pass-through, [`FrameCodec`] and the
 //! clients all use it.
 
+mod auth;
 mod codec;
 mod control;
+mod files;
 
+pub use auth::{AuthReply, AuthRequest};
 pub use codec::{Frame, FrameCodec};
 pub use control::{
     ErrorCode, ErrorFrame, Features, Goaway, Hello, HelloReply, MalformedControl, PROBE_MIN_LEN,
     Reason, VERSION,
 };
 pub(crate) use control::{is_probe_reply, mark_probe_reply};
+pub use files::{
+    Attributes, BadName, Commit, DataReply, Digest, Entry, FileName, Get, GetReply, List,
+    ListReply, Put, PutReply, Read, Remove,
+};
 
 /// Bytes of a frame header.
 pub const HEADER_LEN: usize = 4;
@@ -39,6 +46,22 @@ impl Kind {
     pub const PROBE: Self = Self(0x83);
     /// Authentication, for an [`Extension`](crate::Extension).
     pub const AUTH: Self = Self(0x84);
+    /// Opens an upload.
+    pub const PUT: Self = Self(0x90);
+    /// Bytes of a file.
+    pub const DATA: Self = Self(0x91);
+    /// Ends an upload: the file is to appear.
+    pub const COMMIT: Self = Self(0x92);
+    /// Opens a download.
+    pub const GET: Self = Self(0x93);
+    /// Asks for the next bytes of a download.
+    pub const READ: Self = Self(0x94);
+    /// Ends a download: asks for the file's digest.
+    pub const DONE: Self = Self(0x95);
+    /// Asks for the names of files.
+    pub const LIST: Self = Self(0x96);
+    /// Removes a file.
+    pub const REMOVE: Self = Self(0x97);
 
     /// Whether this kind belongs to an [`Extension`](crate::Extension): AUTH and files
     /// (`0x90..=0x9F`).
@@ -62,6 +85,14 @@ impl std::fmt::Debug for Kind {
             Self::ERROR => f.write_str("ERROR"),
             Self::PROBE => f.write_str("PROBE"),
             Self::AUTH => f.write_str("AUTH"),
+            Self::PUT => f.write_str("PUT"),
+            Self::DATA => f.write_str("DATA"),
+            Self::COMMIT => f.write_str("COMMIT"),
+            Self::GET => f.write_str("GET"),
+            Self::READ => f.write_str("READ"),
+            Self::DONE => f.write_str("DONE"),
+            Self::LIST => f.write_str("LIST"),
+            Self::REMOVE => f.write_str("REMOVE"),
             Self(other) => write!(f, "{other:#04x}"),
         }
     }

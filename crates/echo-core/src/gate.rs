@@ -120,7 +120,7 @@ impl Sources {
     /// Counts `peer` for its source: `false` where it has none that is counted, an error when the
     /// source is at its limit.
     pub(crate) fn enter(&self, peer: Peer, limits: &LiveLimits) -> Result<bool, Error> {
-        let Some(source) = source(peer) else { return Ok(false) };
+        let Some(source) = peer.source() else { return Ok(false) };
         let (most, spare_loopback) = limits.per_source();
         if source.is_loopback() && spare_loopback {
             return Ok(false);
@@ -136,7 +136,7 @@ impl Sources {
 
     /// Takes back what [`enter`](Self::enter) counted.
     pub(crate) fn leave(&self, peer: Peer) {
-        let Some(source) = source(peer) else { return };
+        let Some(source) = peer.source() else { return };
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&source) {
             *count -= 1;
@@ -145,18 +145,6 @@ impl Sources {
             }
         }
     }
-}
-
-/// What counts as one source: an IPv4 address (mapped ones included), or an IPv6 /64, since whoever
-/// has one IPv6 address usually has 2^64.
-fn source(peer: Peer) -> Option<IpAddr> {
-    let Peer::Tcp(addr) = peer else { return None };
-    Some(match addr.ip().to_canonical() {
-        IpAddr::V6(ip) if !ip.is_loopback() => {
-            IpAddr::V6((u128::from(ip) & (u128::MAX << 64)).into())
-        }
-        ip => ip,
-    })
 }
 
 #[cfg(test)]
@@ -186,12 +174,12 @@ mod tests {
     /// Fault 18: neither ports nor addresses within an IPv6 /64 make a new source.
     #[test]
     fn sources_are_prefixes_without_ports() {
-        let of = |addr: &str| source(Peer::Tcp(addr.parse().unwrap()));
+        let of = |addr: &str| Peer::Tcp(addr.parse().unwrap()).source();
         assert_eq!(of("192.0.2.1:1"), of("192.0.2.1:2"));
         assert_eq!(of("[::ffff:192.0.2.1]:1"), of("192.0.2.1:2"));
         assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::ffff:ffff:ffff:ffff]:9"));
         assert_ne!(of("[2001:db8::1]:1"), of("[2001:db8:0:1::1]:1"));
-        assert_eq!(source(Peer::Unix), None);
+        assert_eq!(Peer::Unix.source(), None);
     }
 
     #[test]

@@ -14,7 +14,11 @@ mod backoff;
 mod pulse;
 mod service;
 mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod connection;
+#[cfg(feature = "tls")]
+mod secure;
 mod reading;
 mod buffer;
 mod waiting;
@@ -23,6 +27,7 @@ mod echo;
 mod bulk;
 mod messages;
 mod conversation;
+mod login;
 mod frame;
 mod finish;
 mod datagram;
@@ -42,16 +47,21 @@ pub use echo::{Echo, Extension};
 pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
 pub use error::Error;
 pub use frame::{
-    ErrorCode, ErrorFrame, Features, Frame, FrameCodec, Goaway, HEADER_LEN, Header, Hello,
-    HelloReply, Kind, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl, PROBE_MIN_LEN, Reason,
-    VERSION,
+    Attributes, AuthReply, AuthRequest, BadName, Commit, DataReply, Digest, Entry, ErrorCode,
+    ErrorFrame, Features, FileName, Frame, FrameCodec, Get, GetReply, Goaway, HEADER_LEN, Header,
+    Hello, HelloReply, Kind, List, ListReply, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN, MalformedControl,
+    PROBE_MIN_LEN, Put, PutReply, Read, Reason, Remove, VERSION,
 };
 #[doc(hidden)] // For the benches and tests of this workspace.
 pub use frame::{Passage, Scan, Stop};
 pub use limits::{Limits, MAX_DATAGRAM};
 pub use listener::{AcceptFault, Connector, Listener, LocalAddr, SocketOptions};
+pub use login::Access;
 pub use seldom::Seldom;
 pub use serve::{Handler, Report, ServeError, serve, serve_until};
 pub use service::Service;
-pub use stats::{Closed, Datagrams, Ended, Ending, ListenerSnapshot, Open, ServiceTime, Snapshot};
+pub use stats::{
+    Closed, Datagrams, Ended, Ending, HandshakeFault, ListenerSnapshot, Open, ServiceTime,
+    Snapshot, TlsCounts,
+};
 pub use stream::Peer;

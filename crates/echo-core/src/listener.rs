@@ -57,6 +57,8 @@ pub struct Listener {
     local_addr: LocalAddr,
     backlog: u32,
     inherited: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::Port>,
 }
 
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl Listener {
         let socket = tcp_socket(addr, options).map_err(|error| internet::error(addr, &error))?;
         let local_addr = local_addr(&socket)?;
         let socket = Socket::Tcp(TcpListener::from_std(socket.into())?);
-        Ok(Self { socket, local_addr, backlog: options.backlog, inherited: false })
+        Ok(Self::new(socket, local_addr, options.backlog))
     }
 
     /// Binds a Unix path, with the permissions `perm` (else as the umask says), or an abstract
@@ -127,7 +129,7 @@ impl Listener {
         })?;
         let socket = Socket::Unix(path, UnixListener::from_std(socket.into())?);
         let local_addr = LocalAddr::Unix(name.clone());
-        Ok(Self { socket, local_addr, backlog: options.backlog, inherited: false })
+        Ok(Self::new(socket, local_addr, options.backlog))
     }
 
     /// Takes over a listening TCP or Unix stream socket that somebody else made and may still hold.
@@ -165,7 +167,7 @@ impl Listener {
             Domain::UNIX => Socket::Unix(None, UnixListener::from_std(socket.into())?),
             _ => return refused("it is neither TCP nor Unix"),
         };
-        Ok(Self { socket, local_addr, backlog: options.backlog, inherited: true })
+        Ok(Self { inherited: true, ..Self::new(socket, local_addr, options.backlog) })
     }
 
     /// Makes an inherited socket this listener's alone: nobody accepts on it afterwards. So a drain
@@ -187,7 +189,25 @@ impl Listener {
         let backlog = SocketOptions::default().backlog;
         let (queue, connector) = memory::queue(backlog as usize);
         let socket = Socket::Memory(queue);
-        (Self { socket, local_addr: LocalAddr::Memory, backlog, inherited: false }, connector)
+        (Self::new(socket, LocalAddr::Memory, backlog), connector)
+    }
+
+    fn new(socket: Socket, local_addr: LocalAddr, backlog: u32) -> Self {
+        Self {
+            socket,
+            local_addr,
+            backlog,
+            inherited: false,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Has its connections begin with a handshake of TLS, as `port` says.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn secured(self, port: crate::tls::Port) -> Self {
+        Self { tls: Some(port), ..self }
     }
 
     /// The address it is bound to.

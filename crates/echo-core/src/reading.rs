@@ -41,6 +41,9 @@ impl Connection {
             if self.ended {
                 return Poll::Ready(Ok(0));
             }
+            if self.held {
+                return self.poll_receive(cx, buf);
+            }
             let left = match self.last_pass {
                 Some(left) => left,
                 None => {
@@ -52,6 +55,8 @@ impl Connection {
                 }
             };
             let cap = match left {
+                // Of an exchange that is under way the next frame may come, whenever it does.
+                0 if self.is_login_under_way() => buf.len(),
                 0 => rest.min(buf.len()),
                 left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
             };
@@ -59,10 +64,7 @@ impl Connection {
                 return Poll::Ready(Ok(0));
             }
             match self.poll_receive(cx, &mut buf[..cap]) {
-                Poll::Pending
-                    if left > 0 && self.stream.queued().is_none() && has_budget_remaining() =>
-                {
-                    // A stream that cannot say what it holds: what is not ready has not arrived.
+                Poll::Pending if left > 0 && self.stream.is_drained() && has_budget_remaining() => {
                     self.last_pass = Some(0);
                 }
                 received => return received,
@@ -79,6 +81,12 @@ impl Connection {
                     return Poll::Ready(Ok(read));
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What came before is answered still.
+                Poll::Ready(Err(_)) if self.stream.is_truncated() => {
+                    self.scope.core.stats.tls.truncated.fetch_add(1, Relaxed);
+                    self.has_read(0);
+                    return Poll::Ready(Ok(0));
+                }
                 Poll::Ready(Err(error)) => {
                     self.broken = true;
                     return Poll::Ready(Err(error));
@@ -133,6 +141,11 @@ impl Connection {
         }
         match self.stream.poll_readable(cx) {
             Poll::Ready(ready) => Poll::Ready(Ok(ready?)),
+            // A plain read takes no more than the last pass has left, and so leaves its socket ready. Under
+            // TLS only the next read knows that the pass is over.
+            Poll::Pending if !self.stream.is_plain() && self.scope.is_draining() => {
+                Poll::Ready(Ok(()))
+            }
             Poll::Pending => self.park(cx).map(Err),
         }
     }

@@ -110,7 +110,7 @@ pub async fn serve<H: Handler>(
     handler: Arc<H>,
 ) -> Result<Report, ServeError> {
     let mut connections = Connections {
-        scope: Arc::new(Scope::new(&service, listener.local_addr())),
+        scope: Arc::new(Scope::new(&service, &listener)),
         handler,
         tasks: JoinSet::new(),
         report: Report::default(),

@@ -13,7 +13,9 @@ use crate::pulse::Loops;
 use crate::seldom::Seldom;
 use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, Stats};
 use crate::stream::Peer;
-use crate::{Drain, Error, Limits, LocalAddr};
+use crate::{Drain, Error, Limits, Listener};
+#[cfg(feature = "tls")]
+use crate::{TlsCounts, secure::MAX_HANDSHAKES};
 
 /// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
 /// clone.
@@ -34,6 +36,8 @@ impl Service {
             observer: Observer::default(),
             own: OwnSockets::default(),
             loops: Loops::default(),
+            #[cfg(feature = "tls")]
+            handshakes: tokio::sync::Semaphore::new(MAX_HANDSHAKES),
             born: Instant::now(),
         };
         Self { core: Arc::new(core), drain }
@@ -72,6 +76,11 @@ impl Service {
         Snapshot {
             active: self.core.gate.open(),
             max_connections: self.core.limits.max_connections(),
+            #[cfg(feature = "tls")]
+            tls: TlsCounts {
+                under_way: (MAX_HANDSHAKES - self.core.handshakes.available_permits()) as u64,
+                ..self.core.stats.tls.snapshot()
+            },
             ..self.core.stats.snapshot()
         }
     }
@@ -104,6 +113,9 @@ pub(crate) struct Core {
     pub(crate) observer: Observer,
     pub(crate) own: OwnSockets,
     pub(crate) loops: Loops,
+    /// Places for handshakes.
+    #[cfg(feature = "tls")]
+    pub(crate) handshakes: tokio::sync::Semaphore,
     /// Probe stamps count from here.
     pub(crate) born: Instant,
 }
@@ -126,6 +138,8 @@ pub(crate) struct Scope {
     pub(crate) drain: Drain,
     pub(crate) listener: Arc<ListenerStats>,
     draining: AtomicBool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::tls::Port>,
     faults: Mutex<Seldom>,
     wakers: Mutex<Wakers>,
 }
@@ -137,12 +151,14 @@ struct Wakers {
 }
 
 impl Scope {
-    pub(crate) fn new(service: &Service, address: &LocalAddr) -> Self {
+    pub(crate) fn new(service: &Service, listener: &Listener) -> Self {
         Self {
             core: Arc::clone(&service.core),
             drain: service.drain.clone(),
-            listener: service.core.stats.listeners.at(address),
+            listener: service.core.stats.listeners.at(listener.local_addr()),
             draining: AtomicBool::new(false),
+            #[cfg(feature = "tls")]
+            tls: listener.tls.clone(),
             faults: Mutex::default(),
             wakers: Mutex::default(),
         }

@@ -5,9 +5,11 @@ mod closed;
 mod datagrams;
 mod listeners;
 mod service_time;
+mod tls;
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::Error;
@@ -21,6 +23,8 @@ pub use listeners::{ListenerSnapshot, Open};
 pub(crate) use listeners::{ListenerStats, Listeners, State};
 pub use service_time::ServiceTime;
 pub(crate) use service_time::{Histogram, Turns, is_due};
+use tls::TlsStats;
+pub use tls::{HandshakeFault, TlsCounts};
 
 /// How a connection ended. Every connection ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +142,12 @@ pub struct Snapshot {
     pub unexpected_kind: u64,
     /// Control frames that could not be read.
     pub malformed: u64,
+    /// Frames from peers that had not authenticated where they must, and attempts that failed.
+    pub denied: u64,
+    /// Frames of users who may not send them.
+    pub forbidden: u64,
+    /// Connections that were not authenticated in time.
+    pub login_timeouts: u64,
     /// Streams that ended inside a frame.
     pub truncated: u64,
     /// Connections closed after the idle timeout.
@@ -158,6 +168,8 @@ pub struct Snapshot {
     pub turns_full: u64,
     /// Times that a worker did without a pipe, which makes bulk slower.
     pub pipes_exhausted: u64,
+    /// What became of handshakes, and of streams under TLS.
+    pub tls: TlsCounts,
     /// What became of datagrams.
     pub datagrams: Datagrams,
     /// How long answers took on connections.
@@ -197,6 +209,9 @@ pub(crate) struct Stats {
     control_too_long: AtomicU64,
     unexpected_kind: AtomicU64,
     malformed: AtomicU64,
+    denied: AtomicU64,
+    forbidden: AtomicU64,
+    login_timeouts: AtomicU64,
     truncated: AtomicU64,
     idle: AtomicU64,
     frame_timeouts: AtomicU64,
@@ -205,6 +220,7 @@ pub(crate) struct Stats {
     pub(crate) drain_timeouts: AtomicU64,
     pub(crate) last_pass_full: AtomicU64,
     pub(crate) pipes_exhausted: AtomicU64,
+    pub(crate) tls: TlsStats,
     pub(crate) datagrams: DatagramStats,
     pub(crate) listeners: Listeners,
     pub(crate) service_time: Histogram,
@@ -269,12 +285,17 @@ impl Stats {
             Error::ControlTooLong { .. } => &self.control_too_long,
             Error::UnexpectedKind(_) => &self.unexpected_kind,
             Error::Malformed(_) => &self.malformed,
+            Error::Denied => &self.denied,
+            Error::Forbidden => &self.forbidden,
+            Error::LoginTimedOut => &self.login_timeouts,
             Error::Truncated => &self.truncated,
             Error::Idle => &self.idle,
             Error::FrameTimedOut => &self.frame_timeouts,
             Error::WriteTimedOut => &self.write_timeouts,
             Error::SourceLimit => &self.source_refused,
             Error::DrainDeadline => &self.drain_timeouts,
+            Error::Handshake(fault) => self.tls.failed(*fault),
+            Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => &self.tls.broken,
             // Busy ones were counted when they were accepted.
             Error::Busy | Error::Unfinished | Error::Handler(_) | Error::Io(_) => return,
         };
@@ -307,6 +328,9 @@ impl Stats {
             control_too_long: self.control_too_long.load(Relaxed),
             unexpected_kind: self.unexpected_kind.load(Relaxed),
             malformed: self.malformed.load(Relaxed),
+            denied: self.denied.load(Relaxed),
+            forbidden: self.forbidden.load(Relaxed),
+            login_timeouts: self.login_timeouts.load(Relaxed),
             truncated: self.truncated.load(Relaxed),
             idle: self.idle.load(Relaxed),
             frame_timeouts: self.frame_timeouts.load(Relaxed),
@@ -317,6 +341,7 @@ impl Stats {
             writes_blocked: sum(|shard| &shard.writes_blocked),
             turns_full: sum(|shard| &shard.turns_full),
             pipes_exhausted: self.pipes_exhausted.load(Relaxed),
+            tls: self.tls.snapshot(),
             datagrams: self.datagrams.snapshot(),
             service_time: self.service_time.snapshot(),
             datagram_service_time: self.datagram_service_time.snapshot(),

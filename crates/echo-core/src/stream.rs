@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::bulk::Pipe;
+#[cfg(feature = "tls")]
+use crate::tls::Session;
 
 /// An accepted stream. An enum, so that a connection has one type and a layer can replace its
 /// stream in place.
@@ -22,6 +24,12 @@ pub(crate) enum Stream {
     Unix(UnixStream),
     /// In memory, for tests and simulations.
     Memory(DuplexStream),
+    /// Any of them under TLS.
+    #[cfg(feature = "tls")]
+    Tls(Box<Session>),
+    /// None, for the moment in which a layer comes over it.
+    #[cfg(feature = "tls")]
+    Nothing,
 }
 
 impl Stream {
@@ -40,6 +48,10 @@ impl Stream {
                 let mut buf = ReadBuf::new(buf);
                 Pin::new(stream).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
             }
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Nothing => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -51,10 +63,14 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Memory(_) => Poll::Ready(Ok(())),
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.poll_readable(cx),
+            #[cfg(feature = "tls")]
+            Self::Nothing => Poll::Ready(Ok(())),
         }
     }
 
-    /// Writes from `buf`.
+    /// Writes from `buf`. Once it was pending, it must be called with the same bytes in front.
     #[inline(always)]
     pub(crate) fn poll_write(
         &mut self,
@@ -65,12 +81,16 @@ impl Stream {
             Self::Tcp(stream) => poll_send(stream, cx, buf),
             Self::Unix(stream) => poll_send(stream, cx, buf),
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.poll_write(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Nothing => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
     /// Whether splice(2) may know it.
     pub(crate) fn is_socket(&self) -> bool {
-        !matches!(self, Self::Memory(_))
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
     /// Moves up to `len` bytes from the socket into the empty `pipe`, and leaves its readiness as it is.
@@ -79,7 +99,7 @@ impl Stream {
         Ok(match self {
             Self::Tcp(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
             Self::Unix(stream) => splice(stream, None, &pipe.write, None, len, flags)?,
-            Self::Memory(_) => return Err(io::ErrorKind::InvalidInput.into()),
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
         })
     }
 
@@ -93,34 +113,103 @@ impl Stream {
         match self {
             Self::Tcp(stream) => poll_splice_out(stream, cx, pipe, len),
             Self::Unix(stream) => poll_splice_out(stream, cx, pipe, len),
-            Self::Memory(_) => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
+            _ => Poll::Ready(Err(io::ErrorKind::InvalidInput.into())),
         }
     }
 
-    /// Sends FIN.
+    /// Sends FIN, under TLS behind a close_notify.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Nothing => Poll::Ready(Ok(())),
         }
     }
 
-    /// Bytes that have arrived and have not been read (FIONREAD); `None` where nobody can tell.
+    /// Reads what is not looked at any more, after our own end of the stream.
+    pub(crate) fn poll_discard(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(session) = self {
+            return session.inner_mut().poll_read(cx, buf);
+        }
+        self.poll_read(cx, buf)
+    }
+
+    /// The certificate that the peer has shown, in DER.
+    #[cfg(feature = "tls")]
+    pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
+        if let Self::Tls(session) = self { session.peer_certificate() } else { None }
+    }
+
+    /// What both ends of a connection under TLS know and nobody else (RFC 9266).
+    #[cfg(feature = "tls")]
+    pub(crate) fn channel_binding(&self) -> Option<[u8; 32]> {
+        if let Self::Tls(session) = self { session.channel_binding() } else { None }
+    }
+
+    /// Whether nothing lies between the socket and the connection: then the end that is read is a FIN.
+    pub(crate) fn is_plain(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(_) = self {
+            return false;
+        }
+        true
+    }
+
+    /// Whether the peer's end was no close_notify, under TLS: what came may have been cut.
+    pub(crate) fn is_truncated(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(session) = self {
+            return session.is_truncated();
+        }
+        false
+    }
+
+    /// Whether nothing has arrived that a read which is pending would not have seen. The stream in memory
+    /// cannot tell: what is not ready has not arrived.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Memory(_) => true,
+            // Part of a record may be left, which nobody can read.
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.inner().queued().is_none_or(|queued| queued == 0),
+            #[cfg(feature = "tls")]
+            Self::Nothing => true,
+        }
+    }
+
+    /// Bytes that have arrived and have not been read (FIONREAD); `None` where nobody can tell. Under TLS,
+    /// no fewer than there is plaintext in them.
     pub(crate) fn queued(&self) -> Option<u64> {
         match self {
             Self::Tcp(stream) => rustix::io::ioctl_fionread(stream).ok(),
             Self::Unix(stream) => rustix::io::ioctl_fionread(stream).ok(),
             Self::Memory(_) => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => Some(session.inner().queued()? + session.held() as u64),
+            #[cfg(feature = "tls")]
+            Self::Nothing => None,
         }
     }
 
     /// Makes the coming close a reset: what is unsent is dropped, and the peer learns that its
     /// stream was cut. A Unix socket knows no reset, there it stays a plain close.
     pub(crate) fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
+        match self {
             // Fails only on a socket that is gone already.
-            let _ = stream.set_zero_linger();
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.inner().reset_on_close(),
+            _ => {}
         }
     }
 }
@@ -258,6 +347,20 @@ pub enum Peer {
     Unix,
     /// A peer in this process.
     Memory,
+}
+
+impl Peer {
+    /// What counts as one source: an IPv4 address (mapped ones included), or an IPv6 /64, since whoever
+    /// has one IPv6 address usually has 2^64. Peers of this host's have none.
+    pub fn source(self) -> Option<IpAddr> {
+        let Self::Tcp(addr) = self else { return None };
+        Some(match addr.ip().to_canonical() {
+            IpAddr::V6(ip) if !ip.is_loopback() => {
+                IpAddr::V6((u128::from(ip) & (u128::MAX << 64)).into())
+            }
+            ip => ip,
+        })
+    }
 }
 
 impl fmt::Display for Peer {

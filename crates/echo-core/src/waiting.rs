@@ -154,7 +154,11 @@ impl Connection {
         let drain = if self.scope.is_draining() { self.scope.drain.deadline() } else { None };
         // Looked at first: limits that are swapped after it are not taken for those of the deadline.
         let swaps = self.scope.core.limits.swaps();
-        let (until, why) = deadline(wait, &self.scope.core.limits, drain);
+        let mut bound = deadline(wait, &self.scope.core.limits, drain);
+        if let Some(login) = &mut self.login {
+            bound = login.bound(bound, self.scope.is_draining(), now);
+        }
+        let (until, why) = bound;
         if until <= now {
             return Poll::Ready(why.into());
         }

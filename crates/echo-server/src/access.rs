@@ -12,6 +12,7 @@ pub(crate) fn log(closed: &Closed<'_>) {
     tracing::info!(
         target: TARGET,
         peer = %closed.peer,
+        user = closed.user,
         listener = metrics::uri(closed.listener),
         received = closed.bytes_in,
         sent = closed.bytes_out,

@@ -61,6 +61,9 @@ pub(crate) fn endpoint(text: &str) -> Result<Endpoint, String> {
     };
     let endpoint: Endpoint = uri.parse().map_err(|error: EndpointError| error.to_string())?;
     match endpoint {
+        Endpoint { tls: true, .. } => {
+            Err("the admin endpoint speaks no TLS: write HOST:PORT".to_owned())
+        }
         Endpoint { ref address, .. } if address.is_datagram() => {
             Err("HTTP needs a stream: HOST:PORT or unix:PATH".to_owned())
         }

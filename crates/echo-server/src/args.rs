@@ -12,13 +12,14 @@ use clap_complete::Shell;
 
 use crate::exit::{Failure, USAGE};
 use crate::settings::Settings;
-use crate::{logging, units};
+use crate::{auth, logging, tls, units};
 
 const NOTES: &str = "\
 URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and IPv6), unix:PATH,
   unix:@NAME (abstract); for datagrams udp://HOST:PORT, unixgram:PATH; systemd:NAME (all that were
   passed as FileDescriptorName=NAME; any that was passed is adopted by its address); joined by &:
-  ?mode=auto|framed|raw, ?perm=0660 (Unix paths), ?rate=COUNT (datagrams, instead of --udp-rate)
+  ?mode=auto|framed|raw, ?perm=0660 (Unix paths), ?rate=COUNT (datagrams, instead of --udp-rate),
+  ?auth=required (users alone, of --users FILE)
 Units: us ms s m h d; B kB MB GB KiB MiB GiB
 Settings: an option wins over its variable, as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN
   separates URIs by commas), that over its line in the file, as in drain-timeout = \"30s\"
@@ -69,6 +70,16 @@ pub(crate) enum Task {
         /// How long to wait for the answer
         #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = units::bound)]
         timeout: Duration,
+    },
+    /// Add, change, remove and list users, of whom a running server hears when it reloads
+    User {
+        #[command(subcommand)]
+        task: auth::command::Task,
+    },
+    /// Make what `tls://` listeners show
+    Tls {
+        #[command(subcommand)]
+        task: tls::self_signed::Task,
     },
     /// Print what a shell needs to complete this command line
     Completions {
@@ -183,12 +194,16 @@ fn command_with(file: &[(&str, Vec<&str>)]) -> Command {
     command.mut_subcommands(|sub| if sub.get_name() == "check" { sub } else { hide_settings(sub) })
 }
 
-/// Leaves a command's help to its own options, and to where a running server is to be found.
+/// Leaves a command's help to its own options, and to the file or the running server that it is about.
 fn hide_settings(command: Command) -> Command {
-    let asks = ["ctl", "reload"].contains(&command.get_name());
+    let asks = match command.get_name() {
+        "ctl" | "reload" => "control",
+        "user" | "add" | "passwd" | "remove" | "list" => "users",
+        _ => "",
+    };
     let command = command.mut_args(|arg| {
         let hidden = arg.is_global_set() && arg.get_id() != "help";
-        let hidden = hidden && !(asks && arg.get_id() == "control");
+        let hidden = hidden && arg.get_id() != asks;
         arg.hide(hidden)
     });
     command.mut_subcommands(hide_settings)

@@ -10,6 +10,7 @@ use echo_core::{
     UnixName,
 };
 
+use crate::auth;
 use crate::exit::{self, Failure, UNAVAILABLE};
 use crate::passed::{Passed, Sockets};
 
@@ -37,6 +38,10 @@ impl Bound {
         passed: &Passed,
     ) -> io::Result<Self> {
         let mut sockets = passed.adopt(endpoint).await?;
+        if auth::is_required(endpoint) && !sockets.datagrams.is_empty() {
+            let text = "datagrams were passed, which cannot authenticate: leave out auth";
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
         let adopted = !sockets.is_empty();
         if !adopted {
             sockets = Self::bind_anew(endpoint, workers).await?;
@@ -94,7 +99,12 @@ pub(crate) fn announce(bound: &[Bound]) -> io::Result<()> {
     {
         let (mode, datagrams) =
             (first.endpoint.mode.unwrap_or_default(), first.sockets.listeners.is_empty());
-        tracing::info!("try: {}", try_it(address, mode, datagrams));
+        // For users alone there is no such short command.
+        match first.endpoint.tls {
+            _ if auth::is_required(&first.endpoint) => {}
+            true => tracing::info!("try: echo-client --ca CERT.PEM {}", first.uri),
+            false => tracing::info!("try: {}", try_it(address, mode, datagrams)),
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::logging;
 use crate::open_files;
 use crate::own;
 use crate::passed::{Descriptors, Passed};
+use crate::tls;
 
 /// Ports that not everybody may have, so that only trying tells.
 const PRIVILEGED: RangeInclusive<u16> = 1..=1023;
@@ -27,6 +28,8 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     let descriptors = Descriptors::take()?;
     let limits = config.settings.limits(open_files::raise())?;
     logging::check(config.settings.log)?;
+    tls::server(config)?;
+    config.settings.users()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
     let manager = runtime.block_on(addresses_can_be_used(config, descriptors))?;

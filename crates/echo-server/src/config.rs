@@ -16,6 +16,7 @@ use clap::parser::ValueSource;
 use echo_core::{Address, Endpoint};
 
 use crate::args::{self, Arguments};
+use crate::auth;
 use crate::exit::{CONFIG, Failure, USAGE};
 use crate::settings::{DEFAULT_LISTEN, Settings};
 use file::File;
@@ -67,6 +68,14 @@ impl Config {
         let mut settings = arguments.settings;
         let listen = values.iter_mut().find(|value| value.name == "listen");
         let listen = listen.map_or(Ok(Vec::new()), endpoints)?;
+        if settings.users.is_none()
+            && let Some((uri, _)) = listen.iter().find(|(_, it)| auth::is_required(it))
+        {
+            let what =
+                format!("cannot listen on {uri}: auth=required needs users: give --users FILE");
+            let origin = values.iter().find(|it| it.name == "listen").map(|it| &it.origin);
+            return Err(origin.unwrap_or(&Origin::Default).blame(0, &what));
+        }
         settings.listen = listen.iter().map(|(uri, _)| uri.clone()).collect();
         Ok(Self { settings, listen, values })
     }
@@ -154,10 +163,7 @@ fn endpoints(listen: &mut Value) -> Result<Vec<(String, Endpoint)>, Failure> {
 
 fn endpoint(uri: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = uri.parse().map_err(|error| format!("{error}"))?;
-    match endpoint.options.first() {
-        Some((name, _)) => Err(format!("unknown option {name:?}: known are mode, perm and rate")),
-        None => Ok(endpoint),
-    }
+    auth::judge_options(&endpoint).map(|()| endpoint)
 }
 
 /// Whether both cannot be listened on at once. Of port 0 there are many.

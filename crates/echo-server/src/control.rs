@@ -57,7 +57,7 @@ pub(crate) fn name(path: &Path) -> String {
 /// The socket at a path, as an address: for this user alone.
 pub(crate) fn endpoint(path: PathBuf) -> Endpoint {
     let address = Address::Unix(UnixName::Path(path));
-    Endpoint { address, mode: None, perm: Some(0o600), rate: None, options: Vec::new() }
+    Endpoint { address, tls: false, mode: None, perm: Some(0o600), rate: None, options: Vec::new() }
 }
 
 /// A wish to read the settings anew, and who waits for what becomes of it.

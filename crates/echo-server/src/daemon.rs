@@ -4,19 +4,26 @@ use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use echo_core::{Drain, Limits, Service};
+use rustix::process::Signal;
 use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::access;
 use crate::admin::Admin;
 use crate::attend::{attend, status};
+use crate::auth::Auth;
 use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
-use crate::exit::{Failure, SIGNALLED, UNAVAILABLE};
+use crate::exit::{CONFIG, Failure, SIGNALLED, UNAVAILABLE, reason};
+use crate::extension::Extension;
+use crate::files::{Files, Used};
 use crate::logging::Log;
 use crate::metrics::Metrics;
 use crate::notify::Notify;
@@ -27,7 +34,10 @@ use crate::readiness::Readiness;
 use crate::reload::{self, Failures, Reader};
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
+use crate::tls;
 
+/// How long uploads that the end has cut may take to be parked. A crash then costs no more than any.
+const PARKING: Duration = Duration::from_millis(500);
 /// How long the last line may take where nobody reads stderr.
 const LAST_LINE: Duration = Duration::from_secs(1);
 /// The same after a hard stop.
@@ -110,17 +120,21 @@ async fn live(
 ) -> Result<End, Failure> {
     let service = Service::new(limits.clone(), Drain::new());
     service.on_close(access::log);
+    let auth = Arc::new(Auth::default());
+    auth.set(config.settings.users()?);
     let readiness = Readiness::starting();
     // It answers to the very end, which is where it is dropped.
     let _admin = tokio::select! {
-        admin = admin(&config, &service, &readiness, log) => admin?,
+        admin = admin(&config, &service, &auth, &readiness, log) => admin?,
         _ = signals.stop() => return Ok(End::default()),
     };
+    let files = files(&config)?;
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
     passed.forget_lost(notify);
     config.or_listen_on(passed.endpoints());
+    let secured = tls::server(&config)?;
     let binding = async {
         passed.forget_unwanted(&config.listen, notify).await;
         bind::bind(&config.listen, config.settings.workers(), &passed).await
@@ -132,12 +146,22 @@ async fn live(
     // From here on connections are taken; those that come at once wait for microseconds.
     readiness.ready();
     bind::announce(&bound).map_err(|error| Failure::cannot_start(&error))?;
-    let mut serving = Serving::new(service.clone(), notify);
-    serving.add(bound, &config.settings.greeting);
+    let extension = Extension::new(Arc::clone(&auth), files.clone());
+    let mut serving = Serving::new(service.clone(), extension, notify);
+    serving.add(bound, &config.settings.greeting, secured.as_ref());
     serving.say_protection(&limits);
     passed.forget_unused(&serving.stored(), notify);
-    let mut daemon =
-        Daemon { argv, config, service: service.clone(), readiness, serving, passed, log, notify };
+    let mut daemon = Daemon {
+        argv,
+        config,
+        service: service.clone(),
+        auth,
+        readiness,
+        serving,
+        passed,
+        log,
+        notify,
+    };
     let life = async {
         daemon.serve(signals, &mut control).await;
         daemon.drain(signals, &mut control).await
@@ -146,18 +170,37 @@ async fn live(
         end = life => end,
         never = attend(&service, notify) => match never {},
     };
+    if let Some(files) = &files {
+        files.settled(Instant::now() + PARKING).await;
+    }
     control.close().await;
     Ok(end)
+}
+
+/// The store, where there is to be one.
+fn files(config: &Config) -> Result<Option<Arc<Files>>, Failure> {
+    let Some(path) = &config.settings.files else { return Ok(None) };
+    // A file over RLIMIT_FSIZE is an error for its client, and not the end of the server. The handler stays.
+    let long_files = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
+    drop(long_files.map_err(|error| Failure::cannot_start(&error))?);
+    let files = Files::open(path, config.settings.rules()).map_err(|error| {
+        let reason = reason(&error);
+        Failure::new(CONFIG, format!("cannot store files in {}: {reason}", path.display()))
+    })?;
+    let Used { files: count, bytes, .. } = files.used();
+    tracing::info!(files = count, bytes, "files are in {}", path.display());
+    Ok(Some(Arc::new(files)))
 }
 
 async fn admin(
     config: &Config,
     service: &Service,
+    auth: &Arc<Auth>,
     readiness: &Readiness,
     log: &Log,
 ) -> Result<Option<Admin>, Failure> {
     let Some(endpoint) = config.settings.admin.clone() else { return Ok(None) };
-    let metrics = Metrics::new(service.clone(), readiness.clone(), log.clone());
+    let metrics = Metrics::new(service.clone(), Arc::clone(auth), readiness.clone(), log.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
     Admin::start(endpoint, metrics).await.map(Some)
 }
@@ -168,6 +211,7 @@ struct Daemon<'a> {
     /// What is in force.
     config: Config,
     service: Service,
+    auth: Arc<Auth>,
     readiness: Readiness,
     serving: Serving<'a>,
     passed: Passed,
@@ -202,7 +246,8 @@ impl Daemon<'_> {
                 stop = signals.stop() => return self.say_stop(stop),
             };
             let reloaded = reloaded.map(|change| {
-                change.make(&mut self.config, &mut self.serving, &self.service, self.log)
+                let (config, serving) = (&mut self.config, &mut self.serving);
+                change.make(config, serving, &self.service, &self.auth, self.log)
             });
             match &reloaded {
                 Ok(words) => {

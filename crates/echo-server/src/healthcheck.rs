@@ -9,12 +9,17 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use echo_core::{Address, Endpoint, HEADER_LEN, Header, HelloReply, Kind, Mode, UnixName};
+use echo_core::client::{self, Client, Dialect, Options};
+use echo_core::tls;
+use echo_core::{
+    Address, Endpoint, ErrorCode, ErrorFrame, HEADER_LEN, Header, HelloReply, Kind, Mode, UnixName,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime;
 use tokio::time::{Instant, timeout_at};
 
+use crate::auth;
 use crate::exit::{Failure, UNHEALTHY, USAGE, reason};
 
 /// What comes back of a raw server; a greeting may stand before it.
@@ -29,9 +34,7 @@ pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
     let wrong = |why: &dyn fmt::Display| Failure::new(USAGE, format!("cannot ask {target}: {why}"));
     let endpoint = target.parse().or_else(|_| Endpoint::target(target));
     let endpoint = endpoint.map_err(|error| wrong(&error))?;
-    if let Some((name, _)) = endpoint.options.first() {
-        return Err(wrong(&format!("unknown option {name:?}")));
-    }
+    auth::judge_options(&endpoint).map_err(|why| wrong(&why))?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,6 +59,7 @@ pub(crate) fn run(target: &str, timeout: Duration) -> Result<String, Failure> {
 async fn ask(endpoint: &Endpoint) -> Result<String, String> {
     let question = question(endpoint.mode);
     let stream_mode = match &endpoint.address {
+        Address::Tcp { .. } if endpoint.tls => return ask_secured(endpoint).await,
         Address::Tcp { .. } => {
             let mut refusal = "unresolved: no address".to_owned();
             for address in resolve(endpoint).await? {
@@ -91,6 +95,21 @@ async fn ask(endpoint: &Endpoint) -> Result<String, String> {
         other => Err(format!("{other:?} cannot be asked by this version")),
     };
     stream_mode.map(|mode| mode.to_string())
+}
+
+/// Asks under TLS. Whether it is well is asked, not who it is: any certificate will do.
+async fn ask_secured(endpoint: &Endpoint) -> Result<String, String> {
+    let tls = Some(tls::Client::new(None, None).map_err(|error| error.to_string())?);
+    let asked = async {
+        let mut client = Client::connect(endpoint, Options { tls, ..Options::default() }).await?;
+        client.echo(ECHO).await?;
+        Ok::<_, client::Error>(client.session().map(|session| session.dialect))
+    };
+    match asked.await {
+        Ok(Some(Dialect::Framed)) => Ok("framed, TLS".to_owned()),
+        Ok(_) => Ok("raw, TLS".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>, String> {
@@ -148,9 +167,15 @@ fn judge(question: &[u8], answer: &[u8]) -> Verdict {
     match frame(rest) {
         None => Verdict::Partial,
         Some((Kind::ECHO, payload, _)) if payload == ECHO => Verdict::Echo(Mode::Framed),
+        // It serves users alone, and that is what it does.
+        Some((Kind::ERROR, payload, _)) if is_denied(payload) => Verdict::Echo(Mode::Framed),
         Some((Kind::GOAWAY, ..)) => Verdict::Wrong("closed early: the server is draining"),
         Some(_) => Verdict::Wrong("different: the answer is not an echo"),
     }
+}
+
+fn is_denied(payload: &[u8]) -> bool {
+    ErrorFrame::parse(payload).is_ok_and(|error| error.code == ErrorCode::Denied)
 }
 
 /// The first frame if it is whole: its kind, its payload, and what follows.
@@ -216,6 +241,13 @@ mod tests {
         assert!(
             matches!(after_hello(framed(Kind::GOAWAY, &goaway)), Verdict::Wrong(it) if it.contains("draining"))
         );
+        let mut denied = Vec::new();
+        let error = |code| ErrorFrame { code, closes: false, text: "no".into() };
+        error(ErrorCode::Denied).put(&mut denied);
+        assert_eq!(after_hello(framed(Kind::ERROR, &denied)), Verdict::Echo(Mode::Framed));
+        let mut busy = Vec::new();
+        error(ErrorCode::Busy).put(&mut busy);
+        assert!(matches!(after_hello(framed(Kind::ERROR, &busy)), Verdict::Wrong(_)));
         assert!(
             matches!(after_hello(framed(Kind::ECHO, b"else")), Verdict::Wrong(it) if it.starts_with("different"))
         );

@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod args;
 mod attend;
+mod auth;
 mod bind;
 mod check;
 mod config;
@@ -12,6 +13,8 @@ mod control;
 mod daemon;
 mod end;
 mod exit;
+mod extension;
+mod files;
 mod generate;
 mod healthcheck;
 mod lines;
@@ -27,7 +30,9 @@ mod reload;
 mod serving;
 mod settings;
 mod signals;
+mod tls;
 mod units;
+mod visitor;
 
 use std::env;
 use std::ffi::OsString;
@@ -75,6 +80,11 @@ fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
             let first = config.settings.listen.first().map_or(DEFAULT_LISTEN[0], String::as_str);
             print_line(&healthcheck::run(first, timeout)?)
         }
+        Some(Task::User { task }) => {
+            let config = Config::read(argv)?;
+            print(auth::command::run(&task, config.settings.users.as_deref())?.as_bytes())
+        }
+        Some(Task::Tls { task }) => print(tls::self_signed::run(&task)?.as_bytes()),
         Some(Task::Completions { shell }) => print(generate::completions(shell).as_bytes()),
         Some(Task::Man { command }) => {
             let no_such = || Failure::new(exit::USAGE, "no such command; see echo-server --help");

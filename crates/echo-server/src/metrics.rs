@@ -7,13 +7,15 @@ pub(crate) mod exposition;
 mod process;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use echo_core::{Datagrams, LocalAddr, Service, ServiceTime, Snapshot};
+use echo_core::{Datagrams, HandshakeFault, LocalAddr, Service, ServiceTime, Snapshot, TlsCounts};
 
 use self::exposition::{Exposition, Format};
 use self::process::Process;
+use crate::auth::Auth;
 use crate::logging::Log;
 use crate::readiness::Readiness;
 
@@ -26,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) service: Service,
     pub(crate) readiness: Readiness,
     pub(crate) admin: AdminStats,
+    auth: Arc<Auth>,
     log: Log,
     process: Process,
 }
@@ -44,9 +47,14 @@ pub(crate) struct AdminStats {
 }
 
 impl Metrics {
-    pub(crate) fn new(service: Service, readiness: Readiness, log: Log) -> io::Result<Self> {
+    pub(crate) fn new(
+        service: Service,
+        auth: Arc<Auth>,
+        readiness: Readiness,
+        log: Log,
+    ) -> io::Result<Self> {
         let (admin, process) = (AdminStats::default(), Process::new()?);
-        Ok(Self { service, readiness, admin, log, process })
+        Ok(Self { service, readiness, admin, auth, log, process })
     }
 
     /// All of them at this moment.
@@ -59,6 +67,8 @@ impl Metrics {
         expose_traffic(&mut out, &stats);
         self.expose_bounds(&mut out, &stats);
         expose_faults(&mut out, &stats);
+        expose_tls(&mut out, &stats.tls);
+        self.expose_auth(&mut out);
         expose_datagrams(&mut out, &stats.datagrams);
         out.counter("echo_admin_requests", "Requests that the admin endpoint has answered.")
             .sample(&[], self.admin.requests.load(Relaxed));
@@ -116,6 +126,18 @@ impl Metrics {
         }
     }
 
+    fn expose_auth(&self, out: &mut Exposition) {
+        let mut success = out.counter("echo_auth_success", "Users that have authenticated.");
+        for (mechanism, counts) in self.auth.stats() {
+            success.sample(&[("mechanism", mechanism)], counts.success.load(Relaxed));
+        }
+        let mut failure =
+            out.counter("echo_auth_failure", "Exchanges that failed or were given up.");
+        for (mechanism, counts) in self.auth.stats() {
+            failure.sample(&[("mechanism", mechanism)], counts.failure.load(Relaxed));
+        }
+    }
+
     fn expose_bounds(&self, out: &mut Exposition, stats: &Snapshot) {
         let mut reached = out.counter(
             "echo_limit_reached",
@@ -130,11 +152,15 @@ impl Metrics {
             ("idle_timeout", stats.idle),
             ("frame_timeout", stats.frame_timeouts),
             ("write_timeout", stats.write_timeouts),
+            ("auth_timeout", stats.login_timeouts),
+            ("auth_slowed", self.auth.slowed()),
+            ("auth_tries", self.auth.exhausted()),
             ("write_buffer", stats.writes_blocked),
             ("linger", stats.linger_timeouts),
             ("turn", stats.turns_full),
             ("pipes", stats.pipes_exhausted),
             ("descriptors", stats.accept_exhausted),
+            ("handshakes", stats.tls.waited),
             ("drain_timeout", stats.drain_timeouts),
             ("drain_queue", stats.reset_in_queue),
             ("last_pass", stats.last_pass_full),
@@ -204,7 +230,27 @@ fn expose_faults(out: &mut Exposition, stats: &Snapshot) {
         ("unexpected_kind", stats.unexpected_kind),
         ("malformed", stats.malformed),
         ("truncated", stats.truncated),
+        ("denied", stats.denied),
+        ("forbidden", stats.forbidden),
     ] {
+        faults.sample(&[("fault", fault)], count);
+    }
+}
+
+fn expose_tls(out: &mut Exposition, tls: &TlsCounts) {
+    out.counter("echo_tls_handshakes", "Handshakes of TLS that came to an end.")
+        .sample(&[], tls.handshakes);
+    out.gauge("echo_tls_handshakes_open", "Handshakes under way.").sample(&[], tls.under_way);
+    let mut failed = out.counter("echo_tls_handshakes_failed", "Handshakes that failed, and why.");
+    for fault in HandshakeFault::ALL {
+        failed.sample(&[("reason", fault.word())], tls.failed(fault));
+    }
+    let mut faults = out.counter(
+        "echo_tls_streams_cut",
+        "Streams under TLS that ended without close_notify (truncated), or with bytes that are no TLS \
+         (broken).",
+    );
+    for (fault, count) in [("truncated", tls.truncated), ("broken", tls.broken)] {
         faults.sample(&[("fault", fault)], count);
     }
 }
@@ -249,7 +295,8 @@ mod tests {
     /// Each bound under its own name: a number that is in the wrong place leads an operator astray.
     #[test]
     fn each_limit_has_the_counter_of_its_name() {
-        let metrics = Metrics::new(Service::default(), Readiness::starting(), Log::nowhere());
+        let (service, auth) = (Service::default(), Arc::default());
+        let metrics = Metrics::new(service, auth, Readiness::starting(), Log::nowhere());
         let mut stats = Snapshot::default();
         let counters: [(&str, Counter); 22] = [
             ("connections", |it| &mut it.gate_full),

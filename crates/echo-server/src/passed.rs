@@ -79,8 +79,14 @@ impl Passed {
                 LocalAddr::Unix(name) => Address::Unix(name),
                 _ => continue,
             };
-            let endpoint =
-                Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() };
+            let endpoint = Endpoint {
+                address,
+                tls: false,
+                mode: None,
+                perm: None,
+                rate: None,
+                options: Vec::new(),
+            };
             let uri = endpoint.to_string();
             if endpoints.iter().all(|(other, _)| *other != uri) {
                 endpoints.push((uri, endpoint));

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use echo_core::tls::Server;
 use echo_core::{Endpoint, Limits, Seldom, Service};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
+use crate::auth::{Auth, Users};
 use crate::bind::{self, Bound};
 use crate::config::Config;
 use crate::exit::{CONFIG, Failure};
@@ -17,9 +19,23 @@ use crate::open_files;
 use crate::own;
 use crate::passed::Passed;
 use crate::serving::Serving;
+use crate::tls;
 
 /// Settings of the process, which has them from its start to its end.
-const AT_START: [&str; 4] = ["admin", "workers", "log", "control"];
+const AT_START: [&str; 12] = [
+    "admin",
+    "workers",
+    "log",
+    "control",
+    "files",
+    "anonymous-put",
+    "files-bytes",
+    "files-count",
+    "files-transfers",
+    "files-user-bytes",
+    "files-user-count",
+    "files-user-transfers",
+];
 
 /// Reloads that failed, for the log.
 #[derive(Default)]
@@ -47,9 +63,11 @@ impl Failures {
 pub(crate) struct Change {
     config: Config,
     limits: Limits,
+    users: Option<Users>,
     /// What is listened on already, with how it is to speak.
     kept: Vec<Endpoint>,
     added: Vec<Bound>,
+    secured: Option<Server>,
 }
 
 /// How long a file system may take to give the file: far longer than one that works, and less than who asks
@@ -98,6 +116,8 @@ pub(crate) async fn prepare(
     config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
+    let secured = tls::server(&config)?;
+    let users = config.settings.users()?;
     // Those that no peer finds any more are bound anew.
     let mut listening: Vec<_> = serving.endpoints(passed).collect();
     let (mut kept, mut new) = (Vec::new(), Vec::new());
@@ -113,7 +133,7 @@ pub(crate) async fn prepare(
         }
     }
     match bind::bind(&new, config.settings.workers(), passed).await {
-        Ok(added) => Ok(Change { config, limits, kept, added }),
+        Ok(added) => Ok(Change { config, limits, users, kept, added, secured }),
         Err(failure) => {
             // What is served, and is in the way until its listener is gone.
             let ending =
@@ -131,18 +151,21 @@ impl Change {
         running: &mut Config,
         serving: &mut Serving<'_>,
         service: &Service,
+        auth: &Auth,
         log: &Log,
     ) -> String {
-        let Self { config, limits, kept, added } = self;
+        let Self { config, limits, users, kept, added, secured } = self;
+        let secured = secured.as_ref();
         let settings = &config.settings;
         log.set(&settings.log_level, settings.access_log);
         service.set_limits(&limits);
-        let removed = serving.keep(&kept, &settings.greeting, settings.drain_timeout);
+        auth.set(users);
+        let removed = serving.keep(&kept, &settings.greeting, secured, settings.drain_timeout);
         let (all, new) = (config.listen.len(), added.len());
         for Bound { uri, .. } in &added {
             tracing::info!("listening {uri}");
         }
-        serving.add(added, &settings.greeting);
+        serving.add(added, &settings.greeting, secured);
         serving.say_protection(&limits);
         *running = config;
         format!("reloaded: {all} to listen on, {new} of them new, {removed} drained")

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
+use echo_core::tls::{Port, Server};
 use echo_core::{
     Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Limits, Report,
     ServeError, Service, serve, serve_datagrams,
@@ -15,10 +16,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bind::Bound;
 use crate::end::End;
+use crate::extension::Extension;
 use crate::notify::Notify;
 use crate::passed::{self, Passed};
 use crate::protection::Protection;
 use crate::signals::Stop;
+use crate::tls;
 
 /// How long a hard stop waits for tasks to see it.
 const HARD_STOP: Duration = Duration::from_millis(150);
@@ -26,6 +29,7 @@ const HARD_STOP: Duration = Duration::from_millis(150);
 /// All listeners, each of their sockets in a task of its own.
 pub(crate) struct Serving<'a> {
     service: Service,
+    extension: Extension,
     notify: &'a Notify,
     listening: Vec<Listening>,
     tasks: JoinSet<Result<Report, ServeError>>,
@@ -43,6 +47,7 @@ struct Listening {
     endpoint: Endpoint,
     drain: Drain,
     streams: Arc<Streams>,
+    port: Port,
     /// Where it has datagram sockets: their table of rates is large.
     datagrams: Option<Arc<DatagramEcho>>,
     protection: Protection,
@@ -50,9 +55,10 @@ struct Listening {
 
 impl<'a> Serving<'a> {
     /// Serves nothing yet.
-    pub(crate) fn new(service: Service, notify: &'a Notify) -> Self {
+    pub(crate) fn new(service: Service, extension: Extension, notify: &'a Notify) -> Self {
         Self {
             service,
+            extension,
             notify,
             listening: Vec::new(),
             tasks: JoinSet::new(),
@@ -68,7 +74,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Starts to serve what was bound.
-    pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str) {
+    pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str, secured: Option<&Server>) {
         let mut futures = Vec::new();
         for Bound { uri, endpoint, sockets, adopted } in bound {
             let stored = passed::stored_name(&uri, endpoint.perm, sockets.addresses().next());
@@ -77,8 +83,11 @@ impl<'a> Serving<'a> {
             }
             let service = self.service.child();
             let protection = Protection::new(sockets.addresses());
-            let streams = Arc::new(Streams(RwLock::new(echo(&endpoint, greeting))));
+            let streams = echo(&endpoint, greeting, &self.extension);
+            let streams = Arc::new(Streams(RwLock::new(streams)));
+            let port = Port::new(tls::policy(&endpoint, secured));
             for listener in sockets.listeners {
+                let listener = listener.secured(port.clone());
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
             }
             let datagrams = (!sockets.datagrams.is_empty()).then(|| {
@@ -90,7 +99,7 @@ impl<'a> Serving<'a> {
             }
             let drain = service.drain().clone();
             let listening =
-                Listening { uri, stored, endpoint, drain, streams, datagrams, protection };
+                Listening { uri, stored, endpoint, drain, streams, port, datagrams, protection };
             self.listening.push(listening);
         }
         // Now that the service knows all its ports, none of which it talks to.
@@ -104,12 +113,13 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// Gives what listens on one of the `wanted` addresses the mode, rate and greeting to speak from
-    /// now on, and drains the others. Returns how many those were.
+    /// Gives what listens on one of the `wanted` addresses the mode, rate, greeting and certificate to speak
+    /// with from now on, and drains the others. Returns how many those were.
     pub(crate) fn keep(
         &mut self,
         wanted: &[Endpoint],
         greeting: &str,
+        secured: Option<&Server>,
         patience: Duration,
     ) -> usize {
         let mut wanted: Vec<_> = wanted.iter().collect();
@@ -118,7 +128,7 @@ impl<'a> Serving<'a> {
             let found = wanted.iter().position(|it| it.address == listening.endpoint.address);
             match found {
                 Some(index) => {
-                    listening.change(wanted.remove(index), greeting);
+                    listening.change(wanted.remove(index), greeting, &self.extension, secured);
                     self.listening.push(listening);
                 }
                 None => {
@@ -207,9 +217,17 @@ impl<'a> Serving<'a> {
 }
 
 impl Listening {
-    fn change(&mut self, wanted: &Endpoint, greeting: &str) {
+    fn change(
+        &mut self,
+        wanted: &Endpoint,
+        greeting: &str,
+        extension: &Extension,
+        secured: Option<&Server>,
+    ) {
         let mode = wanted.mode.unwrap_or_default();
-        *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo(wanted, greeting);
+        let echo = echo(wanted, greeting, extension);
+        *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo;
+        self.port.set(tls::policy(wanted, secured));
         if let Some(datagrams) = &self.datagrams {
             datagrams.set_mode(mode);
             datagrams.set_rate(wanted.rate);
@@ -218,14 +236,14 @@ impl Listening {
     }
 }
 
-fn echo(endpoint: &Endpoint, greeting: &str) -> Arc<Echo> {
+fn echo(endpoint: &Endpoint, greeting: &str, extension: &Extension) -> Arc<Echo<Extension>> {
     // SIGPIPE is ignored: std has seen to it before main.
     let echo = Echo::new(endpoint.mode.unwrap_or_default()).greeting(greeting).splice(true);
-    Arc::new(echo)
+    Arc::new(echo.extended(extension.at(endpoint)))
 }
 
 /// The echo of a listener's connections. Swapped, it is that of connections to come.
-struct Streams(RwLock<Arc<Echo>>);
+struct Streams(RwLock<Arc<Echo<Extension>>>);
 
 impl Handler for Streams {
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
@@ -280,12 +298,12 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let service = Service::new(Limits::default(), Drain::new());
         let notify = Notify::default();
-        let mut serving = Serving::new(service.clone(), &notify);
+        let mut serving = Serving::new(service.clone(), Extension::default(), &notify);
         let uri = format!("tcp://{address}");
         let listener = Listener::inherited(socket.into(), &SocketOptions::default()).unwrap();
         let sockets = Sockets { listeners: vec![listener], datagrams: Vec::new() };
         let endpoint = uri.parse().unwrap();
-        serving.add(vec![Bound { uri, endpoint, sockets, adopted: true }], "");
+        serving.add(vec![Bound { uri, endpoint, sockets, adopted: true }], "", None);
         let mut peer = TcpStream::connect(address).unwrap();
         // Half a frame keeps it open in the drain.
         peer.write_all(&[0, 0, 0, 9, 1]).unwrap();

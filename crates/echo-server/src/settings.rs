@@ -1,7 +1,7 @@
 //! What can be set. Each setting is written here once: the same definition reads its option, its
 //! variable and its key in the file, and describes it in the help and in the example file.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use echo_core::{Endpoint, Limits, PortRanges};
 
+use crate::auth::Users;
 use crate::exit::Failure;
+use crate::files::{Bounds, Rules};
 use crate::logging::{self, Format};
 use crate::{admin, open_files, units};
 
@@ -112,6 +114,60 @@ pub(crate) struct Settings {
     #[arg(value_parser = greeting)]
     pub(crate) greeting: String,
 
+    /// The certificate of tls:// listeners, with those between it and its authority (PEM). With it, listeners
+    /// with mode=auto take TLS too, where a connection begins with a handshake
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// Its private key (PEM), read again with it at each reload
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// Whoever comes by TLS must show a certificate that one of these authorities (PEM) vouches for
+    /// [default: nobody has to show one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+
+    /// Store clients' files in this folder, and let them fetch those that are there [default: no files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
+
+    /// Let everybody store and remove files, and not only users
+    #[arg(long)]
+    anonymous_put: bool,
+
+    /// Bytes of files that the store holds at most, unfinished uploads among them
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = units::size)]
+    files_bytes: u64,
+
+    /// Files that the store holds at most
+    #[arg(long, value_name = "COUNT", default_value = "1000000")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_count: NonZeroU64,
+
+    /// Uploads and downloads open at once
+    #[arg(long, value_name = "COUNT", default_value = "256")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_transfers: NonZeroU64,
+
+    /// Bytes of files that are one user's at most; all who have not authenticated are one
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = units::size)]
+    files_user_bytes: u64,
+
+    /// Files that are one user's at most
+    #[arg(long, value_name = "COUNT", default_value = "1000000")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_user_count: NonZeroU64,
+
+    /// Uploads and downloads of one user open at once
+    #[arg(long, value_name = "COUNT", default_value = "128")]
+    #[arg(value_parser = units::count::<NonZeroU64>)]
+    files_user_transfers: NonZeroU64,
+
+    /// Let the users of this file authenticate, which `echo-server user` keeps [default: no users]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) users: Option<PathBuf>,
+
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = workers)]
@@ -142,6 +198,23 @@ impl Settings {
         wanted.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
     }
 
+    /// What holds for files.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            anonymous_put: self.anonymous_put,
+            total: Bounds {
+                bytes: self.files_bytes,
+                files: self.files_count.get(),
+                transfers: self.files_transfers.get(),
+            },
+            each: Bounds {
+                bytes: self.files_user_bytes,
+                files: self.files_user_count.get(),
+                transfers: self.files_user_transfers.get(),
+            },
+        }
+    }
+
     /// The limits, fitted to the number of files that may be open.
     pub(crate) fn limits(&self, open_files: Option<u64>) -> Result<Limits, Failure> {
         let default = Limits::default();
@@ -165,6 +238,13 @@ impl Settings {
             max_datagram: self.max_datagram,
             linger: self.linger,
         })
+    }
+}
+
+impl Settings {
+    /// The users, if there are any.
+    pub(crate) fn users(&self) -> Result<Option<Users>, Failure> {
+        self.users.as_deref().map(Users::read).transpose()
     }
 }
 

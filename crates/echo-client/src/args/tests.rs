@@ -33,11 +33,14 @@ fn the_defaults_are_those_of_the_library() {
         let told = format!("{what} [default: {default:?}]");
         assert!(words.contains(&told), "{told}: {words}");
     }
-    let options =
-        |uri: &str| Connecting::default().options(&uri.parse().unwrap(), Duration::from_secs(1));
+    let options = |uri: &str| {
+        let options = Connecting::default().options(&uri.parse().unwrap(), Duration::from_secs(1));
+        format!("{:?}", options.unwrap())
+    };
     let stream = Options { retry: Duration::from_secs(1), ..Options::default() };
-    assert_eq!(options("tcp://h:1"), stream);
-    assert_eq!(options("udp://h:1"), Options { timeout: REPLY_TIMEOUT, ..stream });
+    assert_eq!(options("tcp://h:1"), format!("{stream:?}"));
+    let datagrams = Options { timeout: REPLY_TIMEOUT, ..stream };
+    assert_eq!(options("udp://h:1"), format!("{datagrams:?}"));
 }
 
 #[test]
@@ -61,5 +64,25 @@ fn targets_are_no_listeners() {
         let words = target(wrong).unwrap_err();
         assert!(words.contains(told), "{wrong}: {words}");
         assert!(!words.contains("port 0") && !words.contains("[::]"), "{wrong}: {words}");
+    }
+}
+
+/// Whom to trust is said of tls:// targets alone, and whole.
+#[test]
+fn trust_is_for_tls() {
+    let fits = |line: &str, uri: &str| {
+        let words = ["echo-client"].into_iter().chain(line.split_whitespace());
+        Args::try_parse_from(words).unwrap().connecting.fits(&uri.parse().unwrap())
+    };
+    for line in ["", "--ca a", "--insecure", "--cert c --key k", "--ca a --cert c --key k"] {
+        assert_eq!(fits(line, "tls://h:1"), Ok(()), "{line}");
+        assert_eq!(fits(line, "tcp://h:1").is_ok(), line.is_empty(), "{line}");
+    }
+    for (line, told) in [
+        ("--cert c", "--cert takes its --key"),
+        ("--key k", "--key takes its --cert"),
+        ("--ca a --insecure", "--ca and --insecure exclude each other: keep one"),
+    ] {
+        assert_eq!(fits(line, "tls://h:1"), Err(told.to_owned()));
     }
 }

@@ -213,7 +213,7 @@ impl Execution {
 
     async fn connect(&mut self, target: Endpoint, output: &Output) -> Result<(), String> {
         self.connecting.fits(&target)?;
-        let options = self.connecting.options(&target, RETRY);
+        let options = self.connecting.options(&target, RETRY)?;
         let mut link = Link::new(target, options);
         let show = |happened| {
             output.print(&self.log.notice(happened));

@@ -47,6 +47,11 @@ impl Daemon {
         assert!(self.child.wait().unwrap().success());
     }
 
+    /// Waits for its end, however that is.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
         kill_process(pid, signal).unwrap();

@@ -10,9 +10,13 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
+#[cfg(feature = "tls")]
+use super::ClosedEarly;
 use super::error::Words;
 use super::{Error, Family, Options, Target};
 use crate::endpoint::{Address, Endpoint, UnixName};
@@ -39,6 +43,25 @@ pub(super) async fn dial(target: &Target, options: &Options) -> Result<(Stream, 
         Target::Endpoint(endpoint) => endpoint,
     };
     match &endpoint.address {
+        #[cfg(feature = "tls")]
+        Address::Tcp { host, .. } if endpoint.tls => {
+            let what = "tls:// takes Options::tls";
+            let unsupported = Error::Unsupported { place: endpoint.to_target(), what };
+            let client = options.tls.as_ref().ok_or(unsupported)?;
+            let (stream, peer) = dial_name(endpoint, options, deadline).await?;
+            match timeout_at(deadline, secure(stream, client, host, endpoint)).await {
+                Ok(secured) => Ok((secured?, peer)),
+                Err(_) => Err(Error::TimedOut(format!(
+                    "{}: no handshake within {:?} (a plain server is tcp://HOST:PORT)",
+                    endpoint.to_target(),
+                    options.connect_timeout,
+                ))),
+            }
+        }
+        Address::Tcp { .. } if endpoint.tls => {
+            let what = "this program was built without TLS";
+            Err(Error::Unsupported { place: endpoint.to_target(), what })
+        }
         Address::Tcp { .. } => dial_name(endpoint, options, deadline).await,
         Address::Unix(name) => match timeout_at(deadline, dial_unix(name)).await {
             Ok(Ok(stream)) => Ok((Stream::Unix(stream), Peer::Unix)),
@@ -53,6 +76,42 @@ pub(super) async fn dial(target: &Target, options: &Options) -> Result<(Stream, 
             let what = "sockets of the service manager are for listeners";
             Err(Error::Unsupported { place: endpoint.to_target(), what })
         }
+    }
+}
+
+/// Puts TLS over the connection, and sees to it that the server is the one that `host` names.
+#[cfg(feature = "tls")]
+async fn secure(
+    stream: Stream,
+    client: &crate::tls::Client,
+    host: &str,
+    endpoint: &Endpoint,
+) -> Result<Stream, Error> {
+    use crate::tls::Session;
+    let place = endpoint.to_target();
+    // The scope of an IPv6 address is this host's matter.
+    let name = host.split_once('%').map_or(host, |(ip, _)| ip);
+    let known = ServerName::try_from(name.to_owned()).map_err(|_| Error::Untrusted {
+        place: place.clone(),
+        what: format!("{name} can stand in no certificate: write a name or an IP address"),
+    })?;
+    let failed = |error: io::Error| match crate::tls::untrusted(&error, name) {
+        Some(what) => Error::Untrusted { place: place.clone(), what },
+        None => Error::ClosedEarly(Box::new(ClosedEarly {
+            how: format!("{place}: {} (a plain server is tcp://HOST:PORT)", handshake_end(&error)),
+            ..ClosedEarly::default()
+        })),
+    };
+    let mut session = Box::new(Session::client(stream, client, known).map_err(failed)?);
+    poll_fn(|cx| session.poll_handshake(cx)).await.map_err(failed)?;
+    Ok(Stream::Tls(session))
+}
+
+#[cfg(feature = "tls")]
+fn handshake_end(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the server ended the stream in the handshake".to_owned(),
+        _ => format!("{} in the handshake", Words(error)),
     }
 }
 

@@ -23,12 +23,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::establish::{Up, establish};
 use super::requests::Requests;
 use super::retry::Retry;
 use super::silence::Silence;
-use super::{Dialect, Error, Options, Session, Target, dial, hello};
+use super::{Error, Options, Session, Target};
 use crate::connection::with_scratch;
-use crate::endpoint::Mode;
 use crate::stream::Stream;
 use loss::End;
 use tell::Happened;
@@ -77,14 +77,6 @@ impl fmt::Debug for Link {
             Self::Over { .. } => "Over",
         })
     }
-}
-
-/// A connection made.
-struct Up {
-    stream: Stream,
-    session: Session,
-    /// What came behind the answer to HELLO.
-    input: Vec<u8>,
 }
 
 impl Driver {
@@ -258,19 +250,7 @@ impl Driver {
     fn connect(&mut self) {
         self.retry.begin();
         let (target, options) = (self.target.clone(), self.options.clone());
-        self.link = Link::Connecting(Box::pin(async move {
-            let (mut stream, peer) = dial::dial(&target, &options).await?;
-            let mode = match &target {
-                Target::Endpoint(endpoint) => endpoint.mode.unwrap_or_default(),
-                Target::Memory(_) => Mode::Auto,
-            };
-            let (session, input) = match (mode, options.hello) {
-                (Mode::Raw, _) => (hello::unasked(Dialect::Raw, peer), Vec::new()),
-                (_, false) => (hello::unasked(Dialect::Framed, peer), Vec::new()),
-                _ => hello::negotiate(&mut stream, peer, mode, options.timeout).await?,
-            };
-            Ok(Up { stream, session, input })
-        }));
+        self.link = Link::Connecting(Box::pin(async move { establish(&target, &options).await }));
     }
 
     fn try_again(&mut self, error: Error) -> Result<Happened, Error> {
@@ -285,14 +265,13 @@ impl Driver {
     }
 
     fn go_up(&mut self, up: Up) -> Result<Happened, Error> {
-        let Up { stream, session, input } = up;
+        let Up { stream, session, asked, input } = up;
         let dialect = session.dialect;
         if self.session.as_ref().is_some_and(|before| before.dialect != dialect) {
             let text = "the server spoke frames and now echoes HELLO itself";
             return Err(Error::Rejected(text.to_owned()));
         }
-        let hellos = u64::from(self.options.hello && dialect == Dialect::Framed);
-        let resent = self.requests.start_over(dialect, hellos);
+        let resent = self.requests.start_over(dialect, asked);
         (self.fin_sent, self.broken, self.told_goaway, self.wanted) = (false, None, false, false);
         self.silence.end();
         self.retry.connected(self.requests.is_due());

@@ -10,7 +10,8 @@ use crate::frame::{ErrorCode, Goaway, Reason};
 /// connection, or has no reply.
 ///
 /// Its text begins with what happened, in words that programs may match on: `refused:`,
-/// `unreachable:`, `unresolved:`, `unsupported:`, `timed out:`, `closed early:`, `different at byte N:`,
+/// `denied:`, `unreachable:`, `untrusted:`, `unresolved:`, `unsupported:`, `timed out:`, `closed early:`,
+/// `different at byte N:`,
 /// `lost:`; of a message that was not sent the words of [`PushError`]; and `the client has ended`. It
 /// tells the cause too, so that none is a [`source`](std::error::Error::source). What a peer wrote comes in
 /// it as escapes where it could harm a terminal or a log.
@@ -32,6 +33,14 @@ pub enum Error {
         place: String,
         /// What the system said.
         error: io::Error,
+    },
+    /// The server is not the one that was asked for, or will not know us: TLS came to no agreement.
+    #[error("untrusted: {place}: {what}")]
+    Untrusted {
+        /// The address.
+        place: String,
+        /// What is wrong, and what to do.
+        what: String,
     },
     /// The name has no address, or none of the family asked for.
     #[error("unresolved: {}", Words(.0))]
@@ -69,6 +78,9 @@ pub enum Error {
     /// The server will not serve this.
     #[error("refused: {0}")]
     Rejected(String),
+    /// The server knows no such user, or not with that password.
+    #[error("denied: {0}")]
+    Denied(String),
     /// The message was not sent.
     #[error(transparent)]
     Unsent(#[from] PushError),
@@ -102,9 +114,9 @@ impl Error {
     /// Whose fault it was.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Different { .. } | Self::Rejected(_) => Fault::Server,
+            Self::Different { .. } | Self::Rejected(_) | Self::Untrusted { .. } => Fault::Server,
             Self::Unsent(why) => why.fault(),
-            Self::Unsupported { .. } | Self::Over => Fault::Caller,
+            Self::Unsupported { .. } | Self::Denied(_) | Self::Over => Fault::Caller,
             Self::GaveUp { lost, .. } => lost.fault(),
             _ => Fault::Path,
         }
@@ -128,6 +140,17 @@ impl Error {
         }
     }
 
+    /// What TLS says of the end of a connection, if that is what ended it: the alert with which the server
+    /// refuses us comes after our part of the handshake.
+    pub(super) fn secured(error: &io::Error) -> Option<Self> {
+        #[cfg(feature = "tls")]
+        if let Some(what) = crate::tls::refusal(error) {
+            return Some(Self::Rejected(what));
+        }
+        let _ = error;
+        None
+    }
+
     /// What an ERROR frame says.
     pub(super) fn rejected(code: ErrorCode, text: &str) -> Self {
         let number = code.code();
@@ -136,6 +159,12 @@ impl Error {
             ErrorCode::UnexpectedKind => "unexpected kind",
             ErrorCode::Malformed => "malformed",
             ErrorCode::Busy => "busy",
+            ErrorCode::Denied => "denied",
+            ErrorCode::Forbidden => "forbidden",
+            ErrorCode::NotFound => "not found",
+            ErrorCode::NoSpace => "no space",
+            ErrorCode::Mismatch => "mismatch",
+            ErrorCode::Failed => "failed",
             ErrorCode::Other(_) => "unknown",
         };
         let text = text.escape_debug();
@@ -206,6 +235,9 @@ pub(super) struct Words<'a>(pub(super) &'a io::Error);
 
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.kind() == io::ErrorKind::UnexpectedEof {
+            return f.write_str("the stream was cut: it ended without TLS's close_notify");
+        }
         let text = self.0.to_string();
         f.write_str(text.split_once(" (os error ").map_or(&text, |(words, _)| words))
     }

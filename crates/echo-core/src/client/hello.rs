@@ -51,7 +51,10 @@ pub(super) async fn negotiate(
             match stream.read_buf(&mut answer).await {
                 Ok(0) => return Err(lost("the server ended the stream", true)),
                 Ok(_) => {}
-                Err(error) => return Err(lost(Words(&error), false)),
+                Err(error) => {
+                    let lost = || lost(Words(&error), false);
+                    return Err(Error::secured(&error).unwrap_or_else(lost));
+                }
             }
         }
     };

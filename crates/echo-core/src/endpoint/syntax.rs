@@ -17,11 +17,11 @@ pub(super) fn uri(text: &str) -> Result<Endpoint, EndpointError> {
     let (scheme, rest) = split_scheme(text).ok_or(EndpointError::NoScheme)?;
     match scheme.to_ascii_lowercase().as_str() {
         "tcp" => tcp(after_slashes(rest)?, None),
+        "tls" => Ok(Endpoint { tls: true, ..tcp(after_slashes(rest)?, None)? }),
         "udp" => internet(after_slashes(rest)?, None, |host, port| Address::Udp { host, port }),
         "unix" => unix(rest, Address::Unix),
         "unixgram" => unix(rest, Address::Unixgram),
         "systemd" => systemd(rest),
-        scheme @ "tls" => Err(EndpointError::Unserved(scheme.to_owned())),
         _ => Err(EndpointError::UnknownScheme(scheme.to_owned())),
     }
 }
@@ -56,7 +56,10 @@ pub(super) fn target(text: &str) -> Result<Endpoint, EndpointError> {
 /// Writes the URI.
 pub(super) fn write(endpoint: &Endpoint, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match &endpoint.address {
-        Address::Tcp { host, port } => write!(f, "tcp://{}:{port}", Host(host))?,
+        Address::Tcp { host, port } => {
+            let scheme = if endpoint.tls { "tls" } else { "tcp" };
+            write!(f, "{scheme}://{}:{port}", Host(host))?;
+        }
         Address::Udp { host, port } => write!(f, "udp://{}:{port}", Host(host))?,
         Address::Unix(name) => write!(f, "unix:{}", Name(name))?,
         Address::Unixgram(name) => write!(f, "unixgram:{}", Name(name))?,
@@ -297,7 +300,7 @@ fn parse_rate(text: String) -> Result<NonZeroU32, EndpointError> {
 
 fn with_options(address: Address, query: Option<&str>) -> Result<Endpoint, EndpointError> {
     let mut endpoint =
-        Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() };
+        Endpoint { address, tls: false, mode: None, perm: None, rate: None, options: Vec::new() };
     for option in query.into_iter().flat_map(|query| query.split('&')) {
         let bad = || EndpointError::BadOption(option.to_owned());
         let (name, value) = option.split_once('=').unwrap_or((option, ""));

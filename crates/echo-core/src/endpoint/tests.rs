@@ -6,12 +6,13 @@ use super::*;
 
 fn tcp(host: &str, port: u16) -> Endpoint {
     let address = Address::Tcp { host: host.to_owned(), port };
-    Endpoint { address, mode: None, perm: None, rate: None, options: Vec::new() }
+    Endpoint { address, tls: false, mode: None, perm: None, rate: None, options: Vec::new() }
 }
 
 fn unix(name: UnixName) -> Endpoint {
     Endpoint {
         address: Address::Unix(name),
+        tls: false,
         mode: None,
         perm: None,
         rate: None,
@@ -95,6 +96,7 @@ fn targets() {
         ("fe80::1%eth0", tcp("fe80::1%eth0", 7777)),
         ("raw://h:7", raw(tcp("h", 7))),
         ("tcp://h:7", tcp("h", 7)),
+        ("TLS://h:7", Endpoint { tls: true, ..tcp("h", 7) }),
         ("unix:a.sock", path("a.sock")),
         ("udp://h:7", udp("h", 7)),
         ("UDP://h:7?mode=raw", raw(udp("h", 7))),
@@ -153,7 +155,6 @@ fn wrong_uris() {
         ("udp://h:7?rate=1&rate=1", Repeated("the rate")),
         ("tcp://h:7?rate=1", RateWithoutDatagrams),
         ("unix:a?rate=1", RateWithoutDatagrams),
-        ("TLS://h:7", Unserved("tls".into())),
         ("unixgram:", NoPath),
         ("unixgram:@x?perm=0600", PermWithoutPath),
         ("unix:a b", Blank),
@@ -295,10 +296,12 @@ fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let mode = prop::option::of(prop_oneof![Just(Mode::Auto), Just(Mode::Framed), Just(Mode::Raw)]);
     let options = prop::collection::vec((".+", ".*"), 0..3);
     let rate = prop::option::of(any::<NonZeroU32>());
-    (any_address(), mode, rate, options).prop_map(|((address, perm), mode, rate, mut options)| {
+    let all = (any_address(), any::<bool>(), mode, rate, options);
+    all.prop_map(|((address, perm), secured, mode, rate, mut options)| {
         options.retain(|(name, _)| !["mode", "perm", "rate"].contains(&name.as_str()));
         let rate = rate.filter(|_| address.is_datagram());
-        Endpoint { address, mode, perm, rate, options }
+        let tls = secured && matches!(address, Address::Tcp { .. });
+        Endpoint { address, tls, mode, perm, rate, options }
     })
 }
 

@@ -191,6 +191,18 @@ pub enum ErrorCode {
     Malformed,
     /// There is no place for another connection: try again later.
     Busy,
+    /// The client has not authenticated, or could not.
+    Denied,
+    /// The client has authenticated, and may not do that.
+    Forbidden,
+    /// There is no file of that name.
+    NotFound,
+    /// A quota, or the disk, leaves no space.
+    NoSpace,
+    /// A digest or a size is not that of what came.
+    Mismatch,
+    /// The server's own storage failed.
+    Failed,
     /// A code that this version does not know.
     Other(u16),
 }
@@ -203,6 +215,12 @@ impl ErrorCode {
             Self::UnexpectedKind => 2,
             Self::Malformed => 3,
             Self::Busy => 4,
+            Self::Denied => 5,
+            Self::Forbidden => 6,
+            Self::NotFound => 7,
+            Self::NoSpace => 8,
+            Self::Mismatch => 9,
+            Self::Failed => 10,
             Self::Other(code) => code,
         }
     }
@@ -215,6 +233,12 @@ impl From<u16> for ErrorCode {
             2 => Self::UnexpectedKind,
             3 => Self::Malformed,
             4 => Self::Busy,
+            5 => Self::Denied,
+            6 => Self::Forbidden,
+            7 => Self::NotFound,
+            8 => Self::NoSpace,
+            9 => Self::Mismatch,
+            10 => Self::Failed,
             other => Self::Other(other),
         }
     }

@@ -26,6 +26,12 @@ pub(super) fn run<H: Handler>(
 ) -> impl Future<Output = Ending> + Send {
     async move {
         let result = match connection.admit() {
+            // Boxed: over soon, and larger than what comes after.
+            #[cfg(feature = "tls")]
+            Ok(()) if connection.may_be_secured() => match Box::pin(connection.secure()).await {
+                Ok(()) => handler.run(&mut connection).await,
+                Err(error) => Err(error),
+            },
             Ok(()) => handler.run(&mut connection).await,
             Err(error) => Err(error),
         };

@@ -15,6 +15,8 @@ pub struct Closed<'a> {
     pub listener: &'a LocalAddr,
     /// Who was at the other end.
     pub peer: Peer,
+    /// Who it was, if somebody has authenticated.
+    pub user: Option<&'a str>,
     /// Bytes read from it.
     pub bytes_in: u64,
     /// Bytes written to it.

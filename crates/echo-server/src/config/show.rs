@@ -88,7 +88,12 @@ mod tests {
                 _ if !arg.get_action().takes_values() => "false".to_owned(),
                 // What has no default has an example.
                 "admin" => "\"127.0.0.1:9777\"".to_owned(),
+                "users" => "\"/etc/echo-server/users.toml\"".to_owned(),
+                "files" => "\"/var/lib/echo-server/files\"".to_owned(),
                 "workers" => "2".to_owned(),
+                "tls-cert" => "\"/etc/echo-server/cert.pem\"".to_owned(),
+                "tls-key" => "\"/etc/echo-server/key.pem\"".to_owned(),
+                "tls-client-ca" => "\"/etc/echo-server/clients.pem\"".to_owned(),
                 "control" => "\"/run/echo-server-control/control.sock\"".to_owned(),
                 _ => panic!("{name} needs an example"),
             };

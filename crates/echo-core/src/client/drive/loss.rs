@@ -29,6 +29,11 @@ impl Driver {
         let done = self.finishing && !is_due && !self.requests.is_inside_frame();
         let framed = self.session.as_ref().is_some_and(|it| it.dialect == Dialect::Framed);
         let goes_on = self.retry.is_allowed() && framed;
+        if let End::Failed(error) = &ended
+            && let Some(refused) = Error::secured(error)
+        {
+            return Err(refused);
+        }
         match &ended {
             End::Goaway(_) | End::Fin if done => return Err(self.finished()),
             End::Failed(_) if done && goes_on => return Err(self.finished()),

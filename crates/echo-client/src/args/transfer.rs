@@ -1,0 +1,149 @@
+//! The command lines of `put`, `get`, `ls` and `rm`.
+
+use std::ffi::OsString;
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+
+use echo_core::Endpoint;
+
+use super::{Connecting, target};
+
+/// What all that transfers has in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Transferring {
+    /// Keep permissions and times
+    #[arg(short, long)]
+    pub(crate) preserve: bool,
+
+    /// Connections at once, if there are several files
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub(crate) connections: NonZeroU8,
+
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+/// What all that asks for files has in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Asking {
+    /// Print a JSON object for each file
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) connecting: Connecting,
+}
+
+/// Stores files.
+///
+/// Each appears whole or not at all, in place of one that has its name, and is then on the server's disk.
+/// Its SHA-256 and its name are printed, as sha256sum prints them. What is interrupted goes on where it
+/// was, as long as --retry allows, or when it is called again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Putting {
+    /// The server, as for echo-client itself
+    #[arg(value_parser = target)]
+    pub(crate) target: Endpoint,
+
+    /// Files and folders, stored under their own names; `-` is stdin, which needs --as
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Store it under this name
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<OsString>,
+
+    #[command(flatten)]
+    pub(crate) transferring: Transferring,
+}
+
+/// Fetches files.
+///
+/// Each appears whole or not at all, once its SHA-256 is that of the server's. What is interrupted goes on
+/// where it was, as long as --retry allows, or when it is called again. With `-o -` it goes to stdout as
+/// it comes, and only the exit status tells whether it was right.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Getting {
+    /// The server, as for echo-client itself
+    #[arg(value_parser = target)]
+    pub(crate) target: Endpoint,
+
+    /// Files, and folders with all that is in them
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<OsString>,
+
+    /// Where to write it: a file, or a folder that is there; `-` is stdout [default: here, under the last
+    /// part of its name]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) transferring: Transferring,
+}
+
+/// Lists files: bytes, time of change (UTC), name.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Listing {
+    /// The server, as for echo-client itself
+    #[arg(value_parser = target)]
+    pub(crate) target: Endpoint,
+
+    /// Only those whose names begin so
+    pub(crate) prefix: Option<OsString>,
+
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+/// Removes files.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Removing {
+    /// The server, as for echo-client itself
+    #[arg(value_parser = target)]
+    pub(crate) target: Endpoint,
+
+    /// Files
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<OsString>,
+
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+}
+
+impl Asking {
+    /// Takes over what stands before the command, and judges whether all of it fits.
+    pub(super) fn settle(&mut self, before: &Connecting, target: &Endpoint) -> Result<(), String> {
+        self.connecting.add(before);
+        if target.address.is_datagram() {
+            return Err("files are for connections: tcp: or unix:".to_owned());
+        }
+        self.connecting.fits(target)
+    }
+}
+
+impl Putting {
+    /// What is wrong with these words together.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let stdin = self.paths.iter().filter(|path| path.as_os_str() == "-").count();
+        match &self.name {
+            None if stdin > 0 => Err("stdin has no name: give one with --as".to_owned()),
+            Some(_) if self.paths.len() > 1 => Err("--as is for a single path".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Getting {
+    /// What is wrong with these words together.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match &self.output {
+            Some(path) if path.as_os_str() == "-" && self.names.len() > 1 => {
+                Err("stdout takes one file: write the others with calls of their own".to_owned())
+            }
+            Some(path) if self.names.len() > 1 && !path.is_dir() => {
+                Err("-o must be a folder that is there, if there are several names".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}

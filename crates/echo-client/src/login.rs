@@ -1,0 +1,90 @@
+//! Who the user is, and how the client proves it: SCRAM over the library's AUTH frames.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use echo_core::Features;
+use echo_core::client::{Exchange, Login};
+use echo_scram::{Binding, Client, Credentials, Password, Proven, ask};
+
+/// A user with the password, asked for once: connections made again need nobody.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity(Arc<Credentials>);
+
+impl Identity {
+    /// The user `name`, with the password from the file, the environment, or the terminal.
+    pub(crate) fn ask(name: &str, password_file: Option<&Path>) -> Result<Self, String> {
+        let prompt = format!("Password of {}: ", crate::escape(name));
+        let text = ask::password(password_file, &[&prompt]);
+        let text = text.map_err(|error| crate::failure::reason(&error))?;
+        let words = |error: echo_scram::Error| error.to_string();
+        let password = Password::new(&text).map_err(words)?;
+        Ok(Self(Arc::new(Credentials::new(name, password).map_err(words)?)))
+    }
+
+    pub(crate) fn login(&self) -> Arc<dyn Login> {
+        Arc::new(self.clone())
+    }
+}
+
+/// The same one, not one that looks alike.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Identity {}
+
+impl Login for Identity {
+    fn start(
+        &self,
+        _features: Features,
+        channel_binding: Option<Vec<u8>>,
+    ) -> Result<Box<dyn Exchange>, String> {
+        // A server that authenticates over TLS does so with channel binding: nobody falls back.
+        let binding = channel_binding.map_or(Binding::Unsupported, Binding::TlsExporter);
+        let mechanism = binding.mechanism().name();
+        let started = Client::start(Arc::clone(&self.0), binding);
+        let (client, first) = started.map_err(|error| error.to_string())?;
+        Ok(Box::new(Conversation { mechanism, first, state: State::Started(client) }))
+    }
+}
+
+struct Conversation {
+    mechanism: &'static str,
+    first: Vec<u8>,
+    state: State,
+}
+
+enum State {
+    Started(Client),
+    Proven(Proven),
+    Over,
+}
+
+impl Exchange for Conversation {
+    fn mechanism(&self) -> &str {
+        self.mechanism
+    }
+
+    fn initial(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.first)
+    }
+
+    fn respond(&mut self, challenge: &[u8]) -> Result<Vec<u8>, String> {
+        let State::Started(client) = std::mem::replace(&mut self.state, State::Over) else {
+            return Err("the server challenges a second time".to_owned());
+        };
+        let (proven, response) = client.answer(challenge).map_err(|error| error.to_string())?;
+        self.state = State::Proven(proven);
+        Ok(response)
+    }
+
+    fn finish(&mut self, data: &[u8]) -> Result<(), String> {
+        let State::Proven(proven) = std::mem::replace(&mut self.state, State::Over) else {
+            return Err(echo_scram::Error::Impostor.to_string());
+        };
+        proven.verify(data).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,208 @@
+//! `echo-client ls` and `rm`.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use bytes::Bytes;
+use echo_core::client::{Dialogue, Error, Fault};
+use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, ListReply, Remove};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::put::send;
+use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, with_output};
+use crate::args::{Asking, Listing, Removing};
+use crate::escape::{escape, escape_bytes};
+use crate::failure::Failure;
+use crate::stdio::{Output, write_line};
+
+/// Lists what the command line asks for.
+pub(crate) async fn ls(args: &Listing) -> Result<(), Failure> {
+    with_output(|output| list(args, output)).await
+}
+
+async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
+    let prefix = args.prefix.as_deref().map(OsStr::as_bytes).unwrap_or_default();
+    if prefix.len() > FileName::MAX_LEN {
+        return Err(Failure::Local("no name is that long".to_owned()));
+    }
+    let mut pages = Pages::new(&args.target, &args.asking, prefix.to_vec());
+    loop {
+        let mut lines = String::new();
+        let more = pages.next(&mut |entry| lines += &line(&entry, args.asking.json)).await?;
+        if !write_line(&output, lines.as_bytes()).await || !more {
+            return Ok(());
+        }
+    }
+}
+
+/// All names that begin with a prefix, page by page, over as many connections as it takes.
+pub(super) struct Pages<'a> {
+    target: &'a Endpoint,
+    asking: &'a Asking,
+    prefix: Vec<u8>,
+    /// The last name that came.
+    cursor: Vec<u8>,
+    dialogue: Option<Dialogue>,
+    /// The user may not list, and perhaps do other things.
+    pub(super) forbidden: bool,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(target: &'a Endpoint, asking: &'a Asking, prefix: Vec<u8>) -> Self {
+        Self { target, asking, prefix, cursor: Vec::new(), dialogue: None, forbidden: false }
+    }
+
+    /// Takes one page. Whether there are more.
+    pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Failure> {
+        let patience = options(&self.asking.connecting, self.target)?.retry;
+        let began = Instant::now();
+        let payload = loop {
+            match self.ask().await {
+                Ok(payload) => break payload,
+                Err(Failure::Client(error))
+                    if error.fault() == Fault::Path && began.elapsed() < patience =>
+                {
+                    self.dialogue = None;
+                    sleep(PAUSE).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        let wrong = |what: String| Failure::Client(Error::Different { at: 0, what });
+        let list = ListReply::parse(&payload)
+            .map_err(|_| wrong("the server's list cannot be read".to_owned()))?;
+        for entry in &list.entries {
+            let name = entry.name.as_bytes();
+            // Each behind the one before, so that no list is endless by going in circles.
+            if !name.starts_with(&self.prefix) || name <= &self.cursor[..] {
+                let name = escape_bytes(name);
+                return Err(wrong(format!("the server lists {name}, which was not asked for")));
+            }
+            self.cursor.clear();
+            self.cursor.extend_from_slice(name);
+            take(*entry);
+        }
+        if list.more && list.entries.is_empty() {
+            return Err(wrong("the server's list does not go on".to_owned()));
+        }
+        Ok(list.more)
+    }
+
+    async fn ask(&mut self) -> Result<Bytes, Failure> {
+        let mut dialogue = match self.dialogue.take() {
+            Some(dialogue) => dialogue,
+            None => connect(self.target, self.asking).await?,
+        };
+        let list = List { cursor: &self.cursor, prefix: &self.prefix };
+        send(&mut dialogue, Kind::LIST, |out| list.put(out)).await.map_err(failure)?;
+        let (header, payload) = dialogue.recv().await?;
+        self.dialogue = Some(dialogue);
+        if header.kind == Kind::ERROR {
+            let error = ErrorFrame::parse(&payload);
+            self.forbidden = error.is_ok_and(|it| it.code == ErrorCode::Forbidden);
+        }
+        accepted((header, payload)).map_err(failure)
+    }
+}
+
+fn failure(trouble: Trouble) -> Failure {
+    match trouble {
+        Trouble::Lost(error) => error.into(),
+        Trouble::File(why) => Failure::Local(why),
+        Trouble::All(failure) => failure,
+    }
+}
+
+fn line(entry: &Entry<'_>, json: bool) -> String {
+    let Entry { size, attributes, name } = entry;
+    let shown = String::from_utf8_lossy(name.as_bytes());
+    if json {
+        let object = json!({
+            "name": shown,
+            "bytes": size,
+            "mode": format!("{:04o}", attributes.mode),
+            "mtime": attributes.mtime_s,
+            "mtime_ns": attributes.mtime_ns,
+        });
+        return format!("{object}\n");
+    }
+    format!("{size:>12}  {}  {}\n", utc(attributes.mtime_s), escape(&shown))
+}
+
+/// Seconds since 1970 as date and time (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn utc(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Removes what the command line names.
+pub(crate) async fn rm(args: &Removing) -> Result<(), Failure> {
+    let names: Vec<_> = args.names.iter().map(|name| name.as_bytes()).collect();
+    for name in &names {
+        FileName::new(name).map_err(|why| {
+            Failure::Local(format!("{}: no file's name: {why}", escape_bytes(name)))
+        })?;
+    }
+    let mut dialogue = connect(&args.target, &args.asking).await?;
+    let (mut failed, mut answered) = (0, 0);
+    for index in 0..names.len() + WINDOW {
+        if let Some(Ok(name)) = names.get(index).map(|name| FileName::new(name)) {
+            send(&mut dialogue, Kind::REMOVE, |out| Remove { name }.put(out))
+                .await
+                .map_err(failure)?;
+        }
+        if index + 1 >= WINDOW && answered < names.len() {
+            let name = names[answered];
+            answered += 1;
+            match accepted(dialogue.recv().await?) {
+                Ok(_) => {
+                    if args.asking.json {
+                        let name = String::from_utf8_lossy(name);
+                        crate::print(format!("{}\n", json!({ "removed": name })).as_bytes())?;
+                    }
+                }
+                Err(Trouble::File(why)) => {
+                    failed += 1;
+                    crate::say(&format!("{}: {why}", String::from_utf8_lossy(name)));
+                }
+                Err(trouble) => return Err(failure(trouble)),
+            }
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        failed => Err(Failure::Local(format!("{failed} of {} files not removed", names.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc() {
+        for (seconds, shown) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_764_115_199, "2025-11-25T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds), shown);
+        }
+        // Whatever a server says.
+        utc(i64::MAX);
+        utc(i64::MIN);
+    }
+}

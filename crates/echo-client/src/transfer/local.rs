@@ -1,0 +1,201 @@
+//! Files of this host: what is to be sent, and where to write what is fetched.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use echo_core::{Attributes, FileName};
+use echo_folder::{Folder, is_hole, set_attributes};
+use rustix::fs::{FlockOperation, flock, fsync, renameat};
+use sha2::{Digest as _, Sha256};
+
+use crate::failure::reason;
+
+/// What is read and written at once.
+pub(super) const BLOCK: usize = 256 << 10;
+
+/// The longest name that gets a readable temporary.
+const READABLE: usize = 240;
+
+/// A file, read from its beginning to its end, and the digest of what was read.
+#[derive(Debug)]
+pub(super) struct Reader {
+    file: File,
+    pub(super) at: u64,
+    pub(super) size: u64,
+    pub(super) digest: Sha256,
+}
+
+impl Reader {
+    /// Opens a regular file.
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Attributes)> {
+        let file = File::open(path)?;
+        let stat = rustix::fs::fstat(&file)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let size = echo_folder::size(&stat);
+        let reader = Self { file, at: 0, size, digest: Sha256::new() };
+        Ok((reader, echo_folder::attributes(&stat)))
+    }
+
+    /// Reads up to `len` bytes more; none at the end. They take the place of what is in `block`: a new one
+    /// each time would be fresh pages from the kernel, which it has to clear.
+    pub(super) fn read(&mut self, mut block: Vec<u8>, len: usize) -> io::Result<Vec<u8>> {
+        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
+        block.resize(len.min(left), 0);
+        self.file.read_exact_at(&mut block, self.at).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => io::Error::other("it became shorter while it was read"),
+            _ => error,
+        })?;
+        self.digest.update(&block);
+        self.at += block.len() as u64;
+        Ok(block)
+    }
+
+    /// Digests up to `offset` and says whether it comes to `prefix`; else goes back to the beginning.
+    pub(super) fn skip(&mut self, offset: u64, prefix: &[u8; 32]) -> io::Result<bool> {
+        if offset <= self.size {
+            let mut block = Vec::new();
+            while self.at < offset {
+                let left = usize::try_from(offset - self.at).unwrap_or(usize::MAX);
+                block = self.read(block, BLOCK.min(left))?;
+            }
+            if self.digest.clone().finalize()[..] == prefix[..] {
+                return Ok(true);
+            }
+        }
+        (self.at, self.digest) = (0, Sha256::new());
+        Ok(false)
+    }
+}
+
+/// All regular files of a path, with the names that they get: that of the path, and what is in it.
+pub(super) fn files(path: &Path, name: &[u8]) -> Vec<(PathBuf, Vec<u8>, Result<u64, String>)> {
+    let mut found = Vec::new();
+    let meta = fs::metadata(path);
+    match meta {
+        Ok(meta) if meta.is_dir() => walk(path, name, &mut found),
+        Ok(meta) => found.push((path.to_owned(), name.to_vec(), Ok(meta.len()))),
+        Err(error) => found.push((path.to_owned(), name.to_vec(), Err(unreadable(&error)))),
+    }
+    found
+}
+
+fn walk(path: &Path, name: &[u8], found: &mut Vec<(PathBuf, Vec<u8>, Result<u64, String>)>) {
+    let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let mut entries = match entries {
+        Ok(entries) => entries,
+        Err(error) => {
+            found.push((path.to_owned(), name.to_vec(), Err(unreadable(&error))));
+            return;
+        }
+    };
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, name) = (entry.path(), [name, b"/", entry.file_name().as_bytes()].concat());
+        // Links are not followed: a folder of links may have no end.
+        match entry.metadata() {
+            Ok(meta) if meta.is_dir() => walk(&path, &name, found),
+            Ok(meta) if meta.is_file() => found.push((path, name, Ok(meta.len()))),
+            Ok(_) => found.push((path, name, Err("skipped: not a regular file".to_owned()))),
+            Err(error) => found.push((path, name, Err(unreadable(&error)))),
+        }
+    }
+}
+
+pub(super) fn unreadable(error: &io::Error) -> String {
+    format!("cannot read it: {}", reason(error))
+}
+
+pub(super) fn unwritable(error: &io::Error) -> String {
+    format!("cannot write it: {}", reason(error))
+}
+
+/// A file that is fetched, under a temporary name beside its own until it is whole.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    folder: Folder,
+    last: OsString,
+    temporary: OsString,
+    file: File,
+    pub(super) len: u64,
+    written: u64,
+    pub(super) digest: Sha256,
+}
+
+impl Fetched {
+    /// Opens the temporary of `name` in `root`, with what an earlier call has left there.
+    pub(super) fn open(root: &Folder, name: &[u8]) -> io::Result<Self> {
+        let name = FileName::new(name).map_err(io::Error::other)?;
+        let (folder, last, _) = root.make(name)?;
+        let temporary = temporary(last);
+        let (file, stat) = folder.write(&temporary, true)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| io::Error::other("another program fetches it right now"))?;
+        let (mut digest, mut len) = (Sha256::new(), 0);
+        let mut block = vec![0; BLOCK];
+        while len < echo_folder::size(&stat) {
+            match file.read_at(&mut block, len)? {
+                0 => break,
+                read => {
+                    digest.update(&block[..read]);
+                    len += read as u64;
+                }
+            }
+        }
+        let last = last.to_owned();
+        Ok(Self { folder, last, temporary, file, len, written: len, digest })
+    }
+
+    /// Begins anew.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        (self.len, self.written, self.digest) = (0, 0, Sha256::new());
+        Ok(())
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !is_hole(bytes) {
+            self.file.write_all_at(bytes, self.len)?;
+            self.written = self.len + bytes.len() as u64;
+        }
+        self.len += bytes.len() as u64;
+        self.digest.update(bytes);
+        Ok(())
+    }
+
+    /// Gives it its name, durably: its digest is right.
+    pub(super) fn appear(self, keep: Option<Attributes>) -> io::Result<()> {
+        if self.written < self.len {
+            self.file.set_len(self.len)?;
+        }
+        if let Some(attributes) = keep {
+            set_attributes(&self.file, attributes)?;
+        }
+        fsync(&self.file)?;
+        renameat(&self.folder, &self.temporary, &self.folder, &self.last)?;
+        self.folder.sync()
+    }
+
+    /// Takes the temporary away: what is in it is wrong.
+    pub(super) fn discard(self) {
+        // It is overwritten by the next call if it stays.
+        let _ = rustix::fs::unlinkat(&self.folder, &self.temporary, rustix::fs::AtFlags::empty());
+    }
+}
+
+fn temporary(last: &OsStr) -> OsString {
+    let mut name = OsString::from(".");
+    if last.len() <= READABLE {
+        name.push(last);
+    } else {
+        let digest = Sha256::digest(last.as_bytes());
+        name.push(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    }
+    name.push(".echo-part");
+    name
+}

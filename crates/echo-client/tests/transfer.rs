@@ -1,0 +1,312 @@
+//! `put`, `get`, `ls` and `rm` with the workspace's own daemon.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use support::daemon::Daemon;
+use support::{long, noise};
+use tempfile::TempDir;
+
+/// A folder for a store, a socket, and this host's files.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        for folder in ["store", "here", "there"] {
+            fs::create_dir(place.path(folder)).unwrap();
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn target(&self) -> String {
+        format!("unix:{}", self.path("socket").display())
+    }
+
+    fn serve(&self) -> Daemon {
+        let (uri, store) = (self.target(), self.path("store").display().to_string());
+        Daemon::start(&[
+            "--listen",
+            &uri,
+            "--files",
+            &store,
+            "--anonymous-put",
+            "--drain-timeout=300ms",
+        ])
+    }
+
+    /// A client's command, which runs in `here`.
+    fn command(&self, task: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+        command.arg(task).arg(self.target()).args(args).current_dir(self.path("here"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, task: &str, args: &[&str]) -> Output {
+        self.command(task, args).output().unwrap()
+    }
+
+    /// The same, which goes well and says nothing on stderr; its stdout.
+    #[track_caller]
+    fn done(&self, task: &str, args: &[&str]) -> String {
+        let output = self.run(task, args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), &stderr[..]), (Some(0), ""));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same, which fails; its stderr.
+    #[track_caller]
+    fn fails(&self, task: &str, args: &[&str]) -> String {
+        let output = self.run(task, args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        stderr
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+fn sum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// All files of a folder.
+fn tree(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap().path();
+            match entry.is_dir() {
+                true => folders.push(entry),
+                false => {
+                    let name = entry.strip_prefix(path).unwrap().to_owned();
+                    found.insert(name, fs::read(&entry).unwrap());
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn folders_go_there_and_come_back() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    let many = if long() { 10_000 } else { 300 };
+    for number in 0..many {
+        place.write(&format!("here/d/many/{number}"), &noise(number % 5000));
+    }
+    for (name, len) in [("empty", 0), ("edge", 65_536), ("over", 65_537), ("large", 3_000_001)] {
+        place.write(&format!("here/d/{name}"), &noise(len));
+    }
+    fs::File::create(place.path("here/d/sparse")).unwrap().set_len(5 << 20).unwrap();
+    let here = tree(&place.path("here/d"));
+    let printed = place.done("put", &["d"]);
+    // One line a file, as sha256sum -c reads.
+    let mut lines: Vec<_> = printed.lines().map(str::to_owned).collect();
+    let mut expected: Vec<_> =
+        here.iter().map(|(name, bytes)| format!("{}  d/{}", sum(bytes), name.display())).collect();
+    lines.sort();
+    expected.sort();
+    assert_eq!(lines, expected);
+    assert!(fs::metadata(place.path("store/d/sparse")).unwrap().blocks() < 2048);
+    place.done("get", &["d", "-o", "../there"]);
+    assert!(tree(&place.path("there/d")) == here);
+    assert!(fs::metadata(place.path("there/d/sparse")).unwrap().blocks() < 2048);
+    let listed = place.done("ls", &["d/many/1"]);
+    assert_eq!(
+        listed.lines().count(),
+        here.keys()
+            .filter(|name| name.starts_with("many")
+                && name.file_name().unwrap().to_str().unwrap().starts_with('1'))
+            .count()
+    );
+    let objects = place.done("ls", &["--json", "d/e"]);
+    let objects: Vec<Value> = objects.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    assert_eq!(objects.len(), 2);
+    assert_eq!((&objects[0]["name"], &objects[0]["bytes"]), (&"d/edge".into(), &65_536.into()));
+    place.done("rm", &["d/edge", "d/empty"]);
+    assert!(place.fails("rm", &["d/edge", "d/over"]).contains("d/edge: refused: "));
+    assert!(!place.path("store/d/over").exists());
+}
+
+#[test]
+fn names_stdin_stdout_and_attributes() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    place.write("here/a", b"one");
+    let old = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 7);
+    fs::File::options().write(true).open(place.path("here/a")).unwrap().set_modified(old).unwrap();
+    fs::set_permissions(place.path("here/a"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(
+        place.done("put", &["a", "--as", "x/b\\c", "-p"]),
+        format!("\\{}  x/b\\\\c\n", sum(b"one"))
+    );
+    let stored = fs::metadata(place.path("store/x/b\\c")).unwrap();
+    assert_eq!((stored.modified().unwrap(), stored.mode() & 0o777), (old, 0o640));
+    place.done("get", &["x/b\\c", "-p", "-o", "copy"]);
+    let copy = fs::metadata(place.path("here/copy")).unwrap();
+    assert_eq!((copy.modified().unwrap(), copy.mode() & 0o777, copy.len()), (old, 0o640, 3));
+    assert_eq!(place.done("get", &["x/b\\c", "-o", "-"]), "one");
+    // Through pipes, of any length.
+    let bytes = noise(700_000);
+    let mut command = place.command("put", &["-", "--as", "piped", "--json"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let fed = bytes.clone();
+    let feeder = thread::spawn(move || std::io::Write::write_all(&mut stdin, &fed).unwrap());
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["sha256"], &told["bytes"]), (&sum(&bytes).into(), &700_000.into()));
+    assert!(fs::read(place.path("store/piped")).unwrap() == bytes);
+    assert!(place.run("get", &["piped", "-o", "-"]).stdout == bytes);
+}
+
+#[test]
+fn what_cannot_be_done_is_told_and_the_rest_is_done() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    place.write("here/d/good", b"1");
+    place.write("here/d/also", b"2");
+    symlink("/etc/passwd", place.path("here/d/link")).unwrap();
+    place.write("here/d/bad\nname", b"3");
+    let told = place.fails("put", &["d", "missing"]);
+    assert!(told.contains("skipped: not a regular file"), "{told}");
+    assert!(told.contains("no name for a file"), "{told}");
+    assert!(told.contains("missing: cannot read it: No such file or directory"), "{told}");
+    assert!(told.ends_with("echo-client: 2 of 4 files not transferred\n"), "{told}");
+    assert_eq!(tree(&place.path("store/d")).len(), 2);
+    let told = place.fails("get", &["nothing"]);
+    assert!(
+        told.contains("nothing: refused: the server says: there is no file of that name (error 7)")
+    );
+    assert_eq!(fs::read_dir(place.path("there")).unwrap().count(), 0);
+    for (task, args, told) in [
+        ("put", &["-"][..], "give one with --as"),
+        ("put", &["a", "b", "--as", "c"], "--as is for a single path"),
+        ("get", &["a", "b", "-o", "-"], "stdout takes one file"),
+        ("get", &["a", "b", "-o", "nowhere"], "-o must be a folder"),
+        ("put", &[], "required arguments"),
+    ] {
+        let output = place.run(task, args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    }
+}
+
+/// A server without a store, and one that may not be written to.
+#[test]
+fn servers_that_do_not_want_files_are_told() {
+    let place = Place::new();
+    place.write("here/a", b"1");
+    let (_folder, plain) = Daemon::of_its_own();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    let output = command.args(["ls", &plain.target]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told, "echo-client: refused: the server stores no files: it needs --files\n");
+    let (uri, store) = (place.target(), place.path("store").display().to_string());
+    let _daemon = Daemon::start(&["--listen", &uri, "--files", &store]);
+    let told = place.fails("put", &["a"]);
+    assert!(
+        told.contains("a: refused: the server says: that needs authentication here (error 5)"),
+        "{told}"
+    );
+    assert_eq!(place.done("ls", &[]), "");
+}
+
+/// The server is restarted, by drain and by kill, in the middle of transfers, again and again: the client
+/// goes on by itself, and what arrives is right.
+#[test]
+fn transfers_outlast_restarts() {
+    let place = Place::new();
+    let bytes = noise(if long() { 512 << 20 } else { 48 << 20 });
+    place.write("here/large", &bytes);
+    for task in ["put", "get"] {
+        let args: &[&str] =
+            if task == "put" { &["large"] } else { &["large", "-o", "../there/large"] };
+        let mut daemon = place.serve();
+        let child = place.command(task, args).spawn().unwrap();
+        let mut random = fastrand::Rng::with_seed(9);
+        for signal in [Signal::KILL, Signal::TERM, Signal::KILL] {
+            thread::sleep(Duration::from_millis(random.u64(5..60))); // Anywhere in the transfer.
+            daemon.signal(signal);
+            if signal == Signal::TERM {
+                // A transfer that is cut at the drain's deadline is forced: exit code 3.
+                let _ = daemon.wait();
+            }
+            drop(daemon);
+            let _ = fs::remove_file(place.path("socket"));
+            daemon = place.serve();
+        }
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{task}: {stderr}");
+        if task == "put" {
+            assert_eq!(
+                String::from_utf8(output.stdout).unwrap(),
+                format!("{}  large\n", sum(&bytes))
+            );
+            assert!(fs::read(place.path("store/large")).unwrap() == bytes);
+        }
+    }
+    assert!(fs::read(place.path("there/large")).unwrap() == bytes);
+    assert_eq!(fs::read_dir(place.path("there")).unwrap().count(), 1, "no temporary is left");
+}
+
+/// The client is killed at any moment; another call goes on where it was.
+#[test]
+fn a_killed_client_leaves_nothing_broken() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    let (old, bytes) = (noise(1000), noise(16 << 20));
+    place.write("here/large", &bytes);
+    let rounds = if long() { 200 } else { 10 };
+    let mut random = fastrand::Rng::with_seed(10);
+    for round in 0..rounds {
+        for task in ["put", "get"] {
+            let (goal, args): (_, &[&str]) = match task {
+                "put" => ("store/large", &["large"]),
+                _ => ("there/large", &["large", "-o", "../there/large"]),
+            };
+            place.write(goal, &if task == "put" { old.clone() } else { bytes.clone() });
+            if task == "get" {
+                place.write("store/large", &bytes);
+                place.write(goal, &old);
+            }
+            let mut child = place.command(task, args).spawn().unwrap();
+            thread::sleep(Duration::from_micros(random.u64(0..80_000))); // Anywhere.
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let found = fs::read(place.path(goal)).unwrap();
+            assert!(found == old || found == bytes, "{task} {round}: torn: {} bytes", found.len());
+            place.done(task, args);
+            assert!(fs::read(place.path(goal)).unwrap() == bytes, "{task} {round}");
+        }
+    }
+    assert_eq!(fs::read_dir(place.path("there")).unwrap().count(), 1, "no temporary is left");
+}

@@ -1,0 +1,199 @@
+//! Handshakes that come to nothing, and those that wait.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use echo_core::client::{Client, Error, Fault};
+use echo_core::tls::{Policy, Server};
+use echo_core::{HandshakeFault, Limits};
+
+use crate::support::{Authority, Running, SOON, all, blocking, quick, until, write};
+
+/// What is no TLS gets an alert and the end of the stream, and the next one is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_handshake_is_turned_away() {
+    let authority = Authority::new();
+    let running = Running::start(Policy::Always(authority.server()), Limits::default());
+    let wrong: [&[u8]; 6] = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x80\0\0\0",
+        &[0; 4096],
+        &[0xff; 64],
+        // A record of the handshake without sense.
+        b"\x16\x03\x01\x00\x05hello",
+    ];
+    for (index, bytes) in wrong.iter().enumerate() {
+        let (addr, bytes) = (running.addr, bytes.to_vec());
+        let back = blocking(move || {
+            let stream = TcpStream::connect(addr).unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            write(&stream, &bytes);
+            all(&stream).unwrap()
+        });
+        let back = back.await;
+        assert!(back.is_empty() || back[0] == 0x15, "an alert or nothing: {back:?}");
+        until(|| running.service.stats().ended.failed == index as u64 + 1).await;
+    }
+    let tls = running.service.stats().tls;
+    assert_eq!(tls.failed(HandshakeFault::NotTls), wrong.len() as u64, "{tls:?}");
+    let mut client = Client::connect(running.target(), authority.options()).await.unwrap();
+    client.echo(b"still here").await.unwrap();
+    running.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_does_not_end_is_ended() {
+    let authority = Authority::new();
+    let limits = Limits { frame_timeout: Duration::from_millis(300), ..Limits::default() };
+    let running = Running::start(Policy::Always(authority.server()), limits);
+    let addr = running.addr;
+    let trickle = blocking(move || {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        // A header that announces 512 bytes, which come one at a time.
+        write(&stream, &[0x16, 3, 1, 2, 0]);
+        let mut sent = 0;
+        while stream.write_all(&[1]).is_ok() && sent < 511 {
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    });
+    let silent = blocking(move || all(TcpStream::connect(addr).unwrap()));
+    let (_, silent) = tokio::join!(trickle, silent);
+    assert!(silent.is_ok_and(|bytes| bytes.is_empty()));
+    until(|| running.service.stats().tls.failed(HandshakeFault::TimedOut) == 2).await;
+    let ended = blocking(move || drop(TcpStream::connect(addr).unwrap()));
+    ended.await;
+    until(|| running.service.stats().tls.failed(HandshakeFault::Ended) == 1).await;
+    assert_eq!(running.service.stats().tls.under_way, 0);
+    running.drain().await;
+}
+
+/// More than may be under way: they wait, and whoever comes behind them comes in when they have ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_handshakes_waits() {
+    let authority = Authority::new();
+    let limits = Limits { frame_timeout: Duration::from_secs(1), ..Limits::default() };
+    let running = Running::start(Policy::Always(authority.server()), limits);
+    let addr = running.addr;
+    let flood: Vec<_> = (0..600).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    until(|| running.service.stats().tls.waited > 0).await;
+    assert!(running.service.stats().tls.under_way <= 512);
+    let options = echo_core::client::Options { retry: SOON, ..authority.options() };
+    let mut client = Client::connect(running.target(), options).await.unwrap();
+    client.echo(b"in").await.unwrap();
+    drop(flood);
+    until(|| running.service.stats().tls.under_way == 0).await;
+    running.drain().await;
+}
+
+/// Half a handshake does not hold a drain up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_handshakes_in_time() {
+    let authority = Authority::new();
+    let limits = Limits { frame_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let running = Running::start(Policy::Always(authority.server()), limits);
+    let stream = TcpStream::connect(running.addr).unwrap();
+    write(&stream, &[0x16, 3, 1]);
+    until(|| running.service.stats().tls.under_way == 1).await;
+    let began = tokio::time::Instant::now();
+    // Our end follows the server's.
+    let (report, ended) = tokio::join!(running.drain(), blocking(move || all(stream)));
+    assert!(ended.is_ok());
+    assert!(began.elapsed() >= Duration::from_millis(4_900), "it had its 5 s");
+    assert_eq!(report.drained.failed, 1);
+}
+
+/// A certificate that is swapped is that of connections to come; those that are open go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_leaves_open_connections_alone() {
+    let (one, other) = (Authority::new(), Authority::new());
+    let running = Running::start(Policy::Always(one.server()), Limits::default());
+    let mut open = Client::connect(running.target(), one.options()).await.unwrap();
+    running.port.set(Policy::Always(other.server()));
+    open.echo(b"goes on").await.unwrap();
+    let mut new = Client::connect(running.target(), other.options()).await.unwrap();
+    new.echo(b"new").await.unwrap();
+    let error = Client::connect(running.target(), one.options()).await.unwrap_err();
+    assert!(matches!(error, Error::Untrusted { .. }), "{error}");
+    running.drain().await;
+}
+
+/// Each way not to be believed, in words that say what to do; and the server knows why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_believed_is_told_why() {
+    let stranger = Authority::new();
+    let (authority, namesake) = (Authority::named("one"), Authority::named("one"));
+    let day = |year| rcgen::date_time_ymd(year, 1, 1);
+    let expired = authority.issue(|it| (it.not_before, it.not_after) = (day(2001), day(2002)));
+    let early = authority.issue(|it| (it.not_before, it.not_after) = (day(2900), day(2901)));
+    let named = authority.issue(|it| {
+        it.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
+    });
+    for (identity, told) in [
+        (expired, "has expired"),
+        (early, "is not valid yet"),
+        (named, "is not for 127.0.0.1 but for other.example"),
+        (stranger.identity(), "nobody trusted here vouches"),
+        (
+            namesake.identity(),
+            "not signed by the authority that is trusted here under the same name",
+        ),
+        (authority.client_identity(), "is not for servers"),
+    ] {
+        let server = Server::new(identity, None).unwrap();
+        let running = Running::start(Policy::Always(server), Limits::default());
+        let error = Client::connect(running.target(), authority.options()).await.unwrap_err();
+        let words = error.to_string();
+        assert!(words.starts_with("untrusted: tls://127.0.0.1:"), "{words}");
+        assert!(words.contains(told), "{told}: {words}");
+        assert_eq!(error.fault(), Fault::Server);
+        until(|| running.service.stats().tls.failed(HandshakeFault::Rejected) == 1).await;
+        // Whoever believes anybody gets in.
+        let anybody = echo_core::tls::Client::new(None, None).unwrap();
+        let options = echo_core::client::Options { tls: Some(anybody), ..quick() };
+        let mut client = Client::connect(running.target(), options).await.unwrap();
+        client.echo(b"x").await.unwrap();
+        running.drain().await;
+    }
+    // A server without TLS: one that echoes what it gets, and one that says nothing of the kind.
+    let plain = Running::start(Policy::Plain, Limits::default());
+    let error = Client::connect(plain.target(), authority.options()).await.unwrap_err();
+    assert!(error.to_string().contains("does not speak TLS there: try tcp://"), "{error}");
+    plain.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_show_certificates_where_they_have_to() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let server = Server::new(authority.identity(), Some(authority.trusted())).unwrap();
+    let running = Running::start(Policy::Always(server), Limits::default());
+    let day = |year| rcgen::date_time_ymd(year, 1, 1);
+    let old = authority.issue(|it| {
+        it.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        (it.not_before, it.not_after) = (day(2001), day(2002));
+    });
+    for (identity, told, fault) in [
+        (None, "requires a client certificate", HandshakeFault::NoCertificate),
+        (
+            Some(stranger.client_identity()),
+            "does not know the authority",
+            HandshakeFault::BadCertificate,
+        ),
+        (Some(old), "has expired", HandshakeFault::BadCertificate),
+    ] {
+        let before = running.service.stats().tls.failed(fault);
+        let options = authority.options_with(identity);
+        let error = Client::connect(running.target(), options).await.unwrap_err();
+        assert!(error.to_string().starts_with("refused: the server "), "{error}");
+        assert!(error.to_string().contains(told), "{told}: {error}");
+        until(|| running.service.stats().tls.failed(fault) == before + 1).await;
+    }
+    let options = authority.options_with(Some(authority.client_identity()));
+    let mut client = Client::connect(running.target(), options).await.unwrap();
+    client.echo(b"known").await.unwrap();
+    running.drain().await;
+}

@@ -1,0 +1,143 @@
+//! Where a password comes from: a file, the environment, or somebody who types it. Never from an
+//! argument, which every process of the host can read.
+
+use std::env;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+/// The variable that may hold the password.
+pub const VARIABLE: &str = "ECHO_PASSWORD";
+
+/// More than the longest password and its line's end.
+const MAX_LEN: usize = 2048;
+
+/// End of text: what Ctrl-C types while it is no signal.
+const INTERRUPT: u8 = 3;
+
+/// Reads a password from `file`, else from [`VARIABLE`], else from the terminal, where `prompts` are
+/// shown one after the other: what is typed has to be the same each time.
+///
+/// # Errors
+/// In words that say what to do, and never what was read.
+pub fn password(file: Option<&Path>, prompts: &[&str]) -> io::Result<Zeroizing<String>> {
+    if let Some(path) = file {
+        let read = File::open(path).and_then(|mut file| line(&mut file));
+        return read.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+        });
+    }
+    match env::var(VARIABLE) {
+        Ok(password) if !password.is_empty() => return Ok(Zeroizing::new(password)),
+        Err(env::VarError::NotUnicode(_)) => {
+            return Err(io::Error::new(ErrorKind::InvalidData, format!("{VARIABLE} is not UTF-8")));
+        }
+        _ => {}
+    }
+    let mut terminal = Terminal::open().map_err(|_| {
+        let text = format!("no password: give --password-file FILE, or set {VARIABLE}");
+        io::Error::new(ErrorKind::NotFound, text)
+    })?;
+    let mut first: Option<Zeroizing<String>> = None;
+    for prompt in prompts {
+        let typed = terminal.ask(prompt)?;
+        if first.as_ref().is_some_and(|first| *first != typed) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the two are not the same"));
+        }
+        first = Some(typed);
+    }
+    first.ok_or_else(|| ErrorKind::InvalidInput.into())
+}
+
+/// All there is, as one line, whose end is not part of it.
+fn line(from: &mut impl Read) -> io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN));
+    from.take(MAX_LEN as u64).read_to_end(&mut bytes)?;
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let wrong = |what: &str| Err(io::Error::new(ErrorKind::InvalidData, what.to_owned()));
+    match std::str::from_utf8(line) {
+        _ if bytes.len() == MAX_LEN => wrong("too long for a password"),
+        _ if line.contains(&b'\n') => wrong("more than one line"),
+        Ok("") => wrong("it is empty"),
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => wrong("it is not UTF-8"),
+    }
+}
+
+/// The terminal of this process, whatever stdin and stdout are. Dropped, it is as it was.
+struct Terminal {
+    file: File,
+    before: Termios,
+}
+
+impl Terminal {
+    fn open() -> io::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open("/dev/tty", flags, Mode::empty())?);
+        let before = tcgetattr(&file)?;
+        Ok(Self { file, before })
+    }
+
+    fn ask(&mut self, prompt: &str) -> io::Result<Zeroizing<String>> {
+        let mut silent = self.before.clone();
+        // No signals either: they would end the process before the echo is back.
+        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON;
+        tcsetattr(&self.file, OptionalActions::Flush, &silent)?;
+        self.file.write_all(prompt.as_bytes())?;
+        let typed = self.typed();
+        tcsetattr(&self.file, OptionalActions::Flush, &self.before)?;
+        self.file.write_all(b"\n")?;
+        typed
+    }
+
+    fn typed(&mut self) -> io::Result<Zeroizing<String>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN));
+        loop {
+            let mut byte = [0];
+            if self.file.read(&mut byte)? == 0 {
+                break;
+            }
+            match byte[0] {
+                b'\n' | b'\r' => break,
+                INTERRUPT => return Err(ErrorKind::Interrupted.into()),
+                // Backspace and Ctrl-H take a character back, Ctrl-U all.
+                0x7f | 0x08 => while bytes.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+                0x15 => bytes.clear(),
+                byte if bytes.len() < MAX_LEN - 1 => bytes.push(byte),
+                _ => {}
+            }
+        }
+        line(&mut &bytes[..])
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Closed, it needs nothing.
+        let _ = tcsetattr(&self.file, OptionalActions::Flush, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_one_line() {
+        let read = |mut bytes: &[u8]| line(&mut bytes).map(|it| it.to_string());
+        for (bytes, password) in [(&b"canary"[..], "canary"), (b"a b \r\n", "a b "), (b"x\n", "x")]
+        {
+            assert_eq!(read(bytes).unwrap(), password);
+        }
+        for bad in [&b""[..], b"\n", b"canary\n\n", b"canary\ntwo\n", b"canary\xff", &[b'x'; 4000]]
+        {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Users: who they are, and the conversation in which they prove it (AUTH frames).
+
+pub(crate) mod command;
+mod slow;
+mod users;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use echo_core::{AuthReply, AuthRequest, Connection, Endpoint, Error, ErrorCode, ErrorFrame, Kind};
+use echo_core::{Mode, Peer};
+use echo_scram::{Challenged, Mechanism, Server};
+use zeroize::Zeroizing;
+
+use crate::visitor::{User, Visitor};
+use slow::Slowness;
+use users::Found;
+pub(crate) use users::Users;
+
+/// Failed tries on one connection, the last of which ends it.
+const TRIES: u8 = 3;
+
+/// What is told of a failure, whatever it was.
+const FAILED: &str = "authentication failed";
+
+/// The users, and what is remembered of those who try to be one.
+#[derive(Debug, Default)]
+pub(crate) struct Auth {
+    users: RwLock<Option<Arc<Users>>>,
+    slowness: Slowness,
+    plain: Counts,
+    plus: Counts,
+    /// Connections that failed so often that they were ended.
+    exhausted: AtomicU64,
+}
+
+/// How exchanges of one mechanism ended.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) success: AtomicU64,
+    pub(crate) failure: AtomicU64,
+}
+
+impl Auth {
+    /// Replaces the users. Who has authenticated stays who he is.
+    pub(crate) fn set(&self, users: Option<Users>) {
+        *self.users.write().unwrap_or_else(PoisonError::into_inner) = users.map(Arc::new);
+    }
+
+    pub(crate) fn is_offered(&self) -> bool {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn users(&self) -> Option<Arc<Users>> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn counts(&self, mechanism: Mechanism) -> &Counts {
+        match mechanism {
+            Mechanism::Sha256 => &self.plain,
+            Mechanism::Sha256Plus => &self.plus,
+        }
+    }
+
+    /// The counters by mechanism.
+    pub(crate) fn stats(&self) -> impl Iterator<Item = (&'static str, &Counts)> {
+        let mechanisms = [Mechanism::Sha256, Mechanism::Sha256Plus];
+        mechanisms.into_iter().map(|it| (it.name(), self.counts(it)))
+    }
+
+    /// How many connections were ended for their failures.
+    pub(crate) fn exhausted(&self) -> u64 {
+        self.exhausted.load(Relaxed)
+    }
+
+    /// How many answers were held back.
+    pub(crate) fn slowed(&self) -> u64 {
+        self.slowness.slowed()
+    }
+}
+
+/// Whether a listener serves users alone.
+pub(crate) fn is_required(endpoint: &Endpoint) -> bool {
+    endpoint.options.iter().any(|(name, value)| name == "auth" && value == "required")
+}
+
+/// Judges the options of a listener that are this module's, and says which one is nobody's.
+pub(crate) fn judge_options(endpoint: &Endpoint) -> Result<(), String> {
+    for (name, value) in &endpoint.options {
+        match (name.as_str(), value.as_str()) {
+            ("auth", "required") => {}
+            ("auth", _) => return Err(format!("bad auth {value:?}: write auth=required")),
+            _ => {
+                let known = "known are auth, mode, perm and rate";
+                return Err(format!("unknown option {name:?}: {known}"));
+            }
+        }
+    }
+    if !is_required(endpoint) {
+        return Ok(());
+    }
+    if endpoint.address.is_datagram() {
+        return Err("datagrams cannot authenticate: leave out auth".to_owned());
+    }
+    if endpoint.mode == Some(Mode::Raw) {
+        return Err("mode=raw knows no authentication: leave out auth or mode".to_owned());
+    }
+    Ok(())
+}
+
+/// What a connection has tried. Most never do.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts(Option<Box<Tried>>);
+
+#[derive(Debug, Default)]
+struct Tried {
+    failures: u8,
+    exchange: Option<Exchange>,
+}
+
+/// An exchange that waits for the client's proof.
+struct Exchange {
+    challenged: Challenged,
+    /// Whose proof it is to be, if there is such a user.
+    user: Arc<User>,
+    known: bool,
+    attempt: Attempt,
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").finish_non_exhaustive()
+    }
+}
+
+/// A try: one that is given up counts as failed, so that nobody is faster by giving up.
+struct Attempt {
+    auth: Arc<Auth>,
+    peer: Peer,
+    mechanism: Mechanism,
+    succeeded: bool,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let counts = self.auth.counts(self.mechanism);
+        if self.succeeded {
+            counts.success.fetch_add(1, Relaxed);
+        } else {
+            counts.failure.fetch_add(1, Relaxed);
+            self.auth.slowness.failed(self.peer);
+        }
+    }
+}
+
+/// Answers one AUTH frame.
+pub(crate) async fn frame(
+    auth: &Arc<Auth>,
+    attempts: &mut Attempts,
+    visitor: &mut Visitor,
+    connection: &mut Connection,
+) -> Result<(), Error> {
+    let mut payload = Zeroizing::new(Vec::new());
+    while let Some(chunk) = connection.chunk().await? {
+        payload.extend_from_slice(&chunk);
+    }
+    let tried = attempts.0.get_or_insert_default();
+    let under_way = tried.exchange.take();
+    connection.set_login_under_way(false);
+    let request = AuthRequest::parse(&payload);
+    match request {
+        _ if visitor.user.is_some() => {
+            let text = "this connection has authenticated";
+            refuse(connection, ErrorCode::UnexpectedKind, text, false).await
+        }
+        Ok(AuthRequest::Start { mechanism, initial }) => {
+            // The one before, if there was one, is given up.
+            drop(under_way);
+            match start(auth, mechanism, initial, connection).await {
+                Ok((exchange, challenge)) => {
+                    tried.exchange = Some(exchange);
+                    connection.set_login_under_way(true);
+                    answer(connection, AuthReply::Challenge(&challenge)).await
+                }
+                Err(why) => fail(auth, tried, connection, why).await,
+            }
+        }
+        Ok(AuthRequest::Response(data)) => {
+            let Some(Exchange { challenged, user, known, mut attempt }) = under_way else {
+                let text = "no exchange is under way";
+                return refuse(connection, ErrorCode::UnexpectedKind, text, false).await;
+            };
+            match (challenged.finish(data), known) {
+                (Ok(signature), true) => {
+                    attempt.succeeded = true;
+                    connection.set_user(user.name.as_str().into());
+                    visitor.user = Some(user);
+                    attempts.0 = None;
+                    answer(connection, AuthReply::Success(&signature)).await
+                }
+                (Err(echo_scram::Error::Malformed(_)), _) => {
+                    fail(auth, tried, connection, Why::Malformed).await
+                }
+                _ => fail(auth, tried, connection, Why::Denied).await,
+            }
+        }
+        Err(_) => fail(auth, tried, connection, Why::Malformed).await,
+    }
+}
+
+/// Why a try failed, as far as it is told.
+enum Why {
+    Denied,
+    Malformed,
+    NoMechanism,
+}
+
+async fn start(
+    auth: &Arc<Auth>,
+    mechanism: &[u8],
+    initial: &[u8],
+    connection: &Connection,
+) -> Result<(Exchange, Vec<u8>), Why> {
+    let mechanism = Mechanism::from_name(mechanism).ok_or(Why::NoMechanism)?;
+    let peer = connection.peer();
+    let attempt = Attempt { auth: Arc::clone(auth), peer, mechanism, succeeded: false };
+    // Before anything that would tell one try from another.
+    if let Some(pause) = auth.slowness.pause(peer) {
+        connection.pause(pause).await;
+    }
+    let binding = connection.channel_binding();
+    let binding = binding.as_ref().map(<[u8; 32]>::as_slice);
+    let server = Server::start(mechanism, binding, initial).map_err(|error| match error {
+        echo_scram::Error::Malformed(_) => Why::Malformed,
+        _ => Why::Denied,
+    })?;
+    let users = auth.users().ok_or(Why::NoMechanism)?;
+    let Found { user, known, verifier } = users.find(server.user());
+    let (challenged, challenge) = server.challenge(verifier).map_err(|_| Why::Denied)?;
+    Ok((Exchange { challenged, user, known, attempt }, challenge))
+}
+
+/// Tells of a failed try, and ends the connection after the last one.
+async fn fail(
+    auth: &Auth,
+    tried: &mut Tried,
+    connection: &mut Connection,
+    why: Why,
+) -> Result<(), Error> {
+    tried.failures += 1;
+    let closes = tried.failures >= TRIES;
+    let (code, text) = match why {
+        Why::Denied => (ErrorCode::Denied, FAILED),
+        Why::Malformed => (ErrorCode::Malformed, "malformed AUTH frame"),
+        Why::NoMechanism => {
+            (ErrorCode::Denied, "known are SCRAM-SHA-256, and on TLS SCRAM-SHA-256-PLUS")
+        }
+    };
+    refuse(connection, code, text, closes).await?;
+    if !closes {
+        return Ok(());
+    }
+    auth.exhausted.fetch_add(1, Relaxed);
+    Err(Error::Denied)
+}
+
+async fn refuse(
+    connection: &mut Connection,
+    code: ErrorCode,
+    text: &str,
+    closes: bool,
+) -> Result<(), Error> {
+    let mut payload = Vec::new();
+    ErrorFrame { code, closes, text: text.into() }.put(&mut payload);
+    connection.send_frame(Kind::ERROR, &payload).await
+}
+
+async fn answer(connection: &mut Connection, reply: AuthReply<'_>) -> Result<(), Error> {
+    let mut payload = Vec::new();
+    reply.put(&mut payload);
+    connection.send_frame(Kind::AUTH, &payload).await
+}

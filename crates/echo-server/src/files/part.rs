@@ -1,0 +1,341 @@
+//! A file that is not whole yet, the state of its running digest, and how both outlive a crash.
+//!
+//! A part lies in the private folder as `ID.part`. Now and then, and when its upload stops before its
+//! end, the part is synced, and then the state that covers it takes the place of the one before, as
+//! `ID.state`, by a rename. So whatever is cut whenever, a state never covers what is not there; bytes
+//! of the part behind what the state covers are read and digested again.
+
+mod state;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use echo_core::{Attributes, Commit, ErrorCode, FileName};
+use echo_folder::{is_hole, set_attributes};
+use rustix::fs::{fdatasync, fsync};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::owner;
+use super::quota::{Open, Owner};
+use super::refusal::Refusal;
+use super::shelf::{Key, Parked, Shelf, part_name};
+use super::store::Gone;
+pub(super) use state::{MAX_LEN as MAX_STATE_LEN, State};
+
+/// A part is synced when it has grown by so much: what a crash costs at most, and what is left to
+/// sync in the end.
+const SYNC_BYTES: u64 = 64 << 20;
+
+/// And a slow one after so long.
+const SYNC_TIME: Duration = Duration::from_secs(10);
+
+/// What is read at once to digest it again.
+const BLOCK: usize = 256 << 10;
+
+/// An upload's file. All but its drop may block.
+#[derive(Debug)]
+pub(super) struct Part {
+    shelf: Arc<Shelf>,
+    owner: Owner,
+    key: Key,
+    /// What it is to go on with, until that is done.
+    parked: Option<Parked>,
+    /// Its file and its name among parts, once there are bytes for it.
+    file: Option<(Arc<File>, String)>,
+    len: u64,
+    /// How long the file is: less than `len` if that ends with zeros.
+    written: u64,
+    digest: Sha256,
+    synced: u64,
+    synced_at: Instant,
+    /// The sync under way, which says how it ended.
+    syncing: Option<Receiver<io::Result<()>>>,
+    /// It is of no use any more.
+    spoilt: bool,
+    open: Option<Open>,
+}
+
+impl Part {
+    /// A part of no bytes yet, or one that is to be [resumed](Self::resume).
+    pub(super) fn new(
+        shelf: &Arc<Shelf>,
+        owner: Owner,
+        key: Key,
+        parked: Option<Parked>,
+        open: Open,
+    ) -> Self {
+        Self {
+            shelf: Arc::clone(shelf),
+            owner,
+            key,
+            parked,
+            file: None,
+            len: 0,
+            written: 0,
+            digest: Sha256::new(),
+            synced: 0,
+            synced_at: Instant::now(),
+            syncing: None,
+            spoilt: false,
+            open: Some(open),
+        }
+    }
+
+    /// Goes on with what was parked; from the beginning, if that is of no use any more.
+    pub(super) fn resume(&mut self) {
+        let Some(parked) = self.parked.take() else { return };
+        match self.try_resume(&parked.id) {
+            Ok(()) => {
+                // What the file had lost, or had more.
+                self.shelf.quota.give_bytes(&self.key.owner, parked.len.saturating_sub(self.len));
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "an upload starts anew, as what was parked of it is broken: {error}"
+                );
+                self.digest = Sha256::new();
+                self.shelf.take_away(&self.key.owner, &parked);
+            }
+        }
+    }
+
+    fn try_resume(&mut self, id: &str) -> io::Result<()> {
+        let (file, state) = self.shelf.load(id)?;
+        self.digest = state.digest;
+        let mut at = state.covered;
+        let mut block = vec![0; BLOCK];
+        loop {
+            let len = file.read_at(&mut block, at)?;
+            if len == 0 {
+                break;
+            }
+            self.digest.update(&block[..len]);
+            at += len as u64;
+        }
+        (self.len, self.written, self.synced) = (at, at, state.covered);
+        self.file = Some((Arc::new(file), id.to_owned()));
+        Ok(())
+    }
+
+    /// Takes away what there is of it, here and parked.
+    pub(super) fn start_anew(&mut self) {
+        self.shelf.start_anew(&self.key);
+        if let Some((_, id)) = self.file.take() {
+            self.shelf.discard(&id);
+            self.shelf.quota.give_bytes(&self.key.owner, self.len);
+        }
+        self.digest = Sha256::new();
+        (self.len, self.written, self.synced) = (0, 0, 0);
+    }
+
+    /// Bytes that have come.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// SHA-256 of them.
+    pub(super) fn prefix(&self) -> [u8; 32] {
+        self.digest.clone().finalize().into()
+    }
+
+    /// Nobody will go on with it.
+    pub(super) fn spoil(&mut self) {
+        self.spoilt = true;
+    }
+
+    /// Appends bytes. What fails spoils it.
+    pub(super) fn append(&mut self, chunks: &[Bytes]) -> Result<(), Refusal> {
+        let appended = self.try_append(chunks);
+        self.spoilt |= appended.is_err();
+        appended
+    }
+
+    fn try_append(&mut self, chunks: &[Bytes]) -> Result<(), Refusal> {
+        let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.shelf.quota.take_bytes(&self.owner, len)?;
+        let file = self.file().inspect_err(|_| self.shelf.quota.give_bytes(&self.key.owner, len));
+        let file = file.map_err(Refusal::writing)?;
+        let mut at = self.len;
+        self.len += len;
+        for chunk in chunks {
+            if !is_hole(chunk) {
+                file.write_all_at(chunk, at).map_err(Refusal::writing)?;
+                self.written = at + chunk.len() as u64;
+            }
+            at += chunk.len() as u64;
+            self.digest.update(chunk);
+        }
+        self.sync_now_and_then(&file).map_err(Refusal::writing)
+    }
+
+    /// The file, which is made for the first bytes.
+    fn file(&mut self) -> io::Result<Arc<File>> {
+        match &self.file {
+            Some((file, _)) => Ok(Arc::clone(file)),
+            None => {
+                let (file, id) = self.shelf.create()?;
+                let file = Arc::new(file);
+                self.file = Some((Arc::clone(&file), id));
+                Ok(file)
+            }
+        }
+    }
+
+    /// Makes what zeros end with as long as it is.
+    fn extend(&mut self, file: &File) -> io::Result<()> {
+        if self.written < self.len {
+            file.set_len(self.len)?;
+            self.written = self.len;
+        }
+        Ok(())
+    }
+
+    /// Starts a sync if one is due; the one before must have ended.
+    fn sync_now_and_then(&mut self, file: &Arc<File>) -> io::Result<()> {
+        let due = self.len - self.synced >= SYNC_BYTES || self.synced_at.elapsed() >= SYNC_TIME;
+        if !due || self.len == self.synced {
+            return Ok(());
+        }
+        self.await_sync()?;
+        self.extend(file)?;
+        (self.synced, self.synced_at) = (self.len, Instant::now());
+        let Some((file, id)) = self.file.clone() else { return Ok(()) };
+        let (shelf, state) = (Arc::clone(&self.shelf), self.state());
+        let (ended, syncing) = sync_channel(1);
+        self.syncing = Some(syncing);
+        // Beside what comes next, so that neither disk nor network waits for the other.
+        drop(Handle::current().spawn_blocking(move || {
+            let synced =
+                fdatasync(&file).map_err(Into::into).and_then(|()| shelf.save(&id, &state));
+            // Nobody waits for it if the upload was given up.
+            let _ = ended.send(synced);
+        }));
+        Ok(())
+    }
+
+    fn await_sync(&mut self) -> io::Result<()> {
+        let gone = || io::Error::other("a sync was given up");
+        self.syncing.take().map_or(Ok(()), |syncing| syncing.recv().map_err(|_| gone())?)
+    }
+
+    fn state(&self) -> State {
+        State { key: self.key.clone(), covered: self.len, digest: self.digest.clone() }
+    }
+
+    /// Makes the part the file that it is to be: whole and durable, or not at all.
+    pub(super) fn commit(
+        mut self,
+        commit: &Commit,
+        keep: Option<Attributes>,
+    ) -> Result<(), Refusal> {
+        let committed = self.try_commit(commit, keep);
+        self.spoilt = true;
+        committed
+    }
+
+    fn try_commit(&mut self, commit: &Commit, keep: Option<Attributes>) -> Result<(), Refusal> {
+        let (digest, len) = (self.prefix(), self.len);
+        if len != commit.size {
+            let text = format!("{len} bytes came, not {}", commit.size);
+            return Err(Refusal::new(ErrorCode::Mismatch, text));
+        }
+        if digest != commit.digest {
+            return Err(Refusal::new(ErrorCode::Mismatch, "what came has another SHA-256"));
+        }
+        self.shelf.quota.take_file(&self.owner)?;
+        let published = self.publish(keep);
+        if published.is_err() {
+            self.shelf.quota.give_file(&self.key.owner);
+        }
+        let replaced = published.map_err(Refusal::writing)?;
+        if let Some(gone) = replaced {
+            self.shelf.quota.gone(gone);
+        }
+        // It is a part no longer.
+        if let Some((_, id)) = self.file.take()
+            && self.synced > 0
+        {
+            self.shelf.forget(&id);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, keep: Option<Attributes>) -> io::Result<Option<Gone>> {
+        self.await_sync()?;
+        let file = self.file()?;
+        self.extend(&file)?;
+        if let Some(name) = &self.key.owner {
+            owner::note(&file, name)?;
+        }
+        if let Some(attributes) = keep {
+            set_attributes(&file, attributes)?;
+        }
+        fsync(&file)?;
+        let Some((_, id)) = &self.file else { return Ok(None) };
+        let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
+        self.shelf.store.publish(&part_name(id), name)
+    }
+}
+
+/// A part that is dropped is parked, unless it is spoilt: by a thread of its own, since a drop must not
+/// wait for the disk.
+impl Drop for Part {
+    fn drop(&mut self) {
+        let leaving = Leaving {
+            key: self.key.clone(),
+            file: self.file.take(),
+            len: self.len,
+            parked: (!self.spoilt).then(|| self.state()),
+            syncing: self.syncing.take(),
+            shelf: Arc::clone(&self.shelf),
+            _open: self.open.take(),
+        };
+        match leaving.file {
+            Some(_) => self.shelf.leave(leaving),
+            None => self.shelf.left(&self.key, self.parked.take()),
+        }
+    }
+}
+
+/// What is left of an upload that has stopped.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    shelf: Arc<Shelf>,
+    key: Key,
+    file: Option<(Arc<File>, String)>,
+    len: u64,
+    parked: Option<State>,
+    syncing: Option<Receiver<io::Result<()>>>,
+    _open: Option<Open>,
+}
+
+impl Leaving {
+    /// Parks it, or takes it away.
+    pub(super) fn settle(self) {
+        let Some((file, id)) = &self.file else { return };
+        let synced = self.syncing.as_ref().is_none_or(|it| matches!(it.recv(), Ok(Ok(()))));
+        let parked = self.parked.as_ref().filter(|_| synced).is_some_and(|state| {
+            let saved = file
+                .set_len(self.len)
+                .and_then(|()| Ok(fdatasync(file)?))
+                .and_then(|()| self.shelf.save(id, state));
+            saved.is_ok()
+        });
+        if parked {
+            tracing::debug!(bytes = self.len, "an upload is parked");
+            let (id, since) = (id.clone(), SystemTime::now());
+            self.shelf.left(&self.key, Some(Parked { id, len: self.len, since }));
+        } else {
+            self.shelf.discard(id);
+            self.shelf.quota.give_bytes(&self.key.owner, self.len);
+            self.shelf.left(&self.key, None);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! How much of the store is used, and by whom: bytes (of files, and of what is not whole yet), files,
+//! and transfers that are open.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use echo_core::ErrorCode;
+
+use super::refusal::Refusal;
+use super::store::Gone;
+
+/// How much there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+    pub(crate) transfers: u64,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+    pub(crate) transfers: u64,
+}
+
+/// Who is counted for something: nobody by name for all that have not authenticated.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Owner {
+    pub(super) name: Option<String>,
+    /// Bytes that this one may have, where that differs from others.
+    pub(super) bytes: Option<u64>,
+}
+
+/// The counters of a store.
+#[derive(Debug)]
+pub(super) struct Quota {
+    total: Bounds,
+    each: Bounds,
+    used: Mutex<(Used, HashMap<Option<String>, Used>)>,
+}
+
+impl Quota {
+    pub(super) fn new(total: Bounds, each: Bounds) -> Self {
+        Self { total, each, used: Mutex::default() }
+    }
+
+    /// All that is used.
+    pub(super) fn used(&self) -> Used {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Counts what lies there at the start, whatever the bounds.
+    pub(super) fn found(&self, owner: Option<String>, files: u64, bytes: u64) {
+        self.change(&owner, |used| {
+            used.files += files;
+            used.bytes += bytes;
+        });
+    }
+
+    /// Counts `len` more bytes of `owner`.
+    pub(super) fn take_bytes(&self, owner: &Owner, len: u64) -> Result<(), Refusal> {
+        let each = Bounds { bytes: owner.bytes.unwrap_or(self.each.bytes), ..self.each };
+        self.try_change(owner, each, |used, bounds| {
+            used.bytes =
+                used.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes).ok_or("bytes")?;
+            Ok(())
+        })
+    }
+
+    /// Counts a file more of `owner`, before it is known whether it takes another's place.
+    pub(super) fn take_file(&self, owner: &Owner) -> Result<(), Refusal> {
+        self.try_change(owner, self.each, |used, bounds| {
+            used.files += 1;
+            if used.files <= bounds.files { Ok(()) } else { Err("files") }
+        })
+    }
+
+    /// Takes back what was counted for a file that did not appear.
+    pub(super) fn give_file(&self, owner: &Option<String>) {
+        self.change(owner, |used| used.files = used.files.saturating_sub(1));
+    }
+
+    /// Takes back bytes of what is no file, or is none any more.
+    pub(super) fn give_bytes(&self, owner: &Option<String>, len: u64) {
+        self.change(owner, |used| used.bytes = used.bytes.saturating_sub(len));
+    }
+
+    /// A file is gone, removed or replaced.
+    pub(super) fn gone(&self, gone: Gone) {
+        self.change(&gone.owner, |used| {
+            used.files = used.files.saturating_sub(1);
+            used.bytes = used.bytes.saturating_sub(gone.size);
+        });
+    }
+
+    /// Counts an open transfer of `owner`, until the [`Open`] is dropped.
+    pub(super) fn open(self: &Arc<Self>, owner: &Owner) -> Result<Open, Refusal> {
+        self.try_change(owner, self.each, |used, bounds| {
+            used.transfers += 1;
+            if used.transfers <= bounds.transfers { Ok(()) } else { Err("open transfers") }
+        })
+        .map_err(|refusal| Refusal { code: ErrorCode::Busy, ..refusal })?;
+        Ok(Open { quota: Arc::clone(self), owner: owner.name.clone() })
+    }
+
+    fn change(&self, owner: &Option<String>, change: impl Fn(&mut Used)) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let (total, each) = &mut *used;
+        change(total);
+        let own = each.entry(owner.clone()).or_default();
+        change(own);
+        if *own == Used::default() {
+            each.remove(owner);
+        }
+    }
+
+    /// Changes both counters, or none.
+    fn try_change(
+        &self,
+        owner: &Owner,
+        bounds: Bounds,
+        change: impl Fn(&mut Used, &Bounds) -> Result<(), &'static str>,
+    ) -> Result<(), Refusal> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut total, mut own) = (used.0, used.1.get(&owner.name).copied().unwrap_or_default());
+        let full = |whose, what| {
+            Refusal::new(ErrorCode::NoSpace, format!("{whose} quota of {what} is used up"))
+        };
+        change(&mut total, &self.total).map_err(|what| full("the server's", what))?;
+        change(&mut own, &bounds).map_err(|what| full("your", what))?;
+        used.0 = total;
+        used.1.insert(owner.name.clone(), own);
+        Ok(())
+    }
+}
+
+/// An open transfer, counted.
+#[derive(Debug)]
+pub(super) struct Open {
+    quota: Arc<Quota>,
+    owner: Option<String>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.quota.change(&self.owner, |used| used.transfers = used.transfers.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota() -> Arc<Quota> {
+        let total = Bounds { bytes: 100, files: 3, transfers: 3 };
+        Arc::new(Quota::new(total, Bounds { bytes: 60, files: 2, transfers: 2 }))
+    }
+
+    fn owner(name: &str) -> Owner {
+        Owner { name: Some(name.to_owned()), bytes: None }
+    }
+
+    #[test]
+    fn bytes_are_bounded_for_each_and_for_all() {
+        let quota = quota();
+        let (ann, bob) = (owner("ann"), owner("bob"));
+        quota.take_bytes(&ann, 60).unwrap();
+        let refusal = quota.take_bytes(&ann, 1).unwrap_err();
+        assert_eq!(refusal, Refusal::new(ErrorCode::NoSpace, "your quota of bytes is used up"));
+        quota.take_bytes(&bob, 40).unwrap();
+        let refusal = quota.take_bytes(&bob, 1).unwrap_err();
+        assert_eq!(refusal.text, "the server's quota of bytes is used up");
+        // A refused byte is not counted.
+        quota.gone(Gone { size: 60, owner: Some("ann".to_owned()) });
+        quota.take_bytes(&bob, 20).unwrap();
+        assert_eq!(quota.used().bytes, 60);
+        let large = Owner { bytes: Some(1 << 40), ..owner("bob") };
+        quota.take_bytes(&large, 40).unwrap();
+        assert!(quota.take_bytes(&large, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn files_and_transfers_are_bounded() {
+        let quota = quota();
+        let ann = owner("ann");
+        quota.take_file(&ann).unwrap();
+        quota.take_file(&ann).unwrap();
+        assert!(quota.take_file(&ann).is_err());
+        quota.give_file(&ann.name);
+        quota.take_file(&ann).unwrap();
+        let open = (quota.open(&ann).unwrap(), quota.open(&ann).unwrap());
+        assert_eq!(quota.open(&ann).unwrap_err().code, ErrorCode::Busy);
+        let _third = quota.open(&owner("bob")).unwrap();
+        assert!(quota.open(&owner("eve")).is_err());
+        drop(open);
+        quota.open(&ann).unwrap();
+    }
+}

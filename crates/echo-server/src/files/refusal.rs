@@ -1,0 +1,123 @@
+//! Why a file frame is not served, in the words and the number that its client gets.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use echo_core::{ErrorCode, ErrorFrame, Kind, Seldom};
+use rustix::io::Errno;
+
+use crate::exit::reason;
+
+/// A disk that fails does so with each transfer.
+static FAILED: Mutex<Option<Seldom>> = Mutex::new(None);
+
+/// The answer to a frame that is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(super) code: ErrorCode,
+    pub(super) text: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub(super) fn new(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// The payload of such a frame cannot be read.
+    pub(super) fn malformed(kind: Kind) -> Self {
+        Self::new(ErrorCode::Malformed, format!("malformed {kind:?} frame"))
+    }
+
+    /// A frame that does not fit what is under way.
+    pub(super) fn out_of_place(text: &'static str) -> Self {
+        Self::new(ErrorCode::UnexpectedKind, text)
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no file of that name")
+    }
+
+    /// Its place cannot be a file's.
+    pub(super) fn no_place() -> Self {
+        Self::new(ErrorCode::Forbidden, "no file can have that name: something else is there")
+    }
+
+    /// The payload of the ERROR frame.
+    pub(super) fn payload(&self) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(64);
+        ErrorFrame { code: self.code, closes: false, text: Cow::Borrowed(&self.text) }
+            .put(&mut payload);
+        payload
+    }
+
+    /// What reading a file, or a folder, came to.
+    pub(super) fn reading(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            // What is no file, or lies behind what is no folder, is not there for clients.
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) => Self::not_found(),
+            Some(Errno::ACCESS | Errno::PERM) => {
+                Self::new(ErrorCode::Failed, "the server may not read it")
+            }
+            _ => Self::failed(&error),
+        }
+    }
+
+    /// What removing came to.
+    pub(super) fn removing(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Self::not_found(),
+            _ => Self::writing(error),
+        }
+    }
+
+    /// What writing, or removing, came to.
+    pub(super) fn writing(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::NOSPC) => Self::new(ErrorCode::NoSpace, "the server's disk is full"),
+            Some(Errno::DQUOT) => {
+                Self::new(ErrorCode::NoSpace, "the server has used up its quota on its disk")
+            }
+            Some(Errno::FBIG) => {
+                Self::new(ErrorCode::NoSpace, "the server cannot store a file that long")
+            }
+            Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
+                Self::no_place()
+            }
+            Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
+                Self::new(ErrorCode::Failed, "the server may not write there")
+            }
+            _ => Self::failed(&error),
+        }
+    }
+
+    fn failed(error: &io::Error) -> Self {
+        let mut seldom = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(muted) = seldom.get_or_insert_default().speak() {
+            tracing::error!(muted, "a file of a transfer: {}", reason(error));
+        }
+        Self::new(ErrorCode::Failed, format!("the server's storage failed: {}", reason(error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_becomes_a_code() {
+        for (errno, code) in [
+            (Errno::NOSPC, ErrorCode::NoSpace),
+            (Errno::DQUOT, ErrorCode::NoSpace),
+            (Errno::FBIG, ErrorCode::NoSpace),
+            (Errno::NOTDIR, ErrorCode::Forbidden),
+            (Errno::LOOP, ErrorCode::Forbidden),
+            (Errno::ROFS, ErrorCode::Failed),
+            (Errno::IO, ErrorCode::Failed),
+        ] {
+            assert_eq!(Refusal::writing(errno.into()).code, code, "{errno:?}");
+        }
+        assert_eq!(Refusal::reading(Errno::LOOP.into()).code, ErrorCode::NotFound);
+        assert_eq!(Refusal::reading(Errno::IO.into()).code, ErrorCode::Failed);
+    }
+}

@@ -1,0 +1,157 @@
+//! The folder that holds the files, and every system call that names something in it: relative to its
+//! handle, as [`echo_folder`] walks.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use echo_core::FileName;
+use echo_folder::{Folder, size};
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Mode, Stat, flock, mkdirat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::owner;
+
+/// The folder of what is not whole yet; no file's name begins with it.
+pub(super) const PRIVATE: &str = ".echo-server";
+
+/// Who holds it has the store for itself.
+pub(super) const LOCK: &str = "lock";
+
+/// How often a folder may vanish while a file is about to be put into it.
+const ATTEMPTS: u32 = 16;
+
+/// An open store.
+#[derive(Debug)]
+pub(super) struct Store {
+    root: Folder,
+    private: Folder,
+    /// Held while a name changes what it stands for, so that each file is counted once.
+    names: Mutex<()>,
+    _lock: File,
+}
+
+/// What a change took away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gone {
+    pub(super) size: u64,
+    pub(super) owner: Option<String>,
+}
+
+impl Store {
+    /// Opens the store in an existing folder.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let root = Folder::open(path)?;
+        match mkdirat(&root, PRIVATE, Mode::RWXU) {
+            Err(Errno::EXIST) => {}
+            made => {
+                made?;
+                root.sync()?;
+            }
+        }
+        let private = root.enter(OsStr::new(PRIVATE))?;
+        let (lock, _) = private.write(OsStr::new(LOCK), true)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => {
+                io::Error::new(io::ErrorKind::AddrInUse, "another server stores files there")
+            }
+            error => error.into(),
+        })?;
+        Ok(Self { root, private, names: Mutex::new(()), _lock: lock })
+    }
+
+    /// Whether clients may know of such a name.
+    pub(super) fn admits(name: FileName<'_>) -> bool {
+        name.components().next() != Some(PRIVATE.as_bytes())
+    }
+
+    /// The folder of what is not whole yet.
+    pub(super) fn private(&self) -> &Folder {
+        &self.private
+    }
+
+    /// The folder of all files, for who walks all of it.
+    pub(super) fn root(&self) -> &Folder {
+        &self.root
+    }
+
+    /// Opens a file for reading.
+    pub(super) fn read(&self, name: FileName<'_>) -> io::Result<(File, Stat)> {
+        let (folder, last) = self.root.walk(name)?;
+        folder.read(last)
+    }
+
+    /// Gives a part its name, in place of what had it: durable when this returns. Folders on the way
+    /// are made.
+    pub(super) fn publish(&self, part: &str, name: FileName<'_>) -> io::Result<Option<Gone>> {
+        for _ in 0..ATTEMPTS {
+            let (folder, last, changed) = self.root.make(name)?;
+            let renamed = self.rename(part, &folder, last);
+            // Somebody removed the last file of that folder, and it with it.
+            if matches!(&renamed, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                continue;
+            }
+            let replaced = renamed?;
+            folder.sync()?;
+            changed.iter().try_for_each(Folder::sync)?;
+            return Ok(replaced);
+        }
+        Err(Errno::NOENT.into())
+    }
+
+    fn rename(&self, part: &str, folder: &Folder, last: &OsStr) -> io::Result<Option<Gone>> {
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = gone(folder, last)?;
+        renameat(&self.private, part, folder, last)?;
+        Ok(replaced)
+    }
+
+    /// Removes a file: durable when this returns. Folders that hold nothing any more go with it.
+    pub(super) fn remove(&self, name: FileName<'_>) -> io::Result<Gone> {
+        let (folder, last) = self.root.walk(name)?;
+        let removed = {
+            let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let removed = gone(&folder, last)?.ok_or(Errno::NOENT)?;
+            unlinkat(&folder, last, AtFlags::empty())?;
+            removed
+        };
+        folder.sync()?;
+        self.remove_empty(name);
+        Ok(removed)
+    }
+
+    /// Removes the folders on the way to `name` that are empty. Others made them, or use them: whatever
+    /// hinders it is right.
+    fn remove_empty(&self, name: FileName<'_>) {
+        let mut way = name.as_bytes();
+        while let Some(end) = way.iter().rposition(|byte| *byte == b'/') {
+            way = &way[..end];
+            let Ok(folder) = FileName::new(way) else { return };
+            let removed = self
+                .root
+                .walk(folder)
+                .and_then(|(parent, last)| Ok(unlinkat(&parent, last, AtFlags::REMOVEDIR)?));
+            if removed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What would be gone with that name: nothing, or a file. Anything else stays where it is.
+fn gone(folder: &Folder, name: &OsStr) -> io::Result<Option<Gone>> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+            // What may not be read is nobody's.
+            let owner = folder.read(name).ok().and_then(|(file, _)| owner::of(file));
+            Ok(Some(Gone { size: size(&stat), owner }))
+        }
+        Ok(_) => Err(Errno::EXIST.into()),
+    }
+}

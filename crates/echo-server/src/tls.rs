@@ -1,0 +1,81 @@
+//! Certificates and keys from their files, as the listeners show them and `check` judges them.
+
+pub(crate) mod self_signed;
+
+use std::fs;
+use std::path::Path;
+
+use echo_core::tls::{Authorities, Error, Identity, Policy, Server};
+use echo_core::{Endpoint, Mode};
+
+use crate::config::Config;
+use crate::exit::{self, CONFIG, Failure};
+use crate::settings::Settings;
+
+/// Far more than any chain needs; something else was meant.
+const MAX_LEN: u64 = 1 << 20;
+
+/// Reads what the listeners show, if there are certificates, and sees to it that those which need it have it.
+pub(crate) fn server(config: &Config) -> Result<Option<Server>, Failure> {
+    let server = read(&config.settings)?;
+    if server.is_none()
+        && let Some(index) = config.listen.iter().position(|(_, endpoint)| endpoint.tls)
+    {
+        return Err(config.blame_listen(index, "tls:// takes --tls-cert and --tls-key"));
+    }
+    Ok(server)
+}
+
+fn read(settings: &Settings) -> Result<Option<Server>, Failure> {
+    let Settings { tls_cert, tls_key, tls_client_ca, .. } = settings;
+    let (cert, key) = match (tls_cert, tls_key) {
+        (Some(cert), Some(key)) => (cert, key),
+        (None, None) if tls_client_ca.is_none() => return Ok(None),
+        _ => {
+            let message = "--tls-cert and --tls-key go together, and --tls-client-ca with both";
+            return Err(Failure::new(CONFIG, message));
+        }
+    };
+    let (cert_text, key_text) = (contents(cert)?, contents(key)?);
+    let identity = Identity::from_pem(&cert_text, &key_text).map_err(|error| {
+        let path = match error {
+            Error::NoKey | Error::BadKey(_) | Error::Mismatch => key,
+            _ => cert,
+        };
+        cannot_use(path, &error)
+    })?;
+    let clients = match tls_client_ca {
+        None => None,
+        Some(path) => {
+            let authorities = Authorities::from_pem(&contents(path)?);
+            Some(authorities.map_err(|error| cannot_use(path, &error))?)
+        }
+    };
+    Server::new(identity, clients).map(Some).map_err(|error| cannot_use(cert, &error))
+}
+
+/// What the connections of a listener begin with.
+pub(crate) fn policy(endpoint: &Endpoint, server: Option<&Server>) -> Policy {
+    match (server, endpoint.mode.unwrap_or_default()) {
+        (Some(server), _) if endpoint.tls => Policy::Always(server.clone()),
+        (Some(server), Mode::Auto) => Policy::Detect(server.clone()),
+        _ => Policy::Plain,
+    }
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, Failure> {
+    let wrong = |why: &str| Failure::new(CONFIG, format!("cannot read {}: {why}", path.display()));
+    // Opening a pipe that nobody writes to would wait for ever.
+    let about = fs::metadata(path).map_err(|error| wrong(&exit::reason(&error)))?;
+    if !about.is_file() {
+        return Err(wrong("it is no file"));
+    }
+    if about.len() > MAX_LEN {
+        return Err(wrong("it is longer than 1 MiB"));
+    }
+    fs::read(path).map_err(|error| wrong(&exit::reason(&error)))
+}
+
+fn cannot_use(path: &Path, error: &Error) -> Failure {
+    Failure::new(CONFIG, format!("cannot use {}: {error}", path.display()))
+}

@@ -1,0 +1,114 @@
+//! Fault 49: the server killed at each system call of an upload, and at any moment. What is visible is
+//! whole and right, and what was parked goes on to the right digest.
+
+use std::time::Duration;
+
+use super::support::injection;
+use super::support::process::long;
+use super::support::{PATIENCE, Signal};
+use super::*;
+
+/// What one upload does, over and over until the server dies: over a file that was there before.
+async fn upload_until_death(place: &Place, bytes: &[u8]) {
+    let endpoint = Endpoint::target(&place.uri()).unwrap();
+    let options = Options { timeout: PATIENCE, ..Options::default() };
+    let Ok(mut dialogue) = Dialogue::connect(&endpoint, &options).await else { return };
+    let name = FileName::new(b"folder/a").unwrap();
+    let mut put = Vec::new();
+    Put { resume: true, keep: None, size: Some(bytes.len() as u64), name }.put(&mut put);
+    if dialogue.send(Kind::PUT, &[&put]).await.is_err() {
+        return;
+    }
+    let Ok((_, reply)) = dialogue.recv().await else { return };
+    let Ok(reply) = PutReply::parse(&reply) else { return };
+    let offset = usize::try_from(reply.offset).unwrap();
+    assert_eq!(reply.prefix, sha(&bytes[..offset]), "what is parked is a prefix");
+    for block in bytes[offset..].chunks(256 << 10) {
+        if dialogue.send(Kind::DATA, &[block]).await.is_err() || dialogue.recv().await.is_err() {
+            return;
+        }
+    }
+    let mut commit = Vec::new();
+    Commit { digest: sha(bytes), size: bytes.len() as u64 }.put(&mut commit);
+    if dialogue.send(Kind::COMMIT, &[&commit]).await.is_ok() {
+        let _ = dialogue.recv().await;
+    }
+}
+
+/// The file is as it was, or as it is to be; then it goes on to its end.
+async fn check_and_finish(place: &Place, old: &[u8], new: &[u8], when: &str) {
+    let found = fs::read(place.path("folder/a")).unwrap();
+    assert!(found == old || found == new, "{when}: torn: {} bytes", found.len());
+    assert_eq!(place.visible(), [place.path("folder/a")], "{when}");
+    let _server = place.serve();
+    upload_until_death(place, new).await;
+    assert!(fs::read(place.path("folder/a")).unwrap() == new, "{when}");
+    eventually("nothing is left", || place.parts() == 0).await;
+    assert_eq!(place.visible(), [place.path("folder/a")], "{when}");
+}
+
+#[test]
+fn killed_at_each_call_of_an_upload() {
+    if !injection::can_inject("killed_at_each_call_of_an_upload") {
+        return;
+    }
+    let (old, new) = (noise(100_000, 1), noise(900_000, 2));
+    let most = if long() { 12 } else { 3 };
+    let calls =
+        ["pwrite64", "fsync", "fdatasync", "renameat", "openat", "unlinkat", "write", "ftruncate"];
+    for call in calls {
+        for nth in 1..=most {
+            let place = Place::new();
+            fs::create_dir(place.path("folder")).unwrap();
+            fs::write(place.path("folder/a"), &old).unwrap();
+            let log = place.folder.path().join("trace");
+            let when = format!("{call} {nth}");
+            // Only what touches the store; a server that starts opens files of its own.
+            let mut server = {
+                let plain = support::command();
+                let mut command = std::process::Command::new("strace");
+                command.args(["-D", "-f", "-qq", "-P"]).arg(place.path(".echo-server"));
+                command
+                    .args(["-e", &format!("inject={call}:signal=KILL:when={nth}"), "-o"])
+                    .arg(&log);
+                command.arg(plain.get_program()).args(place.args()).arg("--anonymous-put");
+                command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+                Server::spawn(command)
+            };
+            run(async {
+                // It may die before it listens.
+                let socket = place.folder.path().join("socket");
+                eventually("it listens or is dead", || socket.exists() || !server.is_running())
+                    .await;
+                upload_until_death(&place, &new).await;
+                let _ = server.is_running().then(|| server.signal(Signal::KILL));
+                server.wait(PATIENCE);
+                let _ = fs::remove_file(&socket);
+                check_and_finish(&place, &old, &new, &when).await;
+            });
+        }
+    }
+}
+
+#[test]
+fn killed_at_any_moment() {
+    let (old, new) = (noise(100_000, 3), noise(8 << 20, 4));
+    let rounds = if long() { 200 } else { 20 };
+    let mut random = fastrand::Rng::with_seed(5);
+    let place = Place::new();
+    fs::create_dir(place.path("folder")).unwrap();
+    for round in 0..rounds {
+        fs::write(place.path("folder/a"), &old).unwrap();
+        let mut server = place.serve();
+        let delay = Duration::from_micros(random.u64(0..60_000));
+        run(async {
+            let kill = async {
+                tokio::time::sleep(delay).await;
+                server.signal(Signal::KILL);
+            };
+            tokio::join!(upload_until_death(&place, &new), kill);
+            server.wait(PATIENCE);
+            check_and_finish(&place, &old, &new, &format!("round {round} after {delay:?}")).await;
+        });
+    }
+}

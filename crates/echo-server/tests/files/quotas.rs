@@ -1,0 +1,94 @@
+//! How much there may be, and for whom the store is.
+
+use super::support::PATIENCE;
+use super::*;
+
+#[test]
+fn quotas_refuse_and_others_go_on() {
+    let place = Place::new();
+    let _server = place.serve_with(&[
+        "--anonymous-put",
+        "--files-bytes=2MiB",
+        "--files-count=3",
+        "--files-transfers=2",
+    ]);
+    run(async {
+        let mut talk = place.connect().await;
+        let bytes = noise(1 << 20, 1);
+        talk.store("a", &bytes).await.unwrap();
+        // In mid-transfer; what had come is given back.
+        talk.put("b", false).await.unwrap();
+        let mut refused = None;
+        for _ in 0..4 {
+            refused = talk.data(&bytes).await.err().or(refused);
+        }
+        assert_eq!(refused, Some(ErrorCode::NoSpace));
+        assert_eq!(talk.commit(&bytes).await, Err(ErrorCode::NoSpace));
+        eventually("what was refused is gone", || place.parts() == 0).await;
+        assert_eq!(place.visible(), [place.path("a")]);
+        // A file in the place of another takes no more than it has.
+        talk.store("a", &bytes[1..]).await.unwrap();
+        talk.store("b", b"1").await.unwrap();
+        talk.store("c", b"1").await.unwrap();
+        assert_eq!(talk.store("d", b"1").await, Err(ErrorCode::NoSpace));
+        let name = FileName::new(b"b").unwrap();
+        talk.ask(Kind::REMOVE, |out| echo_core::Remove { name }.put(out)).await.unwrap();
+        talk.store("d", b"1").await.unwrap();
+        // Transfers.
+        let (mut second, mut third) = (place.connect().await, place.connect().await);
+        talk.put("e", false).await.unwrap();
+        second.get("a", 0, [0; 32]).await.unwrap();
+        assert_eq!(third.get("a", 0, [0; 32]).await.unwrap_err(), ErrorCode::Busy);
+        drop(talk);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while third.get("a", 0, [0; 32]).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline);
+        }
+    });
+}
+
+/// What lies there at the start counts.
+#[test]
+fn files_are_counted_at_the_start() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("x/y")).unwrap();
+    fs::write(place.path("x/y/z"), [0; 1000]).unwrap();
+    let server = place.serve_with(&["--anonymous-put", "--files-bytes=1500"]);
+    run(async {
+        let mut talk = place.connect().await;
+        assert_eq!(talk.store("a", &[1; 501]).await, Err(ErrorCode::NoSpace));
+        talk.store("a", &[1; 500]).await.unwrap();
+    });
+    server.wait_for_stderr("files=1 bytes=1000");
+}
+
+#[test]
+fn without_a_store_file_frames_have_no_place() {
+    let place = Place::new();
+    let uri = place.uri();
+    let _server = Server::start(&["--listen", &uri]);
+    run(async {
+        let mut talk = place.connect().await;
+        assert!(!talk.0.session().features.contains(echo_core::Features::FILES));
+        let name = FileName::new(b"a").unwrap();
+        let get = Get { offset: 0, prefix: [0; 32], name };
+        let answer = talk.ask(Kind::GET, |out| get.put(out)).await;
+        assert_eq!(answer, Err(ErrorCode::UnexpectedKind));
+    });
+}
+
+#[test]
+fn a_store_has_one_server() {
+    let place = Place::new();
+    let _server = place.serve();
+    let mut command = support::command();
+    command.args(["--listen=unix:@never", "--files"]).arg(place.store());
+    let mut second = Server::spawn(command);
+    assert_eq!(second.wait(PATIENCE).code(), Some(78));
+    assert!(second.stderr().contains("another server stores files there"), "{}", second.stderr());
+    let mut command = support::command();
+    command.args(["--listen=unix:@never", "--files", "/nonexistent/folder"]);
+    let mut missing = Server::spawn(command);
+    assert_eq!(missing.wait(PATIENCE).code(), Some(78));
+    assert!(missing.stderr().contains("No such file or directory"), "{}", missing.stderr());
+}

@@ -1,0 +1,154 @@
+//! Uploads that are cut, and go on.
+
+use std::time::Duration;
+
+use super::support::{PATIENCE, Signal};
+use super::*;
+
+/// Sends `bytes` in one upload, cut after `at` by `cut`, and resumed.
+async fn interrupted(place: &Place, bytes: &[u8], at: usize, cut: impl AsyncFnOnce(Talk)) -> u64 {
+    let mut talk = place.connect().await;
+    talk.put("a/b", true).await.unwrap();
+    for block in bytes[..at].chunks(1 << 20) {
+        talk.data(block).await.unwrap();
+    }
+    cut(talk).await;
+    let mut talk = place.connect().await;
+    let reply = talk.put("a/b", true).await.unwrap();
+    let offset = usize::try_from(reply.offset).unwrap();
+    assert_eq!(reply.prefix, sha(&bytes[..offset]));
+    for block in bytes[offset..].chunks(1 << 20) {
+        talk.data(block).await.unwrap();
+    }
+    talk.commit(bytes).await.unwrap();
+    assert!(fs::read(place.path("a/b")).unwrap() == bytes);
+    assert_eq!(place.parts(), 0);
+    reply.offset
+}
+
+#[test]
+fn a_lost_connection_is_resumed_where_it_was() {
+    let place = Place::new();
+    let _server = place.serve();
+    run(async {
+        let bytes = noise(5 << 20, 1);
+        for at in [1 << 20, 3 << 20, (4 << 20) + 12_345, 5 << 20] {
+            let resumed = interrupted(&place, &bytes, at, async |talk| drop(talk)).await;
+            // Less than a block may have been under way.
+            assert!(resumed > at as u64 - (256 << 10), "{resumed} of {at}");
+        }
+    });
+}
+
+#[test]
+fn an_upload_outlives_the_servers_restart_and_its_death() {
+    let place = Place::new();
+    run(async {
+        let bytes = noise(5 << 20, 2);
+        for signal in [Signal::TERM, Signal::KILL] {
+            let mut server = place.serve_with(&["--anonymous-put", "--drain-timeout=200ms"]);
+            let mut next = None;
+            let resumed = interrupted(&place, &bytes, 3 << 20, async |talk| {
+                if signal == Signal::KILL {
+                    // A part that is resumed once has a state to begin with.
+                    drop(talk);
+                    let mut talk = place.connect().await;
+                    let reply = talk.put("a/b", true).await.unwrap();
+                    let offset = usize::try_from(reply.offset).unwrap();
+                    assert!(offset > 2 << 20, "{offset}");
+                    talk.data(&bytes[offset..offset + (1 << 20)]).await.unwrap();
+                }
+                server.signal(signal);
+                server.wait(PATIENCE);
+                next = Some(place.serve());
+            });
+            assert!(resumed.await > 2 << 20, "{signal:?}");
+            drop(next);
+        }
+    });
+}
+
+#[test]
+fn a_drain_waits_for_an_upload_and_parks_it_at_its_deadline() {
+    let place = Place::new();
+    let mut server = place.serve_with(&["--anonymous-put", "--drain-timeout=60s"]);
+    let bytes = noise(3 << 20, 3);
+    run(async {
+        let mut talk = place.connect().await;
+        talk.put("a", false).await.unwrap();
+        talk.data(&bytes[..1 << 20]).await.unwrap();
+        server.signal(Signal::TERM);
+        server.wait_for_stderr("draining");
+        // The listener is gone; the upload goes on to its end.
+        for block in bytes[1 << 20..].chunks(1 << 20) {
+            talk.data(block).await.unwrap();
+        }
+        talk.commit(&bytes).await.unwrap();
+        let end = talk.ending().await.to_string();
+        assert!(end.contains("the server drains: 5 of 5 frames answered"), "{end}");
+    });
+    assert_eq!(server.wait(PATIENCE).code(), Some(0));
+    assert!(fs::read(place.path("a")).unwrap() == bytes);
+}
+
+#[test]
+fn a_changed_file_starts_anew() {
+    let place = Place::new();
+    let _server = place.serve();
+    run(async {
+        let (old, new) = (noise(2 << 20, 4), noise(1 << 20, 5));
+        let mut talk = place.connect().await;
+        talk.put("a", true).await.unwrap();
+        talk.data(&old[..1 << 20]).await.unwrap();
+        drop(talk);
+        let mut talk = place.connect().await;
+        let reply = talk.put("a", true).await.unwrap();
+        assert!(reply.offset > 0 && reply.prefix != sha(&new[..1000]));
+        // The client sees that, and says so.
+        assert_eq!(talk.put("a", false).await.unwrap().offset, 0);
+        talk.data(&new).await.unwrap();
+        talk.commit(&new).await.unwrap();
+        assert!(fs::read(place.path("a")).unwrap() == new);
+        eventually("nothing is parked", || place.parts() == 0).await;
+        assert_eq!(talk.put("a", true).await.unwrap().offset, 0);
+    });
+}
+
+#[test]
+fn leftovers_are_swept_and_broken_states_too() {
+    let place = Place::new();
+    let bytes = noise(1 << 20, 6);
+    let mut server = place.serve();
+    run(async {
+        for name in ["a", "b", "c", "d"] {
+            let mut talk = place.connect().await;
+            talk.put(name, true).await.unwrap();
+            talk.data(&bytes).await.unwrap();
+        }
+        eventually("all are parked", || place.parts() == 8).await;
+    });
+    assert_eq!(server.stop(), Some(0));
+    let private = place.path(".echo-server");
+    let mut states: Vec<_> = fs::read_dir(&private).unwrap().map(|it| it.unwrap().path()).collect();
+    states.retain(|path| path.extension().is_some_and(|it| it == "state"));
+    states.sort();
+    // One without its state, one with a broken one, one that is old, one that is right; and strangers.
+    fs::remove_file(&states[0]).unwrap();
+    let mut state = fs::read(&states[1]).unwrap();
+    state[30] ^= 1;
+    fs::write(&states[1], state).unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+    fs::File::open(states[2].with_extension("part")).unwrap().set_modified(old).unwrap();
+    fs::write(private.join("stray.new"), "x").unwrap();
+    fs::write(private.join("9-9.state"), "x").unwrap();
+    let _server = place.serve();
+    assert_eq!(place.parts(), 2);
+    run(async {
+        let mut talk = place.connect().await;
+        let mut resumed = 0;
+        for name in ["a", "b", "c", "d"] {
+            resumed += u64::from(talk.put(name, true).await.unwrap().offset > 0);
+        }
+        assert_eq!(resumed, 1);
+    });
+}

@@ -118,8 +118,8 @@ impl Passed {
         Ok(adopted)
     }
 
-    /// Closes the stored ones that none of `endpoints` means, here and at the manager, before they stand in
-    /// the way of what is to be bound: the settings may have changed before the crash.
+    /// Closes the stored ones that none of `endpoints` means, or would store under another name, here and at the
+    /// manager, before they stand in the way of what is to be bound: the settings may have changed before the crash.
     pub(crate) async fn forget_unwanted(
         &mut self,
         endpoints: &[(String, Endpoint)],
@@ -129,14 +129,18 @@ impl Passed {
             return;
         }
         let mut wanted = Vec::new();
-        for (_, endpoint) in endpoints {
+        for (uri, endpoint) in endpoints {
             // What does not resolve cannot be bound, and says so itself.
             let Ok(addresses) = addresses(endpoint).await else { return };
-            wanted.push((endpoint, addresses));
+            wanted.push((uri, endpoint, addresses));
         }
         let is_wanted = |one: &One| {
-            wanted.iter().any(|(endpoint, addresses)| {
-                one.is_meant_by(endpoint, addresses) && one.was_made_with(endpoint.perm)
+            wanted.iter().any(|(uri, endpoint, addresses)| {
+                // One of those that share the name has given it.
+                let is_its_name = |other: &One| {
+                    other.name == one.name && other.would_be_stored(uri, endpoint) == one.name
+                };
+                one.is_meant_by(endpoint, addresses) && self.0.iter().any(is_its_name)
             })
         };
         // All that have one name: the manager forgets them together.
@@ -222,10 +226,10 @@ impl One {
         self.name.starts_with(STORED)
     }
 
-    /// Whether it was stored with a path of these permissions, or none that were asked for.
-    fn was_made_with(&self, perm: Option<u32>) -> bool {
-        let LocalAddr::Unix(UnixName::Path(_)) = self.address else { return true };
-        self.name.rsplit(' ').nth(1) == Some(&permissions(perm))
+    /// The name under which it would be stored as the first socket of `endpoint`.
+    fn would_be_stored(&self, uri: &str, endpoint: &Endpoint) -> String {
+        let uri = Endpoint::with_bound(uri, &self.address);
+        stored_name(&uri, endpoint.perm, Some(&self.address))
     }
 }
 
@@ -244,16 +248,13 @@ async fn addresses(endpoint: &Endpoint) -> io::Result<Vec<LocalAddr>> {
 pub(crate) fn stored_name(uri: &str, perm: Option<u32>, address: Option<&LocalAddr>) -> String {
     let mut mark = address.and_then(mark).unwrap_or_default();
     if !mark.is_empty() {
-        mark.insert_str(0, &format!(" {}", permissions(perm)));
+        let perm = perm.map_or_else(|| "umask".to_owned(), |perm| format!("{perm:o}"));
+        mark = format!(" {perm}{mark}");
     }
     let address = uri.split('?').next().unwrap_or_default();
     // A name has no colon and at most 255 bytes, all of them plain in a URI.
     let name = format!("{STORED}{}", address.replace(':', "|"));
     name.chars().take(255 - mark.len()).chain(mark.chars()).collect()
-}
-
-fn permissions(perm: Option<u32>) -> String {
-    perm.map_or_else(|| "umask".to_owned(), |perm| format!("{perm:o}"))
 }
 
 /// Which file a Unix socket's path leads to, none if to nothing. Another one there is not the socket's, whose

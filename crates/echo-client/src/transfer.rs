@@ -15,10 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Fault, Options};
 use echo_core::{Digest, Endpoint, ErrorFrame, Features, Header, Kind};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use crate::args::{Asking, Connecting};
+use crate::args::Connecting;
 use crate::escape::escape;
 use crate::failure::Failure;
 use crate::notice;
@@ -152,11 +152,7 @@ async fn endure<T: Send + 'static>(
     while worker.is_busy() || !work.is_empty() {
         let left = work.options.retry.saturating_sub(alive.elapsed());
         let options = Options { retry: left, ..work.options.clone() };
-        let mut dialogue = Dialogue::connect(&work.target, &options).await?;
-        if !dialogue.session().features.contains(Features::FILES) {
-            let text = "the server stores no files: it needs --files";
-            return Err(Error::Rejected(text.to_owned()).into());
-        }
+        let mut dialogue = connect(&work.target, &options).await?;
         match worker.work(&mut dialogue, &work, &mut alive).await {
             Ok(()) => return Ok(()),
             Err(Trouble::All(failure)) => return Err(failure),
@@ -219,15 +215,38 @@ fn options(connecting: &Connecting, target: &Endpoint) -> Result<Options, Failur
     connecting.options(target, RETRY).map_err(Failure::Local)
 }
 
-/// A single connection for a command that needs no other.
-async fn connect(target: &Endpoint, asking: &Asking) -> Result<Dialogue, Failure> {
-    let options = options(&asking.connecting, target)?;
-    let dialogue = Dialogue::connect(target, &options).await?;
+/// A connection to a server that stores files.
+async fn connect(target: &Endpoint, options: &Options) -> Result<Dialogue, Failure> {
+    let dialogue = Dialogue::connect(target, options).await?;
     if !dialogue.session().features.contains(Features::FILES) {
         let text = "the server stores no files: it needs --files";
         return Err(Error::Rejected(text.to_owned()).into());
     }
     Ok(dialogue)
+}
+
+/// Passes over the answers to what was sent for a file that cannot be transferred: each frame has one.
+async fn skip_answers(dialogue: &mut Dialogue) -> Result<(), Trouble> {
+    while dialogue.unanswered() > 0 {
+        dialogue.recv().await?;
+    }
+    Ok(())
+}
+
+/// Sends a frame with a small payload.
+async fn send(
+    dialogue: &mut Dialogue,
+    kind: Kind,
+    put: impl FnOnce(&mut Vec<u8>),
+) -> Result<(), Trouble> {
+    let mut payload = Vec::with_capacity(64);
+    put(&mut payload);
+    Ok(dialogue.send(kind, &[&payload]).await?)
+}
+
+/// The result of work on another thread.
+async fn joined<T>(work: JoinHandle<T>) -> Result<T, Trouble> {
+    work.await.map_err(|error| Trouble::All(Failure::Local(error.to_string())))
 }
 
 /// A digest and a name, as sha256sum(1) prints them.

@@ -1,32 +1,32 @@
 //! `echo-client get`.
 
+mod asking;
+mod find;
+
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use echo_core::client::{Dialogue, Error};
-use echo_core::{Attributes, Digest, FileName, Get, GetReply, Kind, Read};
-use echo_folder::Folder;
+use echo_core::client::Dialogue;
+use echo_core::{Attributes, Digest, FileName, GetReply, Kind, Read};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::list::Pages;
 use super::local::{Fetched, unwritable};
 use super::progress::Progress;
-use super::put::{joined, send};
-use super::{FRAME, SMALL, SMALL_WINDOW, Trouble, WINDOW, Work, Worker, accepted, options};
-use super::{together, with_output};
+use super::{SMALL, SMALL_WINDOW, Trouble, Work, Worker, accepted, options, skip_answers};
+use super::{joined, send, together, with_output};
 use crate::args::Getting;
 use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
+use asking::{Stream, ask, done, opened};
+use find::{Place, find};
 
 /// Fetches what the command line names.
 pub(crate) async fn run(args: &Getting) -> Result<(), Failure> {
@@ -62,61 +62,6 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let (json, preserve) = (asking.json && !to_stdout, args.transferring.preserve);
     let worker = || Fetcher { json, preserve, again: VecDeque::new(), asked: VecDeque::new() };
     together(work, args.transferring.connections.get(), worker).await
-}
-
-/// Where a file goes: a folder of this host, and a name in there.
-#[derive(Clone, Debug)]
-struct Place {
-    root: Arc<Folder>,
-    name: Vec<u8>,
-}
-
-/// Finds out whether `name` is a file or a folder, and what is to be fetched of it.
-async fn find(args: &Getting, name: &[u8], work: &Work<Item>) -> Result<(), Failure> {
-    let last = name.rsplit(|byte| *byte == b'/').next().unwrap_or(name);
-    let (folder, as_name) = match &args.output {
-        Some(path) if path.is_dir() => (path.clone(), last.to_vec()),
-        Some(path) => {
-            let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-            let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-            let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default().to_vec();
-            (parent, name)
-        }
-        None => (PathBuf::from("."), last.to_vec()),
-    };
-    let root = Folder::open(&folder).map_err(|error| {
-        Failure::local(&format!("cannot write to {}", folder.display()), &error)
-    })?;
-    let root = Arc::new(root);
-    let place = |name: Vec<u8>| Some(Place { root: Arc::clone(&root), name });
-    let inside = [name, b"/"].concat();
-    let mut found = 0;
-    let mut add = |entry: echo_core::Entry<'_>| {
-        // Checked: it begins with the name that was asked for, and leads nowhere else.
-        let rest = &entry.name.as_bytes()[inside.len()..];
-        let target = [&as_name, &b"/"[..], rest].concat();
-        work.progress.expect(entry.size);
-        work.add([Item {
-            name: entry.name.as_bytes().to_vec(),
-            place: place(target),
-            size: Some(entry.size),
-        }]);
-        found += 1;
-    };
-    let mut pages = Pages::new(&args.target, &args.transferring.asking, inside.clone());
-    loop {
-        match pages.next(&mut add).await {
-            Ok(true) => {}
-            Ok(false) => break,
-            // Who may get but not list knows the names of files.
-            Err(_) if pages.forbidden => break,
-            Err(failure) => return Err(failure),
-        }
-    }
-    if found == 0 {
-        work.add([Item { name: name.to_vec(), place: place(as_name.clone()), size: None }]);
-    }
-    Ok(())
 }
 
 /// A file to be fetched.
@@ -179,9 +124,7 @@ impl Worker<Item> for Fetcher {
                 }
                 Err(Trouble::File(why)) => {
                     self.again.pop_front();
-                    while dialogue.unanswered() > 0 {
-                        dialogue.recv().await?;
-                    }
+                    skip_answers(dialogue).await?;
                     work.fail(&item.name, &why);
                 }
                 Err(trouble) => return Err(trouble),
@@ -404,58 +347,4 @@ impl Fetcher {
 
 fn different() -> Trouble {
     Trouble::File("different: what came has another SHA-256 than the server's file".to_owned())
-}
-
-async fn ask(
-    name: &[u8],
-    offset: u64,
-    prefix: [u8; 32],
-    dialogue: &mut Dialogue,
-) -> Result<(), Trouble> {
-    let name = FileName::new(name).map_err(|why| Trouble::File(why.to_string()))?;
-    send(dialogue, Kind::GET, |out| Get { offset, prefix, name }.put(out)).await
-}
-
-async fn opened(dialogue: &mut Dialogue) -> Result<GetReply, Trouble> {
-    let payload = accepted(dialogue.recv().await?)?;
-    GetReply::parse(&payload).map_err(|_| super::unreadable(Kind::GET))
-}
-
-async fn done(dialogue: &mut Dialogue) -> Result<Digest, Trouble> {
-    send(dialogue, Kind::DONE, |_| {}).await?;
-    let payload = accepted(dialogue.recv().await?)?;
-    Digest::parse(&payload).map_err(|_| super::unreadable(Kind::DONE))
-}
-
-/// The bytes of a file that is open, asked for ahead of their arrival.
-struct Stream {
-    unasked: u64,
-    asked: VecDeque<u32>,
-    block: u32,
-}
-
-impl Stream {
-    fn new(reply: &GetReply, dialogue: &Dialogue) -> Result<Self, Trouble> {
-        let unasked =
-            reply.size.checked_sub(reply.offset).ok_or_else(|| super::unreadable(Kind::GET))?;
-        let block = dialogue.session().max_frame.clamp(1, FRAME as u32);
-        Ok(Self { unasked, asked: VecDeque::new(), block })
-    }
-
-    /// The next bytes, exactly as many as were asked for; `None` when all have come.
-    async fn next(&mut self, dialogue: &mut Dialogue) -> Result<Option<Bytes>, Trouble> {
-        while self.asked.len() < WINDOW && self.unasked > 0 {
-            let len = self.unasked.min(self.block.into()) as u32;
-            self.unasked -= u64::from(len);
-            self.asked.push_back(len);
-            send(dialogue, Kind::READ, |out| Read { len }.put(out)).await?;
-        }
-        let Some(len) = self.asked.pop_front() else { return Ok(None) };
-        let data = accepted(dialogue.recv().await?)?;
-        if data.len() != len as usize {
-            let what = format!("the server sent {} bytes of {len} asked for", data.len());
-            return Err(Trouble::Lost(Error::Different { at: 0, what }));
-        }
-        Ok(Some(data))
-    }
 }

@@ -9,8 +9,7 @@ use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, Li
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::put::send;
-use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, with_output};
+use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, send, with_output};
 use crate::args::{Asking, Listing, Removing};
 use crate::escape::{escape, escape_bytes};
 use crate::failure::Failure;
@@ -92,7 +91,7 @@ impl<'a> Pages<'a> {
     async fn ask(&mut self) -> Result<Bytes, Failure> {
         let mut dialogue = match self.dialogue.take() {
             Some(dialogue) => dialogue,
-            None => connect(self.target, self.asking).await?,
+            None => connect(self.target, &options(&self.asking.connecting, self.target)?).await?,
         };
         let list = List { cursor: &self.cursor, prefix: &self.prefix };
         send(&mut dialogue, Kind::LIST, |out| list.put(out)).await.map_err(failure)?;
@@ -154,7 +153,8 @@ pub(crate) async fn rm(args: &Removing) -> Result<(), Failure> {
             Failure::Local(format!("{}: no file's name: {why}", escape_bytes(name)))
         })?;
     }
-    let mut dialogue = connect(&args.target, &args.asking).await?;
+    let options = options(&args.asking.connecting, &args.target)?;
+    let mut dialogue = connect(&args.target, &options).await?;
     let (mut failed, mut answered) = (0, 0);
     for index in 0..names.len() + WINDOW {
         if let Some(Ok(name)) = names.get(index).map(|name| FileName::new(name)) {

@@ -1,8 +1,10 @@
 //! `echo-client put`.
 
+mod gather;
+
 use std::collections::VecDeque;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -14,15 +16,17 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
-use super::local::{self, Reader, unreadable};
+use super::local::{Reader, unreadable};
 use super::progress::Progress;
 use super::{
-    FRAME, SMALL, SMALL_WINDOW, Trouble, WINDOW, Work, Worker, accepted, options, sum_line,
+    FRAME, SMALL, SMALL_WINDOW, Trouble, WINDOW, Work, Worker, accepted, options, skip_answers,
+    sum_line,
 };
-use super::{together, with_output};
+use super::{joined, send, together, with_output};
 use crate::args::Putting;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
+use gather::{add, own_name};
 
 /// Stores what the command line names.
 pub(crate) async fn run(args: &Putting) -> Result<(), Failure> {
@@ -52,40 +56,6 @@ async fn run_with(args: &Putting, output: Output) -> Result<(), Failure> {
     let (json, preserve) = (asking.json, args.transferring.preserve);
     let worker = || Sender { json, preserve, again: VecDeque::new(), sent: VecDeque::new() };
     together(work, args.transferring.connections.get(), worker).await
-}
-
-/// What a path is called by itself.
-fn own_name(path: &Path) -> Result<Vec<u8>, Failure> {
-    match path.components().next_back() {
-        Some(Component::Normal(name)) => Ok(name.as_bytes().to_vec()),
-        _ => {
-            let text = format!("{} has no name of its own: give one with --as", path.display());
-            Err(Failure::Local(text))
-        }
-    }
-}
-
-fn add(work: &Work<Item>, path: &Path, name: &[u8]) {
-    if path.as_os_str() == "-" {
-        return work.add([Item { path: None, name: name.to_vec(), size: 0 }]);
-    }
-    for (path, name, size) in local::files(path, name) {
-        let checked =
-            FileName::new(&name).map(drop).map_err(|why| format!("no name for a file: {why}"));
-        match size.and_then(|size| checked.map(|()| size)) {
-            Ok(size) => {
-                work.progress.expect(size);
-                work.add([Item { path: Some(path), name, size }]);
-            }
-            Err(why) if why.starts_with("skipped") => {
-                work.notice(&format!("{}: {why}", path.display()));
-            }
-            Err(why) => {
-                work.of.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                work.fail(path.as_os_str().as_bytes(), &why);
-            }
-        }
-    }
 }
 
 /// A file to be stored.
@@ -356,10 +326,7 @@ impl Sender {
             let (digest, size, resumed) = match sent {
                 Ok(sent) => sent,
                 Err(trouble @ Trouble::File(_)) => {
-                    // In step again: each frame has an answer.
-                    while dialogue.unanswered() > 0 {
-                        dialogue.recv().await?;
-                    }
+                    skip_answers(dialogue).await?;
                     return Err(trouble);
                 }
                 Err(trouble) => return Err(trouble),
@@ -422,35 +389,4 @@ fn read_ahead(
 async fn put_reply(dialogue: &mut Dialogue) -> Result<PutReply, Trouble> {
     let payload = accepted(dialogue.recv().await?)?;
     PutReply::parse(&payload).map_err(|_| super::unreadable(Kind::PUT))
-}
-
-/// Sends a frame with a small payload.
-pub(super) async fn send(
-    dialogue: &mut Dialogue,
-    kind: Kind,
-    put: impl FnOnce(&mut Vec<u8>),
-) -> Result<(), Trouble> {
-    let mut payload = Vec::with_capacity(64);
-    put(&mut payload);
-    Ok(dialogue.send(kind, &[&payload]).await?)
-}
-
-/// The result of work on another thread.
-pub(super) async fn joined<T>(work: JoinHandle<T>) -> Result<T, Trouble> {
-    work.await.map_err(|error| Trouble::All(Failure::Local(error.to_string())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_called_by_its_last_part() {
-        let name = |path: &str| own_name(Path::new(path)).ok();
-        assert_eq!(name("a/b"), Some(b"b".to_vec()));
-        assert_eq!(name("/a/b/"), Some(b"b".to_vec()));
-        for path in ["/", "..", "."] {
-            assert_eq!(name(path), None, "{path}");
-        }
-    }
 }

@@ -1,0 +1,62 @@
+//! What is asked of the server for one file.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use echo_core::client::{Dialogue, Error};
+use echo_core::{Digest, FileName, Get, GetReply, Kind, Read};
+
+use crate::transfer::{FRAME, Trouble, WINDOW, accepted, send, unreadable};
+
+pub(super) async fn ask(
+    name: &[u8],
+    offset: u64,
+    prefix: [u8; 32],
+    dialogue: &mut Dialogue,
+) -> Result<(), Trouble> {
+    let name = FileName::new(name).map_err(|why| Trouble::File(why.to_string()))?;
+    send(dialogue, Kind::GET, |out| Get { offset, prefix, name }.put(out)).await
+}
+
+pub(super) async fn opened(dialogue: &mut Dialogue) -> Result<GetReply, Trouble> {
+    let payload = accepted(dialogue.recv().await?)?;
+    GetReply::parse(&payload).map_err(|_| unreadable(Kind::GET))
+}
+
+pub(super) async fn done(dialogue: &mut Dialogue) -> Result<Digest, Trouble> {
+    send(dialogue, Kind::DONE, |_| {}).await?;
+    let payload = accepted(dialogue.recv().await?)?;
+    Digest::parse(&payload).map_err(|_| unreadable(Kind::DONE))
+}
+
+/// The bytes of a file that is open, asked for ahead of their arrival.
+pub(super) struct Stream {
+    unasked: u64,
+    asked: VecDeque<u32>,
+    block: u32,
+}
+
+impl Stream {
+    pub(super) fn new(reply: &GetReply, dialogue: &Dialogue) -> Result<Self, Trouble> {
+        let unasked = reply.size.checked_sub(reply.offset).ok_or_else(|| unreadable(Kind::GET))?;
+        let block = dialogue.session().max_frame.clamp(1, FRAME as u32);
+        Ok(Self { unasked, asked: VecDeque::new(), block })
+    }
+
+    /// The next bytes, exactly as many as were asked for; `None` when all have come.
+    pub(super) async fn next(&mut self, dialogue: &mut Dialogue) -> Result<Option<Bytes>, Trouble> {
+        while self.asked.len() < WINDOW && self.unasked > 0 {
+            let len = self.unasked.min(self.block.into()) as u32;
+            self.unasked -= u64::from(len);
+            self.asked.push_back(len);
+            send(dialogue, Kind::READ, |out| Read { len }.put(out)).await?;
+        }
+        let Some(len) = self.asked.pop_front() else { return Ok(None) };
+        let data = accepted(dialogue.recv().await?)?;
+        if data.len() != len as usize {
+            let what = format!("the server sent {} bytes of {len} asked for", data.len());
+            return Err(Trouble::Lost(Error::Different { at: 0, what }));
+        }
+        Ok(Some(data))
+    }
+}

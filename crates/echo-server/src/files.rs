@@ -2,6 +2,7 @@
 //!
 //! What may block runs on threads of its own, few at once; what waits for the peer does not.
 
+mod active;
 mod download;
 mod list;
 mod owner;
@@ -13,8 +14,10 @@ mod store;
 mod upload;
 
 use std::io;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use bytes::Bytes;
 use echo_core::{
@@ -53,6 +56,8 @@ pub(crate) struct Files {
     shelf: Arc<Shelf>,
     anonymous_put: bool,
     jobs: Arc<Semaphore>,
+    /// Who digests a prefix that a client has: as many at once as there are cores.
+    digests: Semaphore,
 }
 
 /// What is under way on one connection. Boxed: most connections have nothing of the kind.
@@ -99,7 +104,8 @@ impl Files {
         list::count(&store, &quota)?;
         let shelf = Shelf::open(store, quota)?;
         let jobs = Arc::new(Semaphore::new(JOBS));
-        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs })
+        let digests = Semaphore::new(available_parallelism().map_or(1, NonZero::get));
+        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs, digests })
     }
 
     /// How much of it is used.
@@ -155,7 +161,7 @@ impl Files {
                 refuse_what_follows(transfer, opened)
             }
             Kind::GET => {
-                let opened = self.get(transfer, visitor, &payload).await;
+                let opened = self.get(transfer, visitor, &payload, connection).await;
                 refuse_what_follows(transfer, opened)
             }
             Kind::COMMIT => self.commit(transfer, &payload).await,
@@ -193,13 +199,16 @@ impl Files {
         transfer: &mut Transfer,
         visitor: &Visitor,
         payload: &[u8],
+        connection: &Connection,
     ) -> Result<Vec<u8>, Fault> {
         self.allow(visitor, Allow::GET)?;
         let get = &Get::parse(payload).map_err(|_| Refusal::malformed(Kind::GET))?;
         admitted(get.name)?;
         *transfer = Transfer::Nothing;
-        let (download, reply) =
-            Download::open(&self.shelf, &owner(visitor), get, &self.jobs).await?;
+        let owner = owner(visitor);
+        let opened =
+            Download::open(&self.shelf, &owner, get, &self.jobs, &self.digests, connection);
+        let (download, reply) = opened.await?;
         *transfer = Transfer::Download(Box::new(download));
         Ok(written(|out| reply.put(out)))
     }
@@ -211,11 +220,11 @@ impl Files {
         connection: &mut Connection,
     ) -> Result<Vec<u8>, Fault> {
         let max = connection.max_frame();
-        if header.len > max {
-            let text = Error::FrameTooLong { len: header.len, max }.to_string();
-            return Err(Refusal::new(ErrorCode::TooLong, text).into());
-        }
         let received = match transfer {
+            Transfer::Upload(_) if header.len > max => {
+                let text = Error::FrameTooLong { len: header.len, max }.to_string();
+                Err(Refusal::new(ErrorCode::TooLong, text).into())
+            }
             Transfer::Upload(upload) => upload.receive(connection, &self.jobs).await,
             Transfer::Refused(refusal) => Err(refusal.as_ref().clone().into()),
             _ => return Err(Refusal::out_of_place("no upload is open").into()),

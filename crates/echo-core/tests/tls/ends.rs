@@ -8,7 +8,7 @@ use echo_core::Limits;
 use echo_core::client::{Client, Error, Event};
 use echo_core::tls::Policy;
 
-use crate::support::{Authority, Running, all, blocking, until, write};
+use crate::support::{Authority, Running, acknowledged, all, blocking, until, write};
 
 /// FIN without close_notify: what came is answered, with close_notify, and it is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,7 +111,7 @@ async fn the_last_pass_takes_what_has_arrived() {
     // This thread is the server's only one: it reads nothing before the drain has begun.
     write(&mut stream, b"\0\0\0\x01a\0\0\0\x01b");
     write(&mut stream, b"\0\0\0\x01c");
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    acknowledged(&stream.sock);
     let drained = running.drain();
     let back = blocking(move || {
         let back = all(&mut stream);

@@ -138,6 +138,28 @@ pub(crate) async fn until(what: impl Fn() -> bool) {
     }
 }
 
+/// Waits until the kernel at the other end has all that was written: it acknowledges what it has queued.
+pub(crate) fn acknowledged(socket: &TcpStream) {
+    let ports = [socket.local_addr(), socket.peer_addr()].map(|addr| {
+        let port = addr.unwrap().port();
+        format!(":{port:04X}")
+    });
+    let began = Instant::now();
+    loop {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        // Behind the number: this end, the other, the state, and what waits to be acknowledged.
+        let mut fields = sockets.lines().map(|line| line.split_whitespace().skip(1));
+        let mut ours = fields
+            .find(|ends| ends.clone().zip(&ports).all(|(end, port)| end.ends_with(port)))
+            .unwrap();
+        if ours.nth(3).unwrap().starts_with("00000000:") {
+            return;
+        }
+        assert!(began.elapsed() < SOON, "it is not acknowledged");
+        std::thread::yield_now();
+    }
+}
+
 /// Runs a peer that blocks.
 pub(crate) async fn blocking<T: Send + 'static>(peer: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(peer).await.unwrap()

@@ -36,6 +36,7 @@ pub(super) struct Wire<S> {
     pub(super) said: Vec<u8>,
     pub(super) heard: Vec<u8>,
     echoed: usize,
+    refreshed: u32,
     /// Bytes of ciphertext.
     pub(super) sent: usize,
     pub(super) received: usize,
@@ -57,6 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             said: Vec::new(),
             heard: Vec::new(),
             echoed: 0,
+            refreshed: 0,
             sent: 0,
             received: 0,
         }
@@ -89,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             1 => self.say(input.piece()),
             2 => self.say(&vec![input.byte(); usize::from(input.number())]),
             // A change of keys, which ours has to answer.
-            3 => drop(self.tls.refresh_traffic_keys()),
+            3 => self.refresh(),
             4 => {
                 self.closed = true;
                 self.tls.send_close_notify();
@@ -114,6 +116,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.tamper(|out| out.truncate(len % out.len().max(1)));
             }
         }
+    }
+
+    fn refresh(&mut self) {
+        // rustls takes 32 of them without data in between for an attack.
+        self.refreshed += u32::from(self.tls.refresh_traffic_keys().is_ok());
+        self.honest &= self.refreshed < 32;
     }
 
     fn say(&mut self, plaintext: &[u8]) {

@@ -196,7 +196,7 @@ impl Stream {
             Self::Unix(stream) => rustix::io::ioctl_fionread(stream).ok(),
             Self::Memory(_) => None,
             #[cfg(feature = "tls")]
-            Self::Tls(session) => Some(session.inner().queued()? + session.held() as u64),
+            Self::Tls(session) => Some(session.inner().queued()? + session.may_hold() as u64),
             #[cfg(feature = "tls")]
             Self::Nothing => None,
         }

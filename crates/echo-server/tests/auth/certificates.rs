@@ -1,0 +1,1 @@
+//! Certificates of clients that stand for users.

@@ -1,0 +1,1 @@
+//! Certificates that an authority should not have made.

@@ -49,8 +49,7 @@ fn the_commands_say_what_was_done() {
     let all = "echo,list,get,put,remove";
     house.user(&["add", "carol", "--allow", all, "--quota", "1GiB"], true);
     let json = house.user(&["list", "--json"], false);
-    let last =
-        r#"{"allow":["echo","list","get","put","remove"],"name":"carol","quota":1073741824}"#;
+    let last = r#"{"allow":["echo","list","get","put","remove"],"name":"carol","password":true,"quota":1073741824}"#;
     assert_eq!(json.lines().last(), Some(last));
     for (args, password, code, told) in [
         (&["add", "alice"][..], true, 1, "alice is there already"),

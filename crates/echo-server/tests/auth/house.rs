@@ -71,9 +71,14 @@ pub(crate) fn response(data: &[u8]) -> Vec<u8> {
 
 /// A client that has said who it is.
 pub(crate) fn client(user: &str, password: &str) -> (Client, Vec<u8>) {
+    client_bound(user, password, Binding::Unsupported)
+}
+
+/// The same with what it says of its channel.
+pub(crate) fn client_bound(user: &str, password: &str, binding: Binding) -> (Client, Vec<u8>) {
     let password = Password::new(password).unwrap();
     let credentials = Arc::new(Credentials::new(user, password).unwrap());
-    Client::start(credentials, Binding::Unsupported).unwrap()
+    Client::start(credentials, binding).unwrap()
 }
 
 /// Connects and says HELLO, without which an auto-mode listener takes AUTH for raw bytes.

@@ -10,6 +10,7 @@
 )]
 
 mod certificates;
+mod channel;
 mod commands;
 mod hostile;
 mod house;

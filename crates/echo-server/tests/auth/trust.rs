@@ -55,7 +55,13 @@ impl Trust {
 
     /// A client's certificate with that subject.
     pub(crate) fn issue(&self, subject: DistinguishedName) -> Shown {
-        let mut params = CertificateParams::default();
+        self.issue_with(subject, &[])
+    }
+
+    /// The same with other names beside the subject.
+    pub(crate) fn issue_with(&self, subject: DistinguishedName, others: &[&str]) -> Shown {
+        let others: Vec<_> = others.iter().map(|it| (*it).to_owned()).collect();
+        let mut params = CertificateParams::new(others).unwrap();
         params.distinguished_name = subject;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();

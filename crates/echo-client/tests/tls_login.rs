@@ -114,7 +114,7 @@ impl Middle {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let tls = ServerConnection::new(Arc::clone(&accepting)).unwrap();
-                let Ok(client) = Tunnel::through(tls, client.unwrap()) else { continue };
+                let client = Tunnel::through(tls, client.unwrap()).unwrap();
                 let onwards = TcpStream::connect(("127.0.0.1", server)).unwrap();
                 let name = ServerName::try_from("localhost").unwrap();
                 let onwards = if secured {

@@ -80,7 +80,8 @@ async fn every_state_with_every_kind_of_frame() {
             "HELLO" => ("HELLO", true),
             "reserved" | "GOAWAY" | "ERROR" => ("ERROR 2", false),
             "AUTH, too long" => ("ERROR 1", true),
-            "AUTH, malformed" | "AUTH, empty" => ("ERROR 3", false),
+            // The doorman ends those himself, without a word.
+            "AUTH, malformed" | "AUTH, empty" => ("", false),
             _ if event.starts_with("AUTH") => ("AUTH", true),
             _ if locked => ("ERROR 5", true),
             "file" => ("PUT", true),
@@ -104,7 +105,8 @@ async fn every_state_with_every_kind_of_frame() {
             let got = told_after(state, &[&event[..], &echo(b"y")].concat()).await;
             let (first, goes_on) = expected(state.0, name);
             let next = if goes_on { expected(after, "ECHO").0 } else { "GOAWAY" };
-            assert_eq!(got, [first, next], "{}, {name}", state.0);
+            let expected = if first.is_empty() { vec![] } else { vec![first, next] };
+            assert_eq!(got, expected, "{}, {name}", state.0);
         }
     }
 }

@@ -58,21 +58,26 @@ fn seal(tls: &Mutex<Connection>, mut outer: &TcpStream, mut inner: UnixStream) {
 
 /// Carries what the TLS brings to the plain end, to its end, be it in order or not.
 fn unseal(tls: &Mutex<Connection>, mut outer: &TcpStream, mut inner: UnixStream) {
-    let mut buffer = [0; 16 << 10];
+    let (mut buffer, mut read) = ([0; 16 << 10], 0);
     loop {
-        let read = outer.read(&mut buffer).unwrap_or_default();
         let mut wire = &buffer[..read];
-        let (mut plain, mut ended) = (Vec::new(), read == 0);
+        let (mut plain, mut ended) = (Vec::new(), false);
         let mut tls = tls.lock().expect("no holder panics");
-        while !wire.is_empty() && !ended {
-            tls.read_tls(&mut wire).expect("there is no limit");
-            ended = tls.process_new_packets().is_err();
+        // The first time for what came with the handshake.
+        loop {
             // It tells an end by 0, and that there is no more for now by an error.
             ended |= tls.reader().read_to_end(&mut plain).is_ok();
+            if wire.is_empty() || ended {
+                break;
+            }
+            tls.read_tls(&mut wire).expect("there is no limit");
+            ended = tls.process_new_packets().is_err();
             let _ = send(&mut tls, &mut outer);
         }
         drop(tls);
-        if inner.write_all(&plain).is_err() || ended {
+        ended |= inner.write_all(&plain).is_err();
+        read = if ended { 0 } else { outer.read(&mut buffer).unwrap_or_default() };
+        if read == 0 {
             let _ = inner.shutdown(Shutdown::Write);
             return;
         }

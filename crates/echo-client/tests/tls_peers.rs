@@ -5,11 +5,12 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use support::daemon::program;
+use support::daemon::{Daemon, program};
 use support::peer::Peer;
 use support::*;
 
@@ -134,6 +135,59 @@ fn openssl_that_reverses_is_told() {
     assert!(code == Some(0) && told.starts_with("abba"), "{told}");
     let (code, told) = client(&["send", &raw, "abcd\n"], &house.trusting());
     assert!(code == Some(1) && told.starts_with("echo-client: different at byte 0: "), "{told}");
+}
+
+/// A certificate that openssl has made lets its user in, by our client and by openssl's; the password is another way.
+#[test]
+fn certificates_of_openssl_let_users_in() {
+    if !has("certificates_of_openssl_let_users_in", "openssl", "version") {
+        return;
+    }
+    let house = House::new();
+    let text = |name: &str| house.text(name);
+    let (users, password) = (text("users.toml"), text("password"));
+    fs::write(&password, "secret").unwrap();
+    let ours = program().to_str().unwrap();
+    house.run(ours, &["user", "add", "alice", "--no-password", "--users", &users]);
+    let bob = ["user", "add", "bob", "--password-file", &password, "--users", &users];
+    house.run(ours, &bob);
+    let listen = format!("tls://{HOST}:0?auth=required");
+    let (cert, key, ca) = (text("server/cert.pem"), text("server/key.pem"), text("ca.pem"));
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+    let daemon = Daemon::start(&[&["--listen", &listen, "--users", &users][..], &tls].concat());
+    let uri = daemon.target.split('?').next().unwrap().to_owned();
+    let task = ["send", &uri, "hi", "--ca", &cert];
+    let (shown, its_key) = (text("alice.pem"), text("alice.key"));
+    let certificate = ["--cert", &shown, "--key", &its_key];
+    let bob = ["--user", "bob", "--password-file", &password];
+    let alice = ["--user", "alice", "--password-file", &password];
+    let came_in = (Some(0), "hi\n".to_owned());
+    assert_eq!(client(&[&task[..], &certificate].concat(), &[]), came_in);
+    assert_eq!(client(&[&task[..], &bob].concat(), &[]), came_in);
+    assert_eq!(client(&[&task[..], &certificate, &bob].concat(), &[]), came_in);
+    for (with, told) in [
+        (&[][..], "refused: the server says: authenticate first (error 5, denied)"),
+        (&alice, "denied: wrong name or password"),
+    ] {
+        let told = format!("echo-client: {told}\n");
+        assert_eq!(client(&[&task[..], with].concat(), &[]), (Some(1), told));
+    }
+    // Text by openssl, whose input stays open until the reply is there.
+    let address = uri.trim_start_matches("tls://");
+    let mut openssl = Command::new("openssl")
+        .args(["s_client", "-quiet", "-no_ign_eof", "-connect", address, "-CAfile", &cert])
+        .args(["-cert", &shown, "-key", &its_key])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    openssl.stdin.as_ref().unwrap().write_all(b"hello\n").unwrap();
+    let mut reply = [0; 6];
+    openssl.stdout.take().unwrap().read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"hello\n");
+    drop(openssl.stdin.take());
+    openssl.wait().unwrap();
 }
 
 /// socat's, through which any size comes back, and the end in order.

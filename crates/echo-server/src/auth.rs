@@ -115,9 +115,8 @@ pub(crate) fn judge_options(endpoint: &Endpoint) -> Result<(), String> {
 /// Who is at the other end before anything was said: whom the certificate names that the peer has shown, and the
 /// listener has checked. Who cannot be told by it may say so himself, and must where that is `required`.
 pub(crate) fn by_certificate(auth: &Auth, connection: &mut Connection, required: bool) -> Visitor {
-    let (Some(certificate), Some(users)) = (connection.peer_certificate(), auth.users()) else {
-        return Visitor::default();
-    };
+    let Some(certificate) = connection.peer_certificate() else { return Visitor::default() };
+    let Some(users) = auth.users() else { return Visitor::default() };
     let found = certificate::common_name(certificate).map(|name| users.get(&name).cloned());
     match found {
         Ok(Some(user)) => {

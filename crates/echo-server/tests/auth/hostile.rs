@@ -55,6 +55,10 @@ fn what_is_no_users_name_lets_nobody_in() {
         // He may still say who he is.
         log_in(&peer, "alice", PASSWORD).unwrap_or_else(|told| panic!("{what}: {told:?}"));
     }
+    // One that is longer than a handshake's message may be ends it.
+    let huge = trust.issue_to("alice".repeat(14 << 10));
+    assert!(huge.certificate.len() > 64 << 10);
+    assert!(trust.connect(uri, Some(&huge)).peer.read_frame().is_none());
     // In the other strings of characters that are what they say it is the same name.
     for value in [
         DnValue::Ia5String(Ia5String::try_from("alice").unwrap()),

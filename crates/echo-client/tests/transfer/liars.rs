@@ -23,9 +23,11 @@ use super::{support, tree};
 fn liar(answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().to_string();
+    let answer = Arc::new(answer);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let _ = converse(stream.unwrap(), &answer);
+            let (stream, answer) = (stream.unwrap(), Arc::clone(&answer));
+            thread::spawn(move || converse(stream, &*answer));
         }
     });
     target

@@ -97,7 +97,7 @@ pub(super) fn files(path: &Path, name: &[u8]) -> Vec<(PathBuf, Vec<u8>, Found)> 
         Ok(meta) if meta.is_dir() => walk(path, name, &mut found),
         Ok(meta) => found.push((path.to_owned(), name.to_vec(), Found::File(meta.len()))),
         Err(error) => {
-            found.push((path.to_owned(), name.to_vec(), Found::Unreadable(unreadable(&error))))
+            found.push((path.to_owned(), name.to_vec(), Found::Unreadable(unreadable(&error))));
         }
     }
     found

@@ -123,7 +123,7 @@ impl Report {
         match (self.quiet, self.json) {
             (true, _) => {}
             (false, true) => {
-                self.print(object("skipped", Some(path), json!({ "error": why }))).await
+                self.print(object("skipped", Some(path), json!({ "error": why }))).await;
             }
             (false, false) => {
                 self.progress.say(&format!("{}: skipped: {why}", String::from_utf8_lossy(path)));

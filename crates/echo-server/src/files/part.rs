@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::counts::Fate;
 use super::owner;
 use super::quota::{Open, Owner};
 use super::refusal::Refusal;
@@ -93,6 +94,7 @@ impl Part {
         let Some(parked) = self.parked.take() else { return };
         match self.try_resume(&parked.id) {
             Ok(()) => {
+                self.shelf.counts.part(Fate::Resumed);
                 // What the file had lost, or had more.
                 self.shelf.quota.give_bytes(&self.key.owner, parked.len.saturating_sub(self.len));
             }
@@ -100,6 +102,7 @@ impl Part {
                 tracing::warn!(
                     "an upload starts anew, as what was parked of it is broken: {error}"
                 );
+                self.shelf.counts.part(Fate::Lost);
                 self.digest = Sha256::new();
                 self.shelf.take_away(&self.key.owner, &parked);
             }
@@ -159,6 +162,7 @@ impl Part {
 
     fn try_append(&mut self, chunks: &[Bytes]) -> Result<(), Refusal> {
         let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.shelf.counts.put.add_bytes(len);
         self.shelf.quota.take_bytes(&self.owner, len)?;
         let file = self.file().inspect_err(|_| self.shelf.quota.give_bytes(&self.key.owner, len));
         let file = file.map_err(Refusal::writing)?;
@@ -255,6 +259,7 @@ impl Part {
             self.shelf.quota.give_file(&self.key.owner);
         }
         let replaced = published.map_err(Refusal::writing)?;
+        self.shelf.counts.put.add_one();
         if let Some(gone) = replaced {
             self.shelf.quota.gone(gone);
         }
@@ -329,10 +334,14 @@ impl Leaving {
             saved.is_ok()
         });
         if parked {
+            self.shelf.counts.part(Fate::Parked);
             tracing::debug!(bytes = self.len, "an upload is parked");
             let (id, since) = (id.clone(), SystemTime::now());
             self.shelf.left(&self.key, Some(Parked { id, len: self.len, since }));
         } else {
+            if self.parked.is_some() {
+                self.shelf.counts.part(Fate::Lost);
+            }
             self.shelf.discard(id);
             self.shelf.quota.give_bytes(&self.key.owner, self.len);
             self.shelf.left(&self.key, None);

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::counts::{Counts, Fate, Limit};
 use super::part::{Leaving, State};
 use super::quota::Quota;
 use super::store::{LOCK, Store};
@@ -53,6 +54,7 @@ struct Parts {
 pub(super) struct Shelf {
     pub(super) store: Store,
     pub(super) quota: Arc<Quota>,
+    pub(super) counts: Counts,
     parts: Mutex<Parts>,
     changed: Notify,
     leaving: Sender<Leaving>,
@@ -69,6 +71,7 @@ impl Shelf {
         let shelf = Arc::new(Self {
             store,
             quota,
+            counts: Counts::default(),
             parts: Mutex::default(),
             changed: Notify::new(),
             leaving,
@@ -108,7 +111,10 @@ impl Shelf {
                 let state = name.strip_suffix(b".state").and_then(|id| str::from_utf8(id).ok());
                 let orphan = state.is_none_or(|id| self.open_private(&part_name(id)).is_err());
                 if orphan && !matches!(name, b"." | b"..") && name != LOCK.as_bytes() {
-                    self.unlink(OsStr::from_bytes(name));
+                    // A state may have gone with its part since the folder was read.
+                    if self.unlink(OsStr::from_bytes(name)) {
+                        self.counts.part(Fate::Swept);
+                    }
                 }
                 continue;
             };
@@ -120,7 +126,13 @@ impl Shelf {
                     self.quota.found(state.key.owner.clone(), 0, len);
                     self.put(state.key, Parked { id: id.to_owned(), len, since });
                 }
-                _ => self.discard(id),
+                readable => {
+                    match readable {
+                        Ok(_) => self.expired(),
+                        Err(_) => self.counts.part(Fate::Swept),
+                    }
+                    self.discard(id);
+                }
             }
         }
         Ok(())
@@ -192,8 +204,19 @@ impl Shelf {
         let old: Vec<_> = parts.parked.extract_if(|_, parked| !is_fresh(parked.since)).collect();
         drop(parts);
         for (key, parked) in old {
+            self.expired();
             self.take_away(&key.owner, &parked);
         }
+    }
+
+    fn expired(&self) {
+        self.counts.part(Fate::Expired);
+        self.counts.reach(Limit::Parked);
+    }
+
+    /// How many parts wait for somebody to go on with them.
+    pub(super) fn parked(&self) -> usize {
+        self.parts().parked.len()
     }
 
     /// Takes a parked part away, and what is counted for it.
@@ -276,12 +299,16 @@ impl Shelf {
         self.unlink(OsStr::new(&state_name(id)));
     }
 
-    /// What cannot be taken away now is found at the next start.
-    fn unlink(&self, name: &OsStr) {
-        match unlinkat(self.store.private(), name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => tracing::debug!("a part stays: {error}"),
+    /// Takes a file away, and says whether it was there. What cannot be taken away now is found at the
+    /// next start.
+    fn unlink(&self, name: &OsStr) -> bool {
+        let unlinked = unlinkat(self.store.private(), name, AtFlags::empty());
+        if let Err(error) = unlinked
+            && error != Errno::NOENT
+        {
+            tracing::debug!("a part stays: {error}");
         }
+        unlinked.is_ok()
     }
 
     fn open_private(&self, name: &str) -> io::Result<File> {

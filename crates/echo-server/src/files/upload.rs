@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::{Attributes, Commit, Connection, ErrorCode, Put, PutReply};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Fault;
+use super::jobs::{Jobs, run};
 use super::part::Part;
 use super::quota::Owner;
 use super::refusal::Refusal;
 use super::shelf::{Key, Shelf};
-use super::{Fault, run};
 
 /// What is handed to the disk at once. As much may wait while as much is written.
 const BLOCK: usize = 256 << 10;
@@ -55,7 +55,7 @@ impl Upload {
         owner: Owner,
         put: &Put<'_>,
         draining: bool,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
     ) -> Result<Self, Fault> {
         let open = shelf.quota.open(&owner)?;
         let key = Key { owner: owner.name.clone(), name: put.name.as_bytes().to_vec() };
@@ -111,7 +111,7 @@ impl Upload {
     pub(super) async fn receive(
         &mut self,
         connection: &mut Connection,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
     ) -> Result<u64, Fault> {
         while let Some(chunk) = connection.chunk().await? {
             self.received += chunk.len() as u64;
@@ -136,7 +136,7 @@ impl Upload {
     }
 
     /// Hands what is pending to a thread, once the one before is done.
-    async fn write(&mut self, jobs: &Arc<Semaphore>) -> Result<(), Fault> {
+    async fn write(&mut self, jobs: &Jobs) -> Result<(), Fault> {
         let (mut part, written) = self.take().await?;
         written?;
         let chunks = mem::take(&mut self.pending);
@@ -161,11 +161,7 @@ impl Upload {
     }
 
     /// Makes it a file.
-    pub(super) async fn commit(
-        mut self,
-        commit: Commit,
-        jobs: &Arc<Semaphore>,
-    ) -> Result<(), Fault> {
+    pub(super) async fn commit(mut self, commit: Commit, jobs: &Jobs) -> Result<(), Fault> {
         let (mut part, written) = self.take().await?;
         written?;
         let (chunks, keep) = (mem::take(&mut self.pending), self.keep);

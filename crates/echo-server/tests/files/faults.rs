@@ -69,9 +69,7 @@ fn a_read_only_disk_is_told_and_is_read() {
         if remounted.status.success() {
             assert_eq!(talk.store("b", b"1").await, Err(ErrorCode::Failed));
             assert_eq!(talk.fetch("a").await.unwrap(), b"1");
-            let name = FileName::new(b"a").unwrap();
-            let removed = talk.ask(Kind::REMOVE, |out| echo_core::Remove { name }.put(out)).await;
-            assert_eq!(removed, Err(ErrorCode::Failed));
+            assert_eq!(talk.remove("a").await, Err(ErrorCode::Failed));
         }
     });
 }

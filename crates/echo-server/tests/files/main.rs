@@ -7,6 +7,7 @@ mod support;
 
 mod faults;
 mod kills;
+mod metrics;
 mod names;
 mod quotas;
 mod resume;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Options};
 use echo_core::{
     Commit, DataReply, Digest, Endpoint, ErrorCode, ErrorFrame, FileName, Get, GetReply, Kind, Put,
-    PutReply, Read,
+    PutReply, Read, Remove,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -141,6 +142,11 @@ impl Talk {
     async fn commit(&mut self, whole: &[u8]) -> Result<Digest, ErrorCode> {
         let commit = Commit { digest: sha(whole), size: whole.len() as u64 };
         Ok(Digest::parse(&self.ask(Kind::COMMIT, |out| commit.put(out)).await?).unwrap())
+    }
+
+    async fn remove(&mut self, name: &str) -> Result<(), ErrorCode> {
+        let name = FileName::new(name.as_bytes()).unwrap();
+        self.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await.map(drop)
     }
 
     /// Stores a file in one go.

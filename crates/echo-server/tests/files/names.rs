@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use echo_core::{List, ListReply, Remove};
+use echo_core::{List, ListReply};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 
 use super::*;
@@ -132,8 +132,7 @@ fn generated_names_stay_in_the_store() {
             if talk.commit(b"z").await.is_ok() {
                 accepted += 1;
                 assert_eq!(fs::read(place.path(&name)).unwrap(), b"z", "{name:?}");
-                let name = FileName::new(name.as_bytes()).unwrap();
-                talk.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await.unwrap();
+                talk.remove(&name).await.unwrap();
             }
         }
         assert!(accepted > count / 50, "{accepted} of {count}");
@@ -168,9 +167,7 @@ fn links_and_special_files_are_neither_read_nor_replaced() {
         ] {
             assert_eq!(talk.fetch(name).await, Err(ErrorCode::NotFound), "{name}");
             assert_eq!(talk.store(name, b"evil").await, Err(ErrorCode::Forbidden), "{name}");
-            let file = FileName::new(name.as_bytes()).unwrap();
-            let removed = talk.ask(Kind::REMOVE, |out| Remove { name: file }.put(out)).await;
-            assert!(removed.is_err(), "{name}");
+            assert!(talk.remove(name).await.is_err(), "{name}");
         }
         let list =
             talk.ask(Kind::LIST, |out| List { cursor: b"", prefix: b"" }.put(out)).await.unwrap();
@@ -215,8 +212,7 @@ fn a_racing_link_leads_nowhere() {
                     if let Ok(read) = talk.fetch("d/secret").await {
                         assert_eq!(read, b"public");
                     }
-                    let name = FileName::new(b"d/new3").unwrap();
-                    let _ = talk.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await;
+                    let _ = talk.remove("d/new3").await;
                     let list =
                         talk.ask(Kind::LIST, |out| List { cursor: b"", prefix: b"d" }.put(out));
                     let _ = list.await;

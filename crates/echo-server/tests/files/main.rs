@@ -1,11 +1,18 @@
 //! The file store, by its frames: what appears, what does not, and what outlives a crash.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod faults;
+mod hostile;
 mod kills;
 mod metrics;
 mod names;

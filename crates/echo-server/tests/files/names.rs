@@ -81,65 +81,6 @@ fn hostile_names_are_refused() {
     assert_eq!(fs::read(place.folder.path().join("secret")).unwrap(), b"x");
 }
 
-/// Generated names: whatever is accepted lies in the store, and nothing changes outside.
-#[test]
-fn generated_names_stay_in_the_store() {
-    let place = Place::new();
-    let _server = place.serve();
-    let count = if support::process::long() { 50_000 } else { 500 };
-    let pieces = [
-        "..",
-        ".",
-        "/",
-        "a",
-        "b",
-        "//",
-        "\0",
-        "\\",
-        "%2e",
-        " ",
-        "\u{202e}",
-        ".echo-server",
-        "link",
-        "\n",
-    ];
-    symlink("..", place.path("link")).unwrap();
-    let outside = || {
-        let mut found: Vec<_> =
-            fs::read_dir(place.folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
-        found.sort();
-        found
-    };
-    let before = outside();
-    let mut random = fastrand::Rng::with_seed(11);
-    run(async {
-        let mut talk = place.connect().await;
-        let mut accepted = 0;
-        for _ in 0..count {
-            let name: String =
-                (0..random.usize(1..8)).map(|_| random.choice(pieces).unwrap()).collect();
-            let put = |out: &mut Vec<u8>| {
-                out.push(0);
-                out.extend(u64::MAX.to_be_bytes());
-                out.extend([0; 16]);
-                out.extend((name.len() as u16).to_be_bytes());
-                out.extend_from_slice(name.as_bytes());
-            };
-            if talk.ask(Kind::PUT, put).await.is_err() {
-                continue;
-            }
-            talk.data(b"z").await.unwrap();
-            if talk.commit(b"z").await.is_ok() {
-                accepted += 1;
-                assert_eq!(fs::read(place.path(&name)).unwrap(), b"z", "{name:?}");
-                talk.remove(&name).await.unwrap();
-            }
-        }
-        assert!(accepted > count / 50, "{accepted} of {count}");
-    });
-    assert_eq!(outside(), before);
-}
-
 #[test]
 fn links_and_special_files_are_neither_read_nor_replaced() {
     let place = Place::new();

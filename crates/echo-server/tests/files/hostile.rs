@@ -7,13 +7,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 
 use echo_core::ListReply;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, mknodat, utimensat};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+use super::canaries::Canaries;
 use super::support::process::long;
 use super::*;
-
-/// What must be found nowhere but outside.
-const CANARY: &[u8] = b"canary outside of the store";
 
 /// Names that mean something to a file system, to a shell, to this server, or to what a test has laid out.
 const COMPONENTS: [&[u8]; 58] = [
@@ -242,54 +240,6 @@ impl Talk {
     }
 }
 
-/// All that lies outside of the store, as far as the kernel tells.
-fn outside(place: &Place) -> BTreeMap<PathBuf, String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(place.folder.path()).unwrap() {
-        let path = entry.unwrap().path();
-        found.push(path.clone());
-        if path.is_dir() && path != place.store() {
-            walk_all(&path, &mut found);
-        }
-    }
-    let seen = |path: PathBuf| {
-        let it = fs::symlink_metadata(&path).unwrap();
-        // The store's own folder changes with what is in it.
-        let times = (it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec(), it.nlink());
-        let times = (path != place.store()).then_some(times);
-        // The socket is everybody's to connect to.
-        let read = it.file_type().is_file().then_some((it.atime(), it.atime_nsec()));
-        let seen = format!("{:?} {:?} {:o} {} {read:?}", it.ino(), times, it.mode(), it.uid());
-        (path, seen)
-    };
-    found.into_iter().map(seen).collect()
-}
-
-fn walk_all(path: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        found.push(path.clone());
-        if path.is_dir() && !path.is_symlink() {
-            walk_all(&path, found);
-        }
-    }
-}
-
-/// A folder with files beside the store. They look as if they had never been read, so that the first read
-/// of one shows, however rarely the file system notes reads.
-fn lay_out_canaries(place: &Place) -> PathBuf {
-    let outside = place.folder.path().join("outside");
-    fs::create_dir_all(outside.join("real")).unwrap();
-    for name in ["secret", "plain", "a", "real/file"] {
-        fs::write(outside.join(name), CANARY).unwrap();
-        let never = Timespec { tv_sec: 1, tv_nsec: 0 };
-        let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-        let times = Timestamps { last_access: never, last_modification: now };
-        utimensat(CWD, outside.join(name), &times, AtFlags::empty()).unwrap();
-    }
-    outside
-}
-
 /// What a store should not hold, but may.
 fn lay_out_traps(place: &Place, outside: &Path) -> Vec<(PathBuf, String)> {
     for (name, goal) in [
@@ -358,11 +308,10 @@ async fn check_list(talk: &mut Talk, place: &Place, name: &[u8]) {
 fn no_generated_name_leads_out_of_the_store() {
     let place = Place::new();
     let mut server = place.serve_with(&["--anonymous-put", "--files-bytes=64MiB"]);
-    let beside = lay_out_canaries(&place);
-    let traps_before = lay_out_traps(&place, &beside);
-    let before = outside(&place);
+    let canaries = Canaries::lay_out(&place);
+    let traps_before = lay_out_traps(&place, &canaries.folder);
     let count = if long() { 50_000 } else { 2_000 };
-    let secret = beside.join("secret").as_os_str().as_bytes().to_vec();
+    let secret = canaries.folder.join("secret").as_os_str().as_bytes().to_vec();
     let mut writer = Writer { random: fastrand::Rng::with_seed(56), secret };
     let mut met = BTreeMap::<String, u32>::new();
     run(async {
@@ -407,11 +356,8 @@ fn no_generated_name_leads_out_of_the_store() {
     eprintln!("{count} names: {met:?}");
     let rare = met.values().min().unwrap();
     assert!(met.len() == 7 && *rare >= count / 500, "the generator reaches everything: {met:?}");
-    assert_eq!(outside(&place), before);
+    canaries.check();
     assert_eq!(traps(&place), traps_before);
-    for name in ["secret", "plain", "a", "real/file"] {
-        assert_eq!(fs::read(beside.join(name)).unwrap(), CANARY, "{name}");
-    }
     assert_eq!(server.stop(), Some(0));
     let stderr = server.stderr();
     assert!(!stderr.contains("panicked=1") && !stderr.contains(" ERROR "), "{stderr}");

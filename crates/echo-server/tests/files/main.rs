@@ -11,12 +11,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod canaries;
 mod faults;
 mod hostile;
 mod kills;
 mod metrics;
 mod names;
 mod quotas;
+mod races;
 mod resume;
 mod uploads;
 

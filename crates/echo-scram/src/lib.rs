@@ -118,6 +118,10 @@ pub enum Error {
         "the server asks for {0} iterations: from {MIN_ITERATIONS} to {MAX_ITERATIONS} are done"
     )]
     Iterations(u64),
+    /// A server asks with another salt than the one that the password was for, and the password is there no
+    /// more.
+    #[error("the server asks for the password again: it was changed, or this is another server")]
+    Forgotten,
     /// A password that is empty, too long, or holds characters that SASLprep (RFC 4013) forbids.
     #[error("a password is 1 to 1024 bytes long, and without characters that SASLprep forbids")]
     BadPassword,

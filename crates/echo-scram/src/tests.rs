@@ -142,6 +142,21 @@ fn a_downgrade_is_noticed_and_a_foreign_channel_too() {
     assert_eq!(server.finish(&proof), Err(Error::OtherChannel));
 }
 
+/// Once a server has proved itself the password is gone: the same salt needs it no more, another one asks
+/// for it.
+#[test]
+fn the_password_is_kept_no_longer_than_needed() {
+    let (user, same) = (credentials("u", "p"), verifier("p"));
+    for _ in 0..2 {
+        let used = exchange(same.clone(), Arc::clone(&user), Binding::Unsupported, None);
+        assert_eq!(used, Ok(()));
+    }
+    let (client, first) = Client::start(user, Binding::Unsupported).unwrap();
+    let server = Server::start(Mechanism::Sha256, None, &first).unwrap();
+    let (_, challenge) = server.challenge(verifier("p")).unwrap();
+    assert_eq!(client.answer(&challenge).unwrap_err(), Error::Forgotten);
+}
+
 /// Every state with every message: the right one alone goes on.
 #[test]
 fn every_state_with_every_message() {

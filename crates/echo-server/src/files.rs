@@ -3,7 +3,9 @@
 //! What may block runs on threads of its own, few at once; what waits for the peer does not.
 
 mod active;
+mod counts;
 mod download;
+mod jobs;
 mod list;
 mod owner;
 mod part;
@@ -14,32 +16,28 @@ mod store;
 mod upload;
 
 use std::io;
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use bytes::Bytes;
 use echo_core::{
     Commit, Connection, DataReply, Digest, Error, ErrorCode, FileName, Get, Header, Kind, List,
     MAX_CONTROL_LEN, Put, Read, Remove,
 };
-use tokio::sync::Semaphore;
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::visitor::{Allow, Visitor};
+use counts::Counts;
+pub(crate) use counts::{Fate, Limit};
 use download::Download;
+use jobs::{Jobs, run};
 pub(crate) use quota::{Bounds, Used};
 use quota::{Owner, Quota};
 use refusal::Refusal;
 use shelf::Shelf;
 use store::Store;
 use upload::Upload;
-
-/// How many threads may be at the disk at once: enough for a batch of syncs that the disk can take
-/// together, far fewer than Tokio has.
-const JOBS: usize = 32;
 
 /// What a store is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +53,7 @@ pub(crate) struct Rules {
 pub(crate) struct Files {
     shelf: Arc<Shelf>,
     anonymous_put: bool,
-    jobs: Arc<Semaphore>,
-    /// Who digests a prefix that a client has: as many at once as there are cores.
-    digests: Semaphore,
+    jobs: Jobs,
 }
 
 /// What is under way on one connection. Boxed: most connections have nothing of the kind.
@@ -103,14 +99,30 @@ impl Files {
         let quota = Arc::new(Quota::new(rules.total, rules.each));
         list::count(&store, &quota)?;
         let shelf = Shelf::open(store, quota)?;
-        let jobs = Arc::new(Semaphore::new(JOBS));
-        let digests = Semaphore::new(available_parallelism().map_or(1, NonZero::get));
-        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs, digests })
+        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs: Jobs::default() })
     }
 
     /// How much of it is used.
     pub(crate) fn used(&self) -> Used {
         self.shelf.quota.used()
+    }
+
+    /// How many unfinished uploads wait for somebody to go on with them.
+    pub(crate) fn parked(&self) -> usize {
+        self.shelf.parked()
+    }
+
+    /// What has happened.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shelf.counts
+    }
+
+    /// How often a bound was hit.
+    pub(crate) fn reached(&self, limit: Limit) -> u64 {
+        match limit {
+            Limit::Jobs => self.jobs.waited(),
+            limit => self.shelf.counts.reached(limit),
+        }
     }
 
     /// Waits until what stopped is parked, but not beyond `until`.
@@ -133,9 +145,17 @@ impl Files {
             Ok(_) if header.kind == Kind::READ => Ok(()),
             Ok(payload) => connection.send_frame(header.kind, &payload).await,
             Err(Fault::Refused(refusal)) => {
+                self.count(&refusal);
                 connection.send_frame(Kind::ERROR, &refusal.payload()).await
             }
             Err(Fault::Ended(error)) => Err(error),
+        }
+    }
+
+    fn count(&self, refusal: &Refusal) {
+        if !refusal.again {
+            self.counts().refuse(refusal.code);
+            refusal.limit.into_iter().for_each(|limit| self.counts().reach(limit));
         }
     }
 
@@ -206,8 +226,7 @@ impl Files {
         admitted(get.name)?;
         *transfer = Transfer::Nothing;
         let owner = owner(visitor);
-        let opened =
-            Download::open(&self.shelf, &owner, get, &self.jobs, &self.digests, connection);
+        let opened = Download::open(&self.shelf, &owner, get, &self.jobs, connection);
         let (download, reply) = opened.await?;
         *transfer = Transfer::Download(Box::new(download));
         Ok(written(|out| reply.put(out)))
@@ -281,7 +300,11 @@ impl Files {
         let (shelf, name) = (Arc::clone(&self.shelf), name.as_bytes().to_vec());
         let remove = move || {
             let name = FileName::new(&name).map_err(io::Error::other)?;
-            shelf.store.remove(name).map(|gone| shelf.quota.gone(gone))
+            shelf.store.remove(name).map(|gone| {
+                shelf.counts.removed.add_one();
+                shelf.counts.removed.add_bytes(gone.size);
+                shelf.quota.gone(gone);
+            })
         };
         run(&self.jobs, remove).await?.await?.map_err(Refusal::removing)?;
         Ok(Vec::new())
@@ -323,23 +346,9 @@ fn out_of_place(transfer: &mut Transfer, other: Transfer, text: &'static str) ->
 /// What was sent behind a frame that is refused is refused for the same reason.
 fn refuse_what_follows<T>(transfer: &mut Transfer, answer: Result<T, Fault>) -> Result<T, Fault> {
     if let Err(Fault::Refused(refusal)) = &answer {
-        *transfer = Transfer::Refused(Box::new(refusal.clone()));
+        *transfer = Transfer::Refused(Box::new(Refusal { again: true, ..refusal.clone() }));
     }
     answer
-}
-
-/// Runs what may block, on another thread: when there is room for it.
-async fn run<T: Send + 'static>(
-    jobs: &Arc<Semaphore>,
-    job: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Fault> {
-    let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
-    let permit = Arc::clone(jobs).acquire_owned().await.map_err(closed)?;
-    Ok(spawn_blocking(move || {
-        let done = job();
-        drop(permit);
-        done
-    }))
 }
 
 async fn collect(len: u32, connection: &mut Connection) -> Result<Vec<u8>, Error> {

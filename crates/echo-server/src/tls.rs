@@ -9,10 +9,12 @@ use std::time::SystemTime;
 
 use echo_core::tls::{Authorities, Error, Identity, Policy, Server};
 use echo_core::{Endpoint, Mode};
+use zeroize::Zeroizing;
 
 use crate::auth;
 use crate::config::Config;
 use crate::exit::{self, CONFIG, Failure};
+use crate::secrecy;
 use crate::settings::Settings;
 use certificate::Trouble;
 
@@ -67,7 +69,8 @@ fn read(settings: &Settings) -> Result<Option<Secured>, Failure> {
             return Err(Failure::new(CONFIG, message));
         }
     };
-    let (cert_text, key_text) = (contents(cert)?, contents(key)?);
+    secrecy::protect();
+    let (cert_text, key_text) = (contents(cert)?, Zeroizing::new(contents(key)?));
     let identity = Identity::from_pem(&cert_text, &key_text).map_err(|error| {
         let path = match error {
             Error::NoKey | Error::BadKey(_) | Error::Mismatch => key,

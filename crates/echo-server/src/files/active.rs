@@ -4,13 +4,14 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Fault;
+use super::jobs::{Jobs, run};
 use super::part::Part;
 use super::refusal::Refusal;
-use super::{Fault, run};
 
 /// An upload whose peer has been silent for so long may be taken over by another connection of its owner:
 /// the peer may be gone without a word, which TCP notices after minutes.
@@ -60,7 +61,7 @@ impl Active {
     /// Dropped before it is ready, it may have given the part up, which is then parked.
     pub(super) async fn work<T: Send + 'static>(
         self: &Arc<Self>,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
         job: impl FnOnce(&mut Part) -> T + Send + 'static,
     ) -> Result<JoinHandle<T>, Fault> {
         let mut part = self.take(Place::There).await?;

@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::counts::Fate;
 use super::owner;
 use super::quota::{Open, Owner};
 use super::refusal::Refusal;
@@ -106,6 +107,7 @@ impl Part {
         let Some(parked) = self.parked.take() else { return };
         match self.try_resume(&parked.id) {
             Ok(()) => {
+                self.shelf.counts.part(Fate::Resumed);
                 // What the file had lost, or had more.
                 self.shelf.quota.give_bytes(&self.key.owner, parked.len.saturating_sub(self.len));
             }
@@ -113,6 +115,7 @@ impl Part {
                 tracing::warn!(
                     "an upload starts anew, as what was parked of it is broken: {error}"
                 );
+                self.shelf.counts.part(Fate::Lost);
                 self.digest = Sha256::new();
                 self.shelf.take_away(&self.key.owner, &parked);
             }
@@ -188,6 +191,7 @@ impl Part {
 
     fn try_append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let len = bytes.len() as u64;
+        self.shelf.counts.put.add_bytes(len);
         self.shelf.quota.take_bytes(&self.owner, len)?;
         let file =
             self.file().inspect_err(|_| self.shelf.quota.give_bytes(&self.key.owner, len))?;
@@ -285,7 +289,9 @@ impl Part {
             return Err(Refusal::new(ErrorCode::Mismatch, "what came has another SHA-256"));
         }
         let file = self.file()?;
-        if let Some(gone) = self.publish(&file, keep).map_err(Refusal::writing)? {
+        let replaced = self.publish(&file, keep).map_err(Refusal::writing)?;
+        self.shelf.counts.put.add_one();
+        if let Some(gone) = replaced {
             self.shelf.quota.gone(gone);
         }
         // It is a part no longer; nor is another one of the same name of use to anybody.
@@ -360,10 +366,14 @@ impl Leaving {
             saved.is_ok()
         });
         if parked {
+            self.shelf.counts.part(Fate::Parked);
             tracing::debug!(bytes = self.len, "an upload is parked");
             let (id, since) = (id.clone(), SystemTime::now());
             self.shelf.left(&self.key, Some(Parked { id, len: self.len, since }));
         } else {
+            if self.parked.is_some() {
+                self.shelf.counts.part(Fate::Lost);
+            }
             self.shelf.discard(&self.key.owner, id, self.len);
             self.shelf.left(&self.key, None);
         }

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::active::Active;
+use super::counts::{Counts, Fate, Limit};
 use super::part::{Leaving, Part, State};
 use super::quota::Quota;
 use super::store::{LOCK, Store};
@@ -83,6 +84,7 @@ impl Parts {
 pub(super) struct Shelf {
     pub(super) store: Store,
     pub(super) quota: Arc<Quota>,
+    pub(super) counts: Counts,
     parts: Mutex<Parts>,
     changed: Notify,
     leaving: Sender<Leaving>,
@@ -99,6 +101,7 @@ impl Shelf {
         let shelf = Arc::new(Self {
             store,
             quota,
+            counts: Counts::default(),
             parts: Mutex::default(),
             changed: Notify::new(),
             leaving,
@@ -138,7 +141,10 @@ impl Shelf {
                 let state = name.strip_suffix(b".state").and_then(|id| str::from_utf8(id).ok());
                 let orphan = state.is_none_or(|id| self.open_private(&part_name(id)).is_err());
                 if orphan && !matches!(name, b"." | b"..") && name != LOCK.as_bytes() {
-                    self.unlink(OsStr::from_bytes(name));
+                    // A state may have gone with its part since the folder was read.
+                    if self.unlink(OsStr::from_bytes(name)) {
+                        self.counts.part(Fate::Swept);
+                    }
                 }
                 continue;
             };
@@ -150,7 +156,13 @@ impl Shelf {
                     self.quota.found(state.key.owner.clone(), 1, len);
                     self.put(state.key, Parked { id: id.to_owned(), len, since });
                 }
-                _ => self.clear_away(id),
+                readable => {
+                    match readable {
+                        Ok(_) => self.expired(),
+                        Err(_) => self.counts.part(Fate::Swept),
+                    }
+                    self.clear_away(id);
+                }
             }
         }
         Ok(())
@@ -251,8 +263,19 @@ impl Shelf {
         let old: Vec<_> = parts.parked.extract_if(|_, parked| !is_fresh(parked.since)).collect();
         drop(parts);
         for (key, parked) in old {
+            self.expired();
             self.take_away(&key.owner, &parked);
         }
+    }
+
+    fn expired(&self) {
+        self.counts.part(Fate::Expired);
+        self.counts.reach(Limit::Parked);
+    }
+
+    /// How many parts wait for somebody to go on with them.
+    pub(super) fn parked(&self) -> usize {
+        self.parts().parked.len()
     }
 
     /// Takes a parked part away, and what is counted for it.
@@ -355,12 +378,16 @@ impl Shelf {
         self.unlink(OsStr::new(&state_name(id)));
     }
 
-    /// What cannot be taken away now is found at the next start.
-    fn unlink(&self, name: &OsStr) {
-        match unlinkat(self.store.private(), name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => tracing::debug!("a part stays: {error}"),
+    /// Takes a file away, and says whether it was there. What cannot be taken away now is found at the
+    /// next start.
+    fn unlink(&self, name: &OsStr) -> bool {
+        let unlinked = unlinkat(self.store.private(), name, AtFlags::empty());
+        if let Err(error) = unlinked
+            && error != Errno::NOENT
+        {
+            tracing::debug!("a part stays: {error}");
         }
+        unlinked.is_ok()
     }
 
     fn open_private(&self, name: &str) -> io::Result<File> {

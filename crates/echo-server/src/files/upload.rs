@@ -4,15 +4,15 @@ use std::mem;
 use std::sync::Arc;
 
 use echo_core::{Attributes, Commit, Connection, ErrorCode, Put, PutReply};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::Fault;
 use super::active::Active;
+use super::jobs::{Jobs, run};
 use super::part::Part;
 use super::quota::Owner;
 use super::refusal::Refusal;
 use super::shelf::{Entered, Key, Shelf};
-use super::{Fault, run};
 
 /// What is handed to the disk at once. As much may wait while as much is written.
 const BLOCK: usize = 256 << 10;
@@ -52,7 +52,7 @@ impl Upload {
         owner: Owner,
         put: &Put<'_>,
         draining: bool,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
     ) -> Result<Self, Fault> {
         let key = Key { owner: owner.name.clone(), name: put.name.as_bytes().to_vec() };
         let (name, size) = (key.name.clone(), put.size);
@@ -115,7 +115,7 @@ impl Upload {
     pub(super) async fn receive(
         &mut self,
         connection: &mut Connection,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
     ) -> Result<u64, Fault> {
         loop {
             if self.filled == BLOCK {
@@ -148,7 +148,7 @@ impl Upload {
     }
 
     /// Hands the block to a thread, once the one before is written.
-    async fn write(&mut self, jobs: &Arc<Semaphore>) -> Result<(), Fault> {
+    async fn write(&mut self, jobs: &Jobs) -> Result<(), Fault> {
         self.written().await?;
         let spare = mem::take(&mut self.spare);
         let (block, filled) = (mem::replace(&mut self.block, spare), mem::take(&mut self.filled));
@@ -169,11 +169,7 @@ impl Upload {
     }
 
     /// Makes it a file.
-    pub(super) async fn commit(
-        mut self,
-        commit: Commit,
-        jobs: &Arc<Semaphore>,
-    ) -> Result<(), Fault> {
+    pub(super) async fn commit(mut self, commit: Commit, jobs: &Jobs) -> Result<(), Fault> {
         self.written().await?;
         let mut part = self.active.keep().await?;
         let (block, filled, keep) = (mem::take(&mut self.block), self.filled, self.keep);

@@ -31,8 +31,7 @@ fn quotas_refuse_and_others_go_on() {
         talk.store("b", b"1").await.unwrap();
         talk.store("c", b"1").await.unwrap();
         assert_eq!(talk.store("d", b"1").await, Err(ErrorCode::NoSpace));
-        let name = FileName::new(b"b").unwrap();
-        talk.ask(Kind::REMOVE, |out| echo_core::Remove { name }.put(out)).await.unwrap();
+        talk.remove("b").await.unwrap();
         talk.store("d", b"1").await.unwrap();
         // Transfers.
         let (mut second, mut third) = (place.connect().await, place.connect().await);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
-use echo_core::{Attributes, List, ListReply, Remove};
+use echo_core::{Attributes, List, ListReply};
 
 use super::*;
 
@@ -103,9 +103,7 @@ fn what_was_sent_behind_a_refused_frame_is_refused_as_well() {
         for _ in 0..9 {
             assert_eq!(talk.recv().await, Err(ErrorCode::Denied));
         }
-        let remove = Remove { name };
-        let denied = talk.ask(Kind::REMOVE, |out| remove.put(out)).await;
-        assert_eq!(denied, Err(ErrorCode::Denied));
+        assert_eq!(talk.remove("a").await, Err(ErrorCode::Denied));
         assert_eq!(
             talk.ask(Kind::LIST, |out| List { cursor: b"", prefix: b"" }.put(out)).await.unwrap(),
             "\0"
@@ -249,11 +247,9 @@ fn lists_come_in_the_order_of_bytes_page_by_page() {
             let expected: Vec<_> = names.iter().filter(|it| it.starts_with(prefix)).collect();
             assert_eq!(listed.iter().collect::<Vec<_>>(), expected, "{prefix}");
         }
-        let name = FileName::new(b"g/h/i").unwrap();
-        talk.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await.unwrap();
+        talk.remove("g/h/i").await.unwrap();
         assert!(!place.path("g").exists(), "folders go with their last file");
-        let again = talk.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await;
-        assert_eq!(again, Err(ErrorCode::NotFound));
+        assert_eq!(talk.remove("g/h/i").await, Err(ErrorCode::NotFound));
     });
 }
 

@@ -16,7 +16,7 @@ mod tls;
 mod transfers;
 
 // What the daemon adds to the conversation: the daemon is a program, and has no library.
-#[allow(dead_code, unreachable_pub, reason = "a part of a program")]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "a part of a program")]
 #[path = "../../crates/echo-server/src"]
 mod server {
     pub(crate) mod auth;
@@ -29,6 +29,10 @@ mod server {
     pub(crate) mod logging {
         mod escape;
         pub(crate) use escape::Harmless;
+    }
+
+    pub(crate) mod tls {
+        pub(crate) mod certificate;
     }
 }
 

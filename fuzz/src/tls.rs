@@ -5,6 +5,9 @@ pub(crate) mod client;
 pub(crate) mod server;
 mod wire;
 
+// As the daemon calls it.
+pub(crate) use crate::server::tls::certificate;
+
 use std::sync::{Arc, LazyLock};
 
 use rcgen::{CertificateParams, KeyPair};

@@ -77,7 +77,7 @@ impl Talk {
             10 => self.whole(input).await,
             // Of any kind, of this extension's most likely.
             11 => {
-                let kind = Kind(0x80 | input.byte() % 32);
+                let kind = Kind(0x80 | (input.byte() % 32));
                 self.ask(kind, input.piece()).await;
             }
             12 => self.log_in(input).await,
@@ -93,7 +93,7 @@ impl Talk {
             2 => Some(u64::from(input.number())),
             _ => Some(u64::MAX >> 1),
         };
-        let keep = (how & 2 != 0).then(|| Attributes { mode: 0o640, mtime_s: 7, mtime_ns: 9 });
+        let keep = (how & 2 != 0).then_some(Attributes { mode: 0o640, mtime_s: 7, mtime_ns: 9 });
         let put = Put { resume: how & 1 != 0, keep, size, name: name(input) };
         self.ask(Kind::PUT, &written(|out| put.put(out))).await;
     }

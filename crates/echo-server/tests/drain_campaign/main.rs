@@ -57,7 +57,7 @@ fn campaign((seeds, frames): (u64, u64), trust: Option<&Trust>) {
         }
     }
     let how = if trust.is_some() { "under TLS" } else { "plain" };
-    println!("{how}: {totals}, in {:.1?}", started.elapsed());
+    eprintln!("{how}: {totals}, in {:.1?}", started.elapsed());
     assert!(only.is_some() || totals.frames >= frames, "too few frames for the claim: {totals}");
 }
 

@@ -11,17 +11,17 @@ use super::Users;
 use crate::exit::{Failure, IO, reason};
 
 /// A change of the file: its folder is locked, so that of two writers one waits for the other.
-pub(in crate::auth) struct Change {
+pub(in super::super) struct Change {
     path: PathBuf,
     folder: File,
-    pub(in crate::auth) users: Users,
+    pub(in super::super) users: Users,
     /// Whose the file is, if it was there.
     owner: Option<(u32, u32)>,
 }
 
 impl Change {
     /// Locks, and reads what there is; a file that is not there is empty.
-    pub(in crate::auth) fn begin(path: &Path) -> Result<Self, Failure> {
+    pub(in super::super) fn begin(path: &Path) -> Result<Self, Failure> {
         // A link is followed: what it leads to is replaced, not the link.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let failed = |error: io::Error| write_failure(&path, &error);
@@ -41,7 +41,7 @@ impl Change {
 
     /// Replaces the file: there is the old one or the new one at every moment, and the new one is on
     /// the disk before it is there.
-    pub(in crate::auth) fn commit(self) -> Result<(), Failure> {
+    pub(in super::super) fn commit(self) -> Result<(), Failure> {
         self.write().map_err(|error| write_failure(&self.path, &error))
     }
 

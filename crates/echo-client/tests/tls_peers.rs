@@ -101,8 +101,8 @@ fn sends_to_openssl() {
                   -cert server/cert.pem -key server/key.pem";
     let (_server, uri) = house.serve(&format!("{server} 0<>loop 1>loop"));
     let raw = format!("{uri}?mode=raw");
-    let task = ["send", &raw, "one", "two words", ""];
-    assert_eq!(client(&task, &house.trusting()), (Some(0), "one\ntwo words\n\n".to_owned()));
+    let task = ["send", &raw, "one", "two words"];
+    assert_eq!(client(&task, &house.trusting()), (Some(0), "one\ntwo words\n".to_owned()));
     // It echoes HELLO too, which is found out.
     assert_eq!(client(&["send", &uri, "hi"], &house.trusting()), (Some(0), "hi\n".to_owned()));
     let (code, told) = client(&["send", &raw, "hi", "--ca", &house.text("ca.pem")], &[]);

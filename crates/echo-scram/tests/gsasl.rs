@@ -151,7 +151,7 @@ fn a_foreign_channel_is_denied_by_both() {
     let verifier = Verifier::derive(&Password::new("pencil").unwrap(), 4096).unwrap();
     let (server, challenge) = server.challenge(verifier).unwrap();
     client.say(&challenge);
-    assert_eq!(server.finish(&client.hear()), Err(Error::Denied));
+    assert_eq!(server.finish(&client.hear()), Err(Error::OtherChannel));
     assert!(!client.succeeds());
 
     let mut server = Gsasl::start("server", mechanism, "user", "pencil", &other);

@@ -10,6 +10,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::Socket;
@@ -86,7 +87,10 @@ impl Trust {
             Some(Shown { certificate, key }) => {
                 let chain = vec![CertificateDer::from(certificate.clone())];
                 let key = PrivateKeyDer::try_from(key.clone()).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
+                let key = provider().key_provider.load_private_key(key).unwrap();
+                // Whatever it looks like: to judge it is the server's part.
+                let shown = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+                builder.with_client_cert_resolver(Arc::new(shown))
             }
         };
         let name = ServerName::try_from("localhost").unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::net::UnixListener;
 
 use crate::reloadable::*;
 use crate::support::traffic::{Peer, echo};

@@ -1,6 +1,5 @@
 //! A server whose settings are changed.
 
-use std::fs;
 use std::os::unix::net::UnixStream;
 
 use crate::support::Server;
@@ -11,7 +10,7 @@ use crate::support::traffic::{Peer, be};
 /// A server with a control socket, on the settings of a file.
 pub(crate) struct Reloadable {
     pub(crate) settings: Settings,
-    control: String,
+    pub(crate) control: String,
     pub(crate) server: Server,
 }
 

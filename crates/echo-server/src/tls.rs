@@ -7,7 +7,6 @@ use std::path::Path;
 
 use echo_core::tls::{Authorities, Error, Identity, Policy, Server};
 use echo_core::{Endpoint, Mode};
-use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::exit::{self, CONFIG, Failure};
@@ -39,7 +38,7 @@ fn read(settings: &Settings) -> Result<Option<Server>, Failure> {
         }
     };
     secrecy::protect();
-    let (cert_text, key_text) = (contents(cert)?, Zeroizing::new(contents(key)?));
+    let (cert_text, key_text) = (contents(cert)?, contents(key)?);
     let identity = Identity::from_pem(&cert_text, &key_text).map_err(|error| {
         let path = match error {
             Error::NoKey | Error::BadKey(_) | Error::Mismatch => key,

@@ -178,7 +178,7 @@ fn planted_secrets_are_found_nowhere() {
     assert!(client.child.wait().unwrap().success());
     let mut put = house.client(&listening, "put");
     put.arg(house.path("users.toml")).stdin(Stdio::null());
-    assert!(put.status().unwrap().success());
+    assert!(put.output().unwrap().status.success());
     server.signal(Signal::TERM);
     assert!(server.child.wait().unwrap().success());
     let mut rest = Vec::new();
@@ -200,7 +200,8 @@ fn planted_secrets_are_found_nowhere() {
             }
         }
     }
-    assert!(files >= 6 && fs::metadata(house.path("server.log")).unwrap().len() > 1000);
+    let log = fs::metadata(house.path("server.log")).unwrap().len();
+    assert!(files >= 6 && log > 200, "{files} files, {log} bytes of log");
 }
 
 /// What who may read all memory finds in it: no password, on either side; the key in the server alone,

@@ -3,7 +3,7 @@
 //! prints the same line, so that `peers/compare.py --client` can measure one beside the other:
 //!
 //! ```text
-//! load_client -a tcp:127.0.0.1:PORT|unix:PATH [-c CONNECTIONS] [-s BYTES] [-d DEPTH] [-t SECONDS]
+//! load_client -a tcp:127.0.0.1:PORT|tls:127.0.0.1:PORT|unix:PATH [-c CONNECTIONS] [-s BYTES] [-d DEPTH] [-t SECONDS]
 //!             [-w WARM_UP_SECONDS] [-p SERVER_PID] [-C CORE]
 //! ```
 
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use benches::{Messages, pin, raise_file_limit};
-use echo_core::Endpoint;
 use echo_core::client::{Client, Event, Options};
+use echo_core::{Endpoint, tls};
 use hdrhistogram::Histogram;
 use tokio::runtime::Builder;
 use tokio::task::{JoinSet, LocalSet};
@@ -58,7 +58,10 @@ impl Load {
         while let Some(option) = args.next() {
             let value = args.next().with_context(|| format!("{option} needs a value"))?;
             match option.as_str() {
-                "-a" => target = Some(value.replace("tcp:", "tcp://").parse()?),
+                "-a" => {
+                    let uri = value.replacen("tcp:", "tcp://", 1).replacen("tls:", "tls://", 1);
+                    target = Some(uri.parse()?);
+                }
                 "-c" => connections = value.parse()?,
                 "-s" => size = value.parse()?,
                 "-d" => depth = value.parse()?,
@@ -93,7 +96,9 @@ async fn run(load: Load) -> Result<()> {
     let messages = Rc::new(Messages::new(load.size, load.depth));
     let mut running = JoinSet::new();
     for first in 0..load.connections {
-        let options = Options { window: usize::MAX, ..Options::default() };
+        // Who the server is makes no difference to speed.
+        let tls = Some(tls::Client::new(None, None)?);
+        let options = Options { window: usize::MAX, tls, ..Options::default() };
         let client = Client::connect(&load.target, options).await?;
         running.spawn_local(exchange(client, load.depth, first, messages.clone(), shared.clone()));
     }

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """put of echo-client against curl and nginx, and against rsync's daemon, in one interleaved run.
 
-    transfer.py [--rounds 7] [--only tmpfs|disk|small] [--mebibytes 1024] [--files 10000]
+    transfer.py [--rounds 7] [--only tmpfs|tls|disk|small] [--mebibytes 1024] [--files 10000]
                 [--disk FOLDER] [--server COMMAND] [--client COMMAND]
 
 Round by round, in turning order, over loopback, both sides with a digest of the whole file:
 
 - tmpfs: one random file in memory; curl -T to nginx (dav PUT, no sync), then sha256sum of what arrived.
+- tls:   the same over TLS 1.3 on both sides, with one certificate.
 - disk:  the same file from memory to --disk; rsync --fsync to its daemon, whose digest of the whole file
   is its own.
 - small: many files of 4 KiB to --disk; the same rsync.
@@ -35,7 +36,7 @@ worker_processes auto; daemon off; error_log {folder}/nginx.log; pid {folder}/ng
 events {{ }}
 http {{
   access_log off; client_max_body_size 0; client_body_temp_path {folder}/store/tmp;
-  server {{ listen 127.0.0.1:{port}; root {folder}/store; location / {{ dav_methods PUT; }} }}
+  server {{ listen 127.0.0.1:{port}{secured}; root {folder}/store; location / {{ dav_methods PUT; }} }}
 }}
 """
 
@@ -102,12 +103,15 @@ def echo(folder: str, port: int, server: str) -> list[str]:
     return [server, "--listen", f"tcp://127.0.0.1:{port}", "--files", f"{folder}/store", "--anonymous-put"]
 
 
-def nginx(folder: str, port: int) -> list[str]:
+NGINX_TLS = " ssl; ssl_certificate {keys}/cert.pem; ssl_certificate_key {keys}/key.pem; ssl_protocols TLSv1.3"
+
+
+def nginx(folder: str, port: int, secured: str = "") -> list[str]:
     os.makedirs(f"{folder}/store/tmp")
     os.chmod(f"{folder}/store", 0o777)
     os.chmod(f"{folder}/store/tmp", 0o777)
     with open(f"{folder}/nginx.conf", "w", encoding="utf-8") as config:
-        config.write(NGINX.format(folder=folder, port=port))
+        config.write(NGINX.format(folder=folder, port=port, secured=secured))
     return ["nginx", "-c", f"{folder}/nginx.conf"]
 
 
@@ -142,12 +146,42 @@ def run(name: str, source: str, amount: float, unit: str, rounds: int, sides: di
     sys.stdout.flush()
 
 
+def against_nginx(name: str, arguments: argparse.Namespace, memory: str, file: str, keys: str | None) -> None:
+    """One file in memory; over TLS, if there are keys."""
+    if keys:
+        secured = NGINX_TLS.format(keys=keys)
+        options = ["--tls-cert", f"{keys}/cert.pem", "--tls-key", f"{keys}/key.pem"]
+        echo_trust, curl_trust = ["--ca", f"{keys}/cert.pem"], ["--cacert", f"{keys}/cert.pem"]
+    else:
+        secured, options, echo_trust, curl_trust = "", [], [], []
+    scheme, http = ("tls", "https") if keys else ("tcp", "http")
+    client = arguments.client
+    put = lambda it: [[client, "put", "-q", *echo_trust, f"{scheme}://127.0.0.1:{it.port}", file]]
+    curl = lambda it: [
+        ["curl", "-s", "-f", *curl_trust, "-T", file, f"{http}://127.0.0.1:{it.port}/file"],
+        ["sha256sum", f"{it.folder}/store/file"],
+    ]
+    ours = Peer(f"{memory}/echo", lambda folder, port: echo(folder, port, arguments.server) + options)
+    peer = Peer(f"{memory}/nginx", lambda folder, port: nginx(folder, port, secured))
+    run(
+        name,
+        file,
+        arguments.mebibytes,
+        "MiB/s",
+        arguments.rounds,
+        {"echo-client": (ours, put), "curl+nginx+sha256sum": (peer, curl)},
+    )
+    for side in (ours, peer):
+        side.stop()
+        shutil.rmtree(side.folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", choices=["tmpfs", "disk", "small"])
+    parser.add_argument("--only", choices=["tmpfs", "tls", "disk", "small"])
     parser.add_argument("--mebibytes", type=int, default=1024)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--disk", default=".")
@@ -159,7 +193,7 @@ def main() -> None:
             parser.error(f"{tool} is missing")
     print_heading()
     server, client = arguments.server, arguments.client
-    wanted = [arguments.only] if arguments.only else ["tmpfs", "disk", "small"]
+    wanted = [arguments.only] if arguments.only else ["tmpfs", "tls", "disk", "small"]
     with (
         tempfile.TemporaryDirectory(dir="/dev/shm") as memory,
         tempfile.TemporaryDirectory(dir=arguments.disk) as disk,
@@ -173,18 +207,17 @@ def main() -> None:
             with open(file, "wb") as sink:
                 for _ in range(arguments.mebibytes):
                     sink.write(os.urandom(1 << 20))
-        peers = []
         if "tmpfs" in wanted:
-            curl = lambda it: [
-                ["curl", "-s", "-f", "-T", file, f"http://127.0.0.1:{it.port}/file"],
-                ["sha256sum", f"{it.folder}/store/file"],
-            ]
-            peers = [Peer(f"{memory}/echo", ours), Peer(f"{memory}/nginx", nginx)]
-            sides = {"echo-client": (peers[0], put(file)), "curl+nginx+sha256sum": (peers[1], curl)}
-            run("tmpfs", file, arguments.mebibytes, "MiB/s", arguments.rounds, sides)
-            for peer in peers:
-                peer.stop()
-                shutil.rmtree(peer.folder)
+            against_nginx("tmpfs", arguments, memory, file, None)
+        if "tls" in wanted:
+            keys = f"{memory}/keys"
+            subprocess.run(
+                [server, "tls", "self-signed", "--name", "127.0.0.1", "--out", keys],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            against_nginx("tls", arguments, memory, file, keys)
+        peers = []
         rsync = lambda source: lambda it: [
             ["rsync", "-r", "--fsync", "-W", source, f"rsync://127.0.0.1:{it.port}/store/"]
         ]

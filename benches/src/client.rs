@@ -23,8 +23,8 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// One connection, one message at a time: the latency of one exchange.
 #[derive(Debug)]
-pub struct RoundTrip {
-    socket: Socket,
+pub struct RoundTrip<S = Socket> {
+    stream: S,
     message: Vec<u8>,
     reply: Vec<u8>,
 }
@@ -32,16 +32,23 @@ pub struct RoundTrip {
 impl RoundTrip {
     /// Connects.
     pub fn connect(server: &Running, size: usize) -> Result<Self> {
+        Ok(Self::over(connect(server.address())?, size))
+    }
+}
+
+impl<S: Read + Write> RoundTrip<S> {
+    /// Over a connection that stands.
+    pub(crate) fn over(stream: S, size: usize) -> Self {
         let message = Messages::new(size, 1).first().to_vec();
-        Ok(Self { socket: connect(server.address())?, reply: vec![0; message.len()], message })
+        Self { stream, reply: vec![0; message.len()], message }
     }
 
     /// Exchanges `count` messages; how long that took.
     pub fn run(&mut self, count: u64) -> Result<Duration> {
         let began = Instant::now();
         for _ in 0..count {
-            (&self.socket).write_all(&self.message).context("cannot send")?;
-            (&self.socket).read_exact(&mut self.reply).context("no reply")?;
+            self.stream.write_all(&self.message).context("cannot send")?;
+            self.stream.read_exact(&mut self.reply).context("no reply")?;
             ensure!(self.reply == self.message, "the reply differs");
         }
         Ok(began.elapsed())
@@ -88,7 +95,7 @@ impl Churn {
 }
 
 /// A blocking socket that does not wait for ever.
-fn connect(address: &SockAddr) -> Result<Socket> {
+pub(crate) fn connect(address: &SockAddr) -> Result<Socket> {
     let domain = if address.is_unix() { Domain::UNIX } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::STREAM, None)?;
     if domain == Domain::IPV4 {

@@ -15,9 +15,13 @@ mod datagrams;
 mod epoll;
 mod process;
 mod server;
+mod store;
 mod tasks;
+mod tls;
 
 pub use client::{Churn, Messages, Pipeline, RoundTrip};
 pub use datagrams::{DatagramServer, Datagrams, RunningDatagrams};
 pub use process::{pin, pin_client, raise_file_limit};
 pub use server::{Running, Server, Transport};
+pub use store::{FileClient, Store};
+pub use tls::{Handshakes, Secured};

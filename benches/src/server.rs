@@ -55,15 +55,7 @@ impl Server {
 
     /// Starts it on a thread of its own.
     pub fn start(self, transport: Transport) -> Result<Running> {
-        let (listener, folder) = listen(transport).context("cannot listen")?;
-        let address = listener.local_addr()?;
-        let (stop, stopped) = UnixStream::pair()?;
-        stopped.set_nonblocking(true)?;
-        let thread = thread::Builder::new().name(self.name().to_owned()).spawn(move || {
-            process::pin_server();
-            self.serve(listener, stopped)
-        })?;
-        Ok(Running { address, stop: Some(stop), thread: Some(thread), _folder: folder })
+        Running::start(self.name(), transport, move |listener, stop| self.serve(listener, stop))
     }
 
     /// Runs it on `address` until the process is killed.
@@ -117,6 +109,22 @@ pub struct Running {
 }
 
 impl Running {
+    /// Starts `serve` on a thread of its own, until the other end of its second argument closes.
+    pub(crate) fn start<F>(name: &str, transport: Transport, serve: F) -> Result<Self>
+    where
+        F: FnOnce(Socket, UnixStream) -> Result<()> + Send + 'static,
+    {
+        let (listener, folder) = listen(transport).context("cannot listen")?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = UnixStream::pair()?;
+        stopped.set_nonblocking(true)?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            process::pin_server();
+            serve(listener, stopped)
+        })?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread), _folder: folder })
+    }
+
     /// Where it listens.
     pub fn address(&self) -> &SockAddr {
         &self.address

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 
 use anyhow::Result;
+use echo_core::tls::{Policy, Port};
 use echo_core::{
     Connection, Drain, Echo, Error, Handler, Limits, Listener, Mode, Service, SocketOptions, serve,
 };
@@ -80,7 +81,12 @@ pub(crate) async fn naive_framed(listener: Socket) -> Result<()> {
 
 /// echo-core's own echo: what is read is passed through.
 pub(crate) async fn core_echo(listener: Socket, mode: Mode) -> Result<()> {
-    core_serve(listener, Echo::new(mode).splice(true)).await
+    core_serve(listener, Policy::Plain, Echo::new(mode).splice(true)).await
+}
+
+/// echo-core's own echo behind TLS.
+pub(crate) async fn core_tls(listener: Socket, policy: Policy) -> Result<()> {
+    core_serve(listener, policy, Echo::new(Mode::Auto)).await
 }
 
 /// echo-core with a handler that takes whole frames, as other people's handlers do.
@@ -96,12 +102,13 @@ pub(crate) async fn core_recv_send(listener: Socket) -> Result<()> {
         }
     }
 
-    core_serve(listener, WholeFrames).await
+    core_serve(listener, Policy::Plain, WholeFrames).await
 }
 
-async fn core_serve<H: Handler>(listener: Socket, handler: H) -> Result<()> {
+async fn core_serve<H: Handler>(listener: Socket, policy: Policy, handler: H) -> Result<()> {
     let service = Service::new(Limits::default(), Drain::new());
     let listener = Listener::inherited(OwnedFd::from(listener), &SocketOptions::default())?;
+    let listener = listener.secured(Port::new(policy));
     serve(listener, service.clone(), Arc::new(handler)).await?;
     Ok(())
 }

@@ -20,7 +20,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
-pub(crate) use transfer::{Asking, Getting, Listing, Putting, Removing};
+pub(crate) use transfer::{Getting, Listing, Putting, Removing};
 
 use crate::login::Identity;
 use crate::trust;

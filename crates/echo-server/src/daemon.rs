@@ -34,7 +34,7 @@ use crate::readiness::Readiness;
 use crate::reload::{self, Failures, Reader};
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
-use crate::tls;
+use crate::tls::{self, Secured};
 
 /// How long uploads that the end has cut may take to be parked. A crash then costs no more than any.
 const PARKING: Duration = Duration::from_millis(500);
@@ -136,7 +136,10 @@ async fn live(
     let mut passed = Passed::new(descriptors)?;
     passed.forget_lost(notify);
     config.or_listen_on(passed.endpoints());
-    let secured = tls::server(&config)?;
+    let secured = tls::secured(&config)?;
+    if let Some(warning) = secured.as_ref().and_then(Secured::warning) {
+        tracing::warn!("{warning}");
+    }
     let binding = async {
         passed.forget_unwanted(&config.listen, notify).await;
         bind::bind(&config.listen, config.settings.workers(), &passed).await

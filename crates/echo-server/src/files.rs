@@ -2,6 +2,7 @@
 //!
 //! What may block runs on threads of its own, few at once; what waits for the peer does not.
 
+mod active;
 mod counts;
 mod download;
 mod jobs;
@@ -180,7 +181,7 @@ impl Files {
                 refuse_what_follows(transfer, opened)
             }
             Kind::GET => {
-                let opened = self.get(transfer, visitor, &payload).await;
+                let opened = self.get(transfer, visitor, &payload, connection).await;
                 refuse_what_follows(transfer, opened)
             }
             Kind::COMMIT => self.commit(transfer, &payload).await,
@@ -218,13 +219,15 @@ impl Files {
         transfer: &mut Transfer,
         visitor: &Visitor,
         payload: &[u8],
+        connection: &Connection,
     ) -> Result<Vec<u8>, Fault> {
         self.allow(visitor, Allow::GET)?;
         let get = &Get::parse(payload).map_err(|_| Refusal::malformed(Kind::GET))?;
         admitted(get.name)?;
         *transfer = Transfer::Nothing;
-        let (download, reply) =
-            Download::open(&self.shelf, &owner(visitor), get, &self.jobs).await?;
+        let owner = owner(visitor);
+        let opened = Download::open(&self.shelf, &owner, get, &self.jobs, connection);
+        let (download, reply) = opened.await?;
         *transfer = Transfer::Download(Box::new(download));
         Ok(written(|out| reply.put(out)))
     }
@@ -236,11 +239,11 @@ impl Files {
         connection: &mut Connection,
     ) -> Result<Vec<u8>, Fault> {
         let max = connection.max_frame();
-        if header.len > max {
-            let text = Error::FrameTooLong { len: header.len, max }.to_string();
-            return Err(Refusal::new(ErrorCode::TooLong, text).into());
-        }
         let received = match transfer {
+            Transfer::Upload(_) if header.len > max => {
+                let text = Error::FrameTooLong { len: header.len, max }.to_string();
+                Err(Refusal::new(ErrorCode::TooLong, text).into())
+            }
             Transfer::Upload(upload) => upload.receive(connection, &self.jobs).await,
             Transfer::Refused(refusal) => Err(refusal.as_ref().clone().into()),
             _ => return Err(Refusal::out_of_place("no upload is open").into()),

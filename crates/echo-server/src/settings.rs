@@ -123,8 +123,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
 
-    /// Whoever comes by TLS must show a certificate that one of these authorities (PEM) vouches for
-    /// [default: nobody has to show one]
+    /// Whoever comes by TLS must show a certificate that one of these authorities (PEM) vouches for, and where
+    /// auth=required may; its common name is the user's [default: nobody is asked for one]
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_client_ca: Option<PathBuf>,
 

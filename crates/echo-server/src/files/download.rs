@@ -20,7 +20,7 @@ use super::shelf::Shelf;
 /// What is read at once.
 const BLOCK: usize = 256 << 10;
 
-/// What of a prefix is digested in one go, so that others have their turns, and nobody who left.
+/// What of a prefix is digested in one go, so that others have their turns, and nobody who has left.
 const SKIP: u64 = 64 << 20;
 
 /// A download under way.
@@ -97,6 +97,7 @@ impl Download {
         owner: &Owner,
         get: &Get<'_>,
         jobs: &Jobs,
+        connection: &Connection,
     ) -> Result<(Self, GetReply), Fault> {
         let open = shelf.quota.open(owner)?;
         let (store, name) = (Arc::clone(shelf), get.name.as_bytes().to_vec());
@@ -107,6 +108,10 @@ impl Download {
         let (mut reader, stat) = run(jobs, start).await?.await?.map_err(Refusal::reading)?;
         if 0 < get.offset && get.offset <= reader.size {
             while reader.at < get.offset {
+                let _turn = jobs.digest().await?;
+                if connection.has_hung_up() {
+                    return Err(Refusal::out_of_place("nobody waits for this file any more").into());
+                }
                 let offset = get.offset;
                 let skip = move || reader.skip(offset).map(|()| reader);
                 reader = run(jobs, skip).await?.await?.map_err(Refusal::reading)?;

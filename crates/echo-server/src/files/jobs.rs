@@ -1,10 +1,12 @@
 //! What may block, on threads of its own, few at once.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::available_parallelism;
 
 use echo_core::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Fault;
@@ -18,11 +20,17 @@ const JOBS: usize = 32;
 pub(super) struct Jobs {
     places: Arc<Semaphore>,
     waited: AtomicU64,
+    /// For who digests what a client has already: as many as there are cores, since it is computing.
+    digests: Semaphore,
 }
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(JOBS)), waited: AtomicU64::new(0) }
+        Self {
+            places: Arc::new(Semaphore::new(JOBS)),
+            waited: AtomicU64::new(0),
+            digests: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
+        }
     }
 }
 
@@ -30,6 +38,12 @@ impl Jobs {
     /// How many jobs had to wait for a place.
     pub(super) fn waited(&self) -> u64 {
         self.waited.load(Relaxed)
+    }
+
+    /// A turn to digest what a client has already.
+    pub(super) async fn digest(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
+        self.digests.acquire().await.map_err(closed)
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {

@@ -113,6 +113,21 @@ fn what_was_sent_behind_a_refused_frame_is_refused_as_well() {
 }
 
 #[test]
+fn a_frame_over_the_limit_ends_its_upload() {
+    let place = Place::new();
+    let _server = place.serve_with(&["--anonymous-put", "--max-frame=64KiB"]);
+    run(async {
+        let mut talk = place.connect().await;
+        talk.put("a", false).await.unwrap();
+        assert_eq!(talk.data(&[7; (64 << 10) + 1]).await, Err(ErrorCode::TooLong));
+        assert_eq!(talk.data(&[7]).await, Err(ErrorCode::TooLong));
+        assert_eq!(talk.commit(&[7]).await, Err(ErrorCode::TooLong));
+        talk.store("a", &[7; 64 << 10][..1000]).await.unwrap();
+    });
+    assert_eq!(place.visible(), [place.path("a")]);
+}
+
+#[test]
 fn of_racing_uploads_of_one_name_one_wins_whole() {
     let place = Place::new();
     let _server = place.serve();

@@ -9,7 +9,6 @@ use std::time::SystemTime;
 
 use echo_core::tls::{Authorities, Error, Identity, Policy, Server};
 use echo_core::{Endpoint, Mode};
-use zeroize::Zeroizing;
 
 use crate::auth;
 use crate::config::Config;
@@ -70,7 +69,7 @@ fn read(settings: &Settings) -> Result<Option<Secured>, Failure> {
         }
     };
     secrecy::protect();
-    let (cert_text, key_text) = (contents(cert)?, Zeroizing::new(contents(key)?));
+    let (cert_text, key_text) = (contents(cert)?, contents(key)?);
     let identity = Identity::from_pem(&cert_text, &key_text).map_err(|error| {
         let path = match error {
             Error::NoKey | Error::BadKey(_) | Error::Mismatch => key,

@@ -161,12 +161,17 @@ fn a_reader_keeps_the_version_that_it_opened() {
         reader.get("a", 0, [0; 32]).await.unwrap();
         let mut read = reader.read(1000).await.unwrap().to_vec();
         writer.store("a", &new).await.unwrap();
+        // Replaced, and then removed.
+        let mut second = place.connect().await;
+        second.get("a", 0, [0; 32]).await.unwrap();
+        writer.remove("a").await.unwrap();
+        assert_eq!(second.read(1 << 20).await.unwrap(), new);
         while read.len() < old.len() {
             read.extend_from_slice(&reader.read(1 << 20).await.unwrap());
         }
         assert!(read == old);
         assert_eq!(reader.ask(Kind::DONE, |_| {}).await.unwrap()[..], sha(&old));
-        assert!(reader.fetch("a").await.unwrap() == new);
+        assert_eq!(reader.fetch("a").await, Err(ErrorCode::NotFound));
     });
 }
 

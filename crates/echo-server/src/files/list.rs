@@ -1,17 +1,19 @@
 //! What files there are: a walk through the store, in the order of their names' bytes.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use echo_core::{Entry, FileName, ListReply};
 use echo_folder::{Folder, attributes, size};
 use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
+use rustix::io::Errno;
 
 use super::owner;
 use super::quota::Quota;
-use super::store::{PRIVATE, Store};
+use super::store::{Store, is_private};
+use crate::exit::reason;
 
 /// How many entries of a folder are looked at in one go: memory for a page, whatever the folder holds.
 const BATCH: usize = 2048;
@@ -51,11 +53,11 @@ impl Page<'_> {
                 path.truncate(base);
                 path.extend_from_slice(&key);
                 let walked = match key.strip_suffix(b"/") {
-                    Some(name) => match folder.enter(OsStr::from_bytes(name)) {
-                        Ok(inner) => self.walk(&inner, path)?,
-                        // Gone, or another thing now.
-                        Err(_) => Walked::All,
-                    },
+                    Some(name) => {
+                        let inner = folder.enter(OsStr::from_bytes(name));
+                        let walked = inner.and_then(|inner| self.walk(&inner, path));
+                        unless_gone(walked)?.unwrap_or(Walked::All)
+                    }
                     None => self.add(path, &stat),
                 };
                 if let Walked::Full = walked {
@@ -85,9 +87,7 @@ impl Page<'_> {
             if is_other(name, path.is_empty()) {
                 continue;
             }
-            let Ok(stat) = statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
-                continue;
-            };
+            let Some(stat) = look(folder, entry.file_name())? else { continue };
             let mut key = name.to_vec();
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => {}
@@ -143,26 +143,50 @@ fn count_folder(folder: &Folder, is_root: bool, quota: &Quota) -> io::Result<()>
         if is_other(name.to_bytes(), is_root) {
             continue;
         }
-        let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let Some(stat) = look(folder, name)? else { continue };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let name = OsStr::from_bytes(name.to_bytes());
-                let owner = folder.read(name).ok().and_then(|it| owner::of(&it.0));
-                quota.found(owner, 1, size(&stat));
+                if let Some(owner) = unless_gone(owner::of_file(folder, name))? {
+                    quota.found(owner, 1, size(&stat));
+                }
             }
             FileType::Directory => folders.push(name.to_owned()),
             _ => {}
         }
     }
     for name in folders {
-        if let Ok(folder) = folder.enter(OsStr::from_bytes(name.to_bytes())) {
-            count_folder(&folder, false, quota)?;
-        }
+        let inner = folder.enter(OsStr::from_bytes(name.to_bytes()));
+        let counted = inner.and_then(|inner| count_folder(&inner, false, quota));
+        unless_gone(counted).map_err(|error| within(&name, error))?;
     }
     Ok(())
 }
 
+/// What is there of that name.
+fn look(folder: &Folder, name: &CStr) -> io::Result<Option<Stat>> {
+    unless_gone(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into))
+}
+
+/// What was in a folder a moment ago may be gone since, or another thing: that is no failure. All else
+/// is one, as what is left out of a list would look as if it were not there.
+fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Says in which folder it went wrong.
+fn within(folder: &CStr, error: io::Error) -> io::Error {
+    let folder = folder.to_bytes().escape_ascii();
+    io::Error::new(error.kind(), format!("{folder}/: {}", reason(&error)))
+}
+
 /// What is not for clients.
 fn is_other(name: &[u8], is_root: bool) -> bool {
-    matches!(name, b"." | b"..") || is_root && name == PRIVATE.as_bytes()
+    matches!(name, b"." | b"..") || is_root && is_private(name)
 }

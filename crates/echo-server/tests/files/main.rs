@@ -7,6 +7,7 @@ mod support;
 
 mod faults;
 mod kills;
+mod lists;
 mod names;
 mod quotas;
 mod resume;

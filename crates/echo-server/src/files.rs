@@ -21,7 +21,7 @@ use echo_core::{
     Commit, Connection, DataReply, Digest, Error, ErrorCode, FileName, Get, Header, Kind, List,
     MAX_CONTROL_LEN, Put, Read, Remove,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
@@ -38,6 +38,9 @@ use upload::Upload;
 /// together, far fewer than Tokio has.
 const JOBS: usize = 32;
 
+/// How many of them may list: a walk through a cold disk takes long, and others shall go on.
+const LISTS: usize = 8;
+
 /// What a store is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
@@ -53,6 +56,7 @@ pub(crate) struct Files {
     shelf: Arc<Shelf>,
     anonymous_put: bool,
     jobs: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
 }
 
 /// What is under way on one connection. Boxed: most connections have nothing of the kind.
@@ -98,8 +102,8 @@ impl Files {
         let quota = Arc::new(Quota::new(rules.total, rules.each));
         list::count(&store, &quota)?;
         let shelf = Shelf::open(store, quota)?;
-        let jobs = Arc::new(Semaphore::new(JOBS));
-        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs })
+        let (jobs, lists) = (Arc::new(Semaphore::new(JOBS)), Arc::new(Semaphore::new(LISTS)));
+        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs, lists })
     }
 
     /// How much of it is used.
@@ -261,7 +265,13 @@ impl Files {
         let list = List::parse(payload).map_err(|_| Refusal::malformed(Kind::LIST))?;
         let (cursor, prefix) = (list.cursor.to_vec(), list.prefix.to_vec());
         let shelf = Arc::clone(&self.shelf);
-        let page = move || list::page(&shelf.store, &cursor, &prefix);
+        // Counted as a transfer, so that not all connections can wait in front of the few.
+        let open = self.shelf.quota.open(&owner(visitor))?;
+        let turn = Arc::clone(&self.lists).acquire_owned().await.map_err(closed)?;
+        let page = move || {
+            let _until_then = (open, turn);
+            list::page(&shelf.store, &cursor, &prefix)
+        };
         Ok(run(&self.jobs, page).await?.await?.map_err(Refusal::reading)?)
     }
 
@@ -324,13 +334,16 @@ async fn run<T: Send + 'static>(
     jobs: &Arc<Semaphore>,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Fault> {
-    let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
     let permit = Arc::clone(jobs).acquire_owned().await.map_err(closed)?;
     Ok(spawn_blocking(move || {
         let done = job();
         drop(permit);
         done
     }))
+}
+
+fn closed(error: AcquireError) -> Fault {
+    Fault::Ended(Error::Handler(Box::new(error)))
 }
 
 async fn collect(len: u32, connection: &mut Connection) -> Result<Vec<u8>, Error> {

@@ -93,13 +93,23 @@ impl Folder {
         Ok((folder, last))
     }
 
+    /// What the system knows of a regular file.
+    ///
+    /// # Errors
+    /// As of stat(2); of what is no regular file, that it is not there.
+    pub fn look(&self, name: &OsStr) -> io::Result<Stat> {
+        let stat = statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        regular(&stat)?;
+        Ok(stat)
+    }
+
     /// Opens a regular file for reading. Nothing else is opened, nor waited for.
     ///
     /// # Errors
     /// As of open(2); of what is no regular file, that it is not there.
     pub fn read(&self, name: &OsStr) -> io::Result<(File, Stat)> {
         // First a look: opening a device can do things.
-        regular(&statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        self.look(name)?;
         self.open_regular(name, OFlags::RDONLY)
     }
 

@@ -289,7 +289,13 @@ impl Files {
         let list = List::parse(payload).map_err(|_| Refusal::malformed(Kind::LIST))?;
         let (cursor, prefix) = (list.cursor.to_vec(), list.prefix.to_vec());
         let shelf = Arc::clone(&self.shelf);
-        let page = move || list::page(&shelf.store, &cursor, &prefix);
+        // Counted as a transfer, so that not all connections can wait in front of the few.
+        let open = self.shelf.quota.open(&owner(visitor))?;
+        let turn = self.jobs.list().await?;
+        let page = move || {
+            let _until_then = (open, turn);
+            list::page(&shelf.store, &cursor, &prefix)
+        };
         Ok(run(&self.jobs, page).await?.await?.map_err(Refusal::reading)?)
     }
 

@@ -328,6 +328,9 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// The bytes of an entry without its name.
+    pub const MIN_LEN: usize = 8 + 8 + 4 + 4 + 2;
+
     fn parse(payload: &mut &'a [u8]) -> Result<Self, MalformedControl> {
         let size = payload.try_get_u64().map_err(|_| MalformedControl)?;
         let mtime_s = payload.try_get_i64().map_err(|_| MalformedControl)?;
@@ -351,7 +354,7 @@ impl<'a> Entry<'a> {
 
     /// The bytes that [`put`](Self::put) writes.
     pub const fn encoded_len(&self) -> usize {
-        8 + 8 + 4 + 4 + 2 + self.name.as_bytes().len()
+        Self::MIN_LEN + self.name.as_bytes().len()
     }
 }
 

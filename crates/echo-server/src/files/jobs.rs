@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::available_parallelism;
 
 use echo_core::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Fault;
@@ -15,6 +15,9 @@ use super::Fault;
 /// together, far fewer than Tokio has.
 const JOBS: usize = 32;
 
+/// How many of them may list: a walk through a cold disk takes long, and others shall go on.
+const LISTS: usize = 8;
+
 /// Places for jobs.
 #[derive(Debug)]
 pub(super) struct Jobs {
@@ -22,6 +25,7 @@ pub(super) struct Jobs {
     waited: AtomicU64,
     /// For who digests what a client has already: as many as there are cores, since it is computing.
     digests: Semaphore,
+    lists: Arc<Semaphore>,
 }
 
 impl Default for Jobs {
@@ -30,6 +34,7 @@ impl Default for Jobs {
             places: Arc::new(Semaphore::new(JOBS)),
             waited: AtomicU64::new(0),
             digests: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
+            lists: Arc::new(Semaphore::new(LISTS)),
         }
     }
 }
@@ -42,8 +47,12 @@ impl Jobs {
 
     /// A turn to digest what a client has already.
     pub(super) async fn digest(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
         self.digests.acquire().await.map_err(closed)
+    }
+
+    /// A turn to list, for a job.
+    pub(super) async fn list(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        Arc::clone(&self.lists).acquire_owned().await.map_err(closed)
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
@@ -51,9 +60,12 @@ impl Jobs {
             return Ok(place);
         }
         self.waited.fetch_add(1, Relaxed);
-        let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
         Arc::clone(&self.places).acquire_owned().await.map_err(closed)
     }
+}
+
+fn closed(error: AcquireError) -> Fault {
+    Fault::Ended(Error::Handler(Box::new(error)))
 }
 
 /// Runs what may block, on another thread: when there is room for it.

@@ -1,25 +1,30 @@
 //! What files there are: a walk through the store, in the order of their names' bytes.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use echo_core::{Entry, FileName, ListReply};
 use echo_folder::{Folder, attributes, size};
 use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
+use rustix::io::Errno;
+use tokio::time::Instant;
 
 use super::owner;
 use super::quota::Quota;
-use super::store::{PRIVATE, Store};
+use super::store::{Store, is_private};
+use crate::exit::reason;
 
-/// How many entries of a folder are looked at in one go: memory for a page, whatever the folder holds.
-const BATCH: usize = 2048;
+/// What a walk may take: far less than the 30 s for which clients wait.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The payload of an answer to LIST.
 pub(super) fn page(store: &Store, cursor: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
-    let mut page = Page { cursor, prefix, payload: vec![0] };
-    if let Walked::Full = page.walk(store.root(), &mut Vec::new())? {
+    let mut page = Page { cursor, prefix, until: Instant::now() + PATIENCE, payload: vec![0] };
+    if let Some(Walked::Full) = unless_gone(page.begin(store.root()))? {
         page.payload[0] = 1;
     }
     Ok(page.payload)
@@ -28,6 +33,7 @@ pub(super) fn page(store: &Store, cursor: &[u8], prefix: &[u8]) -> io::Result<Ve
 struct Page<'a> {
     cursor: &'a [u8],
     prefix: &'a [u8],
+    until: Instant,
     payload: Vec<u8>,
 }
 
@@ -37,26 +43,43 @@ enum Walked {
 }
 
 impl Page<'_> {
-    /// Walks a folder, whose name with a `/` behind it is `path`.
-    fn walk(&mut self, folder: &Folder, path: &mut Vec<u8>) -> io::Result<Walked> {
-        let base = path.len();
-        if base > FileName::MAX_LEN {
+    /// Goes straight to the folder in which all lies that has the prefix.
+    fn begin(&mut self, root: &Folder) -> io::Result<Walked> {
+        let Some(end) = self.prefix.iter().rposition(|byte| *byte == b'/') else {
+            return self.walk(root, &mut Vec::new(), 0);
+        };
+        let (way, mut path) = (&self.prefix[..end], self.prefix[..=end].to_vec());
+        // Nothing has a name that begins with no name.
+        let Ok(name) = FileName::new(way) else { return Ok(Walked::All) };
+        if !Store::admits(name) {
             return Ok(Walked::All);
         }
-        let mut last: Option<Vec<u8>> = None;
+        let (folder, last) = root.walk(name)?;
+        self.walk(&folder.enter(last)?, &mut path, name.components().count())
+    }
+
+    /// Walks a folder, whose name with a `/` behind it is `path`, `depth` folders below the store's.
+    fn walk(&mut self, folder: &Folder, path: &mut Vec<u8>, depth: usize) -> io::Result<Walked> {
+        let base = path.len();
+        if depth >= FileName::MAX_COMPONENTS || base >= FileName::MAX_LEN {
+            return Ok(Walked::All);
+        }
+        let mut last: Option<Box<[u8]>> = None;
         loop {
-            let batch = self.batch(folder, path, last.as_deref())?;
-            let whole = batch.len() < BATCH;
-            for (key, stat) in batch {
+            let Some(next) = self.next(folder, path, last.as_deref())? else {
+                return Ok(Walked::Full);
+            };
+            let is_all = next.is_all;
+            for key in next.keys.into_sorted_vec() {
                 path.truncate(base);
                 path.extend_from_slice(&key);
                 let walked = match key.strip_suffix(b"/") {
-                    Some(name) => match folder.enter(OsStr::from_bytes(name)) {
-                        Ok(inner) => self.walk(&inner, path)?,
-                        // Gone, or another thing now.
-                        Err(_) => Walked::All,
-                    },
-                    None => self.add(path, &stat),
+                    Some(name) => {
+                        let inner = folder.enter(OsStr::from_bytes(name));
+                        let walked = inner.and_then(|inner| self.walk(&inner, path, depth + 1));
+                        unless_gone(walked)?.unwrap_or(Walked::All)
+                    }
+                    None => self.add(folder, &key, path)?,
                 };
                 if let Walked::Full = walked {
                     return Ok(Walked::Full);
@@ -64,68 +87,123 @@ impl Page<'_> {
                 last = Some(key);
             }
             path.truncate(base);
-            if whole {
+            if is_all {
                 return Ok(Walked::All);
             }
         }
     }
 
-    /// The first entries of a folder behind `last`, by the order of the names of all files in them: a
-    /// folder's is followed by `/`.
-    fn batch(
-        &self,
-        folder: &Folder,
-        path: &[u8],
-        last: Option<&[u8]>,
-    ) -> io::Result<BTreeMap<Vec<u8>, Stat>> {
-        let mut batch = BTreeMap::new();
+    /// What comes first in a folder behind `last`. None if the page has to do with what it has.
+    ///
+    /// Only names are looked at here, as a folder may hold a million files of which a page has a few.
+    fn next(&self, folder: &Folder, path: &[u8], last: Option<&[u8]>) -> io::Result<Option<Next>> {
+        let mut next = Next { keys: BinaryHeap::new(), cost: 0, is_all: true };
         for entry in Dir::read_from(folder)? {
+            if self.is_late()? {
+                return Ok(None);
+            }
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if is_other(name, path.is_empty()) {
+            let name = entry.file_name();
+            if is_other(name.to_bytes(), path.is_empty()) {
                 continue;
             }
-            let Ok(stat) = statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else {
-                continue;
-            };
-            let mut key = name.to_vec();
-            match FileType::from_raw_mode(stat.st_mode) {
+            let mut file_type = entry.file_type();
+            if file_type == FileType::Unknown {
+                let Some(stat) = look(folder, name)? else { continue };
+                file_type = FileType::from_raw_mode(stat.st_mode);
+            }
+            let mut key = Vec::with_capacity(name.to_bytes().len() + 1);
+            key.extend_from_slice(name.to_bytes());
+            match file_type {
                 FileType::RegularFile => {}
                 FileType::Directory => key.push(b'/'),
                 _ => continue,
             }
-            if last.is_some_and(|last| key[..] <= *last) || !self.wants(path, &key) {
-                continue;
-            }
-            batch.insert(key, stat);
-            if batch.len() > BATCH {
-                batch.pop_last();
+            if last.is_none_or(|last| key[..] > *last) && self.wants(path, &key) {
+                next.push(key, path.len());
             }
         }
-        Ok(batch)
+        Ok(Some(next))
     }
 
     /// Whether a file of that name, or one in the folder of that name, can be on the page.
     fn wants(&self, path: &[u8], key: &[u8]) -> bool {
-        let name = [path, key].concat();
-        let common = name.len().min(self.prefix.len());
         let is_folder = key.ends_with(b"/");
-        if name[..common] != self.prefix[..common] || !is_folder && name.len() < self.prefix.len() {
-            return false;
-        }
         // All in a folder begin with its name.
-        name[..] > *self.cursor || is_folder && self.cursor.starts_with(&name)
+        let is_next = match rest(self.cursor, path) {
+            Ok(cursor) => key > cursor || is_folder && cursor.starts_with(key),
+            Err(order) => order.is_gt(),
+        };
+        let begins = match rest(self.prefix, path) {
+            Ok(prefix) => key.starts_with(prefix) || is_folder && prefix.starts_with(key),
+            // The whole folder does, or nothing in it.
+            Err(_) => path.starts_with(self.prefix),
+        };
+        is_next && begins
     }
 
-    fn add(&mut self, name: &[u8], stat: &Stat) -> Walked {
+    /// Whether what is there has to do: a page may be short, but not empty when there are more.
+    fn is_late(&self) -> io::Result<bool> {
+        match (Instant::now() >= self.until, self.payload.len() > 1) {
+            (false, _) => Ok(false),
+            (true, true) => Ok(true),
+            (true, false) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "a folder takes too long to read"))
+            }
+        }
+    }
+
+    fn add(&mut self, folder: &Folder, key: &[u8], name: &[u8]) -> io::Result<Walked> {
+        if self.is_late()? {
+            return Ok(Walked::Full);
+        }
         // Another program's file may be called as no client can ask for.
-        let Ok(name) = FileName::new(name) else { return Walked::All };
-        let entry = Entry { size: size(stat), attributes: attributes(stat), name };
+        let Ok(name) = FileName::new(name) else { return Ok(Walked::All) };
+        let Some(stat) = unless_gone(folder.look(OsStr::from_bytes(key)))? else {
+            return Ok(Walked::All);
+        };
+        let entry = Entry { size: size(&stat), attributes: attributes(&stat), name };
         if self.payload.len() + entry.encoded_len() > ListReply::MAX_LEN as usize {
-            return Walked::Full;
+            return Ok(Walked::Full);
         }
         entry.put(&mut self.payload);
-        Walked::All
+        Ok(Walked::All)
+    }
+}
+
+/// What is left of `whole` behind `path`; how `path` compares if that is not its beginning.
+fn rest<'a>(whole: &'a [u8], path: &[u8]) -> Result<&'a [u8], Ordering> {
+    whole.strip_prefix(path).ok_or_else(|| path.cmp(whole))
+}
+
+/// The first keys of a folder, by the order of the names of all files in them: a folder's is followed
+/// by `/`. As many as fill a page, whatever the folder holds.
+struct Next {
+    keys: BinaryHeap<Box<[u8]>>,
+    /// Bytes that they take on a page, if they are files.
+    cost: usize,
+    is_all: bool,
+}
+
+impl Next {
+    /// Takes a key of a folder whose own name takes `base` bytes.
+    fn push(&mut self, key: Vec<u8>, base: usize) {
+        const PAGE: usize = ListReply::MAX_LEN as usize;
+        let cost = |key: &[u8]| Entry::MIN_LEN + base + key.len();
+        // Once it was full it stays so, and what is greater than what was dropped does not come in.
+        if self.cost >= PAGE && self.keys.peek().is_some_and(|greatest| key[..] > **greatest) {
+            self.is_all = false;
+            return;
+        }
+        self.cost += cost(&key);
+        self.keys.push(key.into());
+        while let Some(greatest) = self.keys.peek()
+            && self.cost - cost(greatest) >= PAGE
+        {
+            self.cost -= cost(greatest);
+            self.keys.pop();
+            self.is_all = false;
+        }
     }
 }
 
@@ -143,26 +221,50 @@ fn count_folder(folder: &Folder, is_root: bool, quota: &Quota) -> io::Result<()>
         if is_other(name.to_bytes(), is_root) {
             continue;
         }
-        let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let Some(stat) = look(folder, name)? else { continue };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let name = OsStr::from_bytes(name.to_bytes());
-                let owner = folder.read(name).ok().and_then(|it| owner::of(&it.0));
-                quota.found(owner, 1, size(&stat));
+                if let Some(owner) = unless_gone(owner::of_file(folder, name))? {
+                    quota.found(owner, 1, size(&stat));
+                }
             }
             FileType::Directory => folders.push(name.to_owned()),
             _ => {}
         }
     }
     for name in folders {
-        if let Ok(folder) = folder.enter(OsStr::from_bytes(name.to_bytes())) {
-            count_folder(&folder, false, quota)?;
-        }
+        let inner = folder.enter(OsStr::from_bytes(name.to_bytes()));
+        let counted = inner.and_then(|inner| count_folder(&inner, false, quota));
+        unless_gone(counted).map_err(|error| within(&name, error))?;
     }
     Ok(())
 }
 
+/// What is there of that name.
+fn look(folder: &Folder, name: &CStr) -> io::Result<Option<Stat>> {
+    unless_gone(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into))
+}
+
+/// What was in a folder a moment ago may be gone since, or another thing: that is no failure. All else
+/// is one, as what is left out of a list would look as if it were not there.
+fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Says in which folder it went wrong.
+fn within(folder: &CStr, error: io::Error) -> io::Error {
+    let folder = folder.to_bytes().escape_ascii();
+    io::Error::new(error.kind(), format!("{folder}/: {}", reason(&error)))
+}
+
 /// What is not for clients.
 fn is_other(name: &[u8], is_root: bool) -> bool {
-    matches!(name, b"." | b"..") || is_root && name == PRIVATE.as_bytes()
+    matches!(name, b"." | b"..") || is_root && is_private(name)
 }

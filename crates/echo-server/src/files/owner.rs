@@ -1,9 +1,12 @@
 //! Whose a file is, noted in an extended attribute of it, which appears and goes with the file.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 
+use echo_folder::Folder;
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::io::Errno;
 
 const ATTRIBUTE: &str = "user.echo-server.owner";
 
@@ -15,10 +18,23 @@ pub(super) fn note(file: impl AsFd, owner: &str) -> io::Result<()> {
     Ok(fsetxattr(file, ATTRIBUTE, owner.as_bytes(), XattrFlags::empty())?)
 }
 
-/// Whose a file is: nobody's, if nothing is noted.
-pub(super) fn of(file: impl AsFd) -> Option<String> {
+/// Whose a file or a folder is: nobody's, if nothing is noted.
+pub(super) fn of(file: impl AsFd) -> io::Result<Option<String>> {
     let mut name = vec![0; MAX_LEN];
-    let len = fgetxattr(file, ATTRIBUTE, &mut name[..]).ok()?;
-    name.truncate(len);
-    String::from_utf8(name).ok()
+    match fgetxattr(file, ATTRIBUTE, &mut name[..]) {
+        Ok(len) => name.truncate(len),
+        // Nothing noted, nowhere to note it, or not by this server.
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(String::from_utf8(name).ok())
+}
+
+/// Whose the file of that name is.
+pub(super) fn of_file(folder: &Folder, name: &OsStr) -> io::Result<Option<String>> {
+    match folder.read(name) {
+        // What the server may not read is another program's.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        read => of(read?.0),
+    }
 }

@@ -17,7 +17,10 @@ use rustix::io::Errno;
 use super::owner;
 
 /// The folder of what is not whole yet; no file's name begins with it.
-pub(super) const PRIVATE: &str = ".echo-server";
+const PRIVATE: &str = ".echo-server";
+
+/// Where file systems keep what their repair finds: it may belong to root alone.
+const FOUND: &str = "lost+found";
 
 /// Who holds it has the store for itself.
 pub(super) const LOCK: &str = "lock";
@@ -66,7 +69,7 @@ impl Store {
 
     /// Whether clients may know of such a name.
     pub(super) fn admits(name: FileName<'_>) -> bool {
-        name.components().next() != Some(PRIVATE.as_bytes())
+        !name.components().next().is_some_and(is_private)
     }
 
     /// The folder of what is not whole yet.
@@ -147,15 +150,18 @@ impl Store {
     }
 }
 
+/// What in the store's folder is not for clients.
+pub(super) fn is_private(name: &[u8]) -> bool {
+    name == PRIVATE.as_bytes() || name == FOUND.as_bytes()
+}
+
 /// What would be gone with that name: nothing, or a file. Anything else stays where it is.
 fn gone(folder: &Folder, name: &OsStr) -> io::Result<Option<Gone>> {
     match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            // What may not be read is nobody's.
-            let owner = folder.read(name).ok().and_then(|(file, _)| owner::of(file));
-            Ok(Some(Gone { size: size(&stat), owner }))
+            Ok(Some(Gone { size: size(&stat), owner: owner::of_file(folder, name)? }))
         }
         Ok(_) => Err(Errno::EXIST.into()),
     }

@@ -15,6 +15,7 @@ mod canaries;
 mod faults;
 mod hostile;
 mod kills;
+mod lists;
 mod metrics;
 mod names;
 mod quotas;

@@ -12,10 +12,21 @@ use super::{Server, skip};
 /// A server under strace, which makes a system call fail in each of its threads. The tracer is its
 /// child, so that the process and its exit are the server's own.
 pub(crate) fn start_injected(log: &Path, injection: &str, args: &[&str]) -> Server {
+    let listeners = args.iter().filter(|arg| arg.starts_with("--listen")).count();
+    Server::start_command(injected(&[], log, injection, args), listeners)
+}
+
+/// The command of such a server, where only calls fail that name this: a file as the server calls it,
+/// relative to its folder.
+pub(crate) fn injected_at(name: &str, log: &Path, injection: &str, args: &[&str]) -> Command {
+    injected(&["-P", name], log, injection, args)
+}
+
+fn injected(options: &[&str], log: &Path, injection: &str, args: &[&str]) -> Command {
     let plain = super::command();
     let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qq", "-e", &format!("inject={injection}"), "-o"]).arg(log);
-    command.arg(plain.get_program()).args(args);
+    command.args(["-D", "-f", "-qq", "-e", &format!("inject={injection}")]).args(options);
+    command.arg("-o").arg(log).arg(plain.get_program()).args(args);
     for (name, value) in plain.get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -23,7 +34,7 @@ pub(crate) fn start_injected(log: &Path, injection: &str, args: &[&str]) -> Serv
         };
     }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    Server::start_command(command, args.iter().filter(|arg| arg.starts_with("--listen")).count())
+    command
 }
 
 /// Whether strace is there and may trace.

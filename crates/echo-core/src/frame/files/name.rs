@@ -15,6 +15,8 @@ impl<'a> FileName<'a> {
     pub const MAX_LEN: usize = 1024;
     /// The longest component: NAME_MAX of Linux (path_resolution(7)).
     pub const MAX_COMPONENT_LEN: usize = 255;
+    /// Components at most. Who walks to a file may hold a folder open for each.
+    pub const MAX_COMPONENTS: usize = 32;
 
     /// Takes `name` if it is one.
     ///

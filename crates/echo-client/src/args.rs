@@ -19,7 +19,7 @@ use echo_core::{Address, Endpoint, EndpointError, Mode};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
-pub(crate) use transfer::{Asking, Getting, Listing, Putting, Removing};
+pub(crate) use transfer::{Getting, Listing, Putting, Removing};
 
 use crate::login::Identity;
 use crate::trust;

@@ -26,8 +26,19 @@ pub(crate) struct Transferring {
 /// What all that asks for files has in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Asking {
-    /// Print a JSON object for each file
-    #[arg(long)]
+    /// Print a JSON object on a line of its own for each event, instead of anything else
+    ///
+    /// Its "event" is one of: "progress", once a second for each file that takes longer than that; "stored", "got",
+    /// "removed" or "file" (of ls) for each file; "failed" for one that is not transferred, "skipped" for one that is
+    /// none, "lost" for a connection that is made again, and at last "error" where the exit code is not 0, each with
+    /// "error", the reason.
+    /// "name" is the file's name, or "name_hex" if that is no UTF-8.
+    /// "bytes" is the file's size ("size" in "progress", null if not known yet, where "bytes" is how much of it is
+    /// there), "resumed_from" how much of that was there before, "transferred" how much this command has moved, what
+    /// was moved again included, "rate" that in bytes per second on average, "seconds_left" at that rate, or null,
+    /// "seconds" how long it took, "sha256" the digest; in "file" "mode" is octal, "mtime" and "mtime_ns" are seconds since
+    /// 1970 (UTC) and nanoseconds. With -q come no "progress", "skipped" and "lost".
+    #[arg(long, verbatim_doc_comment)]
     pub(crate) json: bool,
 
     #[command(flatten)]
@@ -139,6 +150,9 @@ impl Getting {
         match &self.output {
             Some(path) if path.as_os_str() == "-" && self.names.len() > 1 => {
                 Err("stdout takes one file: write the others with calls of their own".to_owned())
+            }
+            Some(path) if path.as_os_str() == "-" && self.transferring.asking.json => {
+                Err("stdout is for the file: leave out --json".to_owned())
             }
             Some(path) if self.names.len() > 1 && !path.is_dir() => {
                 Err("-o must be a folder that is there, if there are several names".to_owned())

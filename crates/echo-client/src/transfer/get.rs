@@ -6,62 +6,60 @@ mod find;
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use echo_core::client::Dialogue;
 use echo_core::{Attributes, Digest, FileName, GetReply, Kind, Read};
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::local::{Fetched, unwritable};
-use super::progress::Progress;
-use super::{SMALL, SMALL_WINDOW, Trouble, Work, Worker, accepted, options, skip_answers};
-use super::{joined, send, together, with_output};
+use super::progress::Meter;
+use super::report::{Deed, Done, Report};
+use super::work::{self, Transfer, Work};
+use super::{SMALL, Trouble, accepted, joined, options, send, with_output};
 use crate::args::Getting;
 use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
 use asking::{Stream, ask, done, opened};
-use find::{Place, find};
+use find::{Finder, Place};
 
 /// Fetches what the command line names.
 pub(crate) async fn run(args: &Getting) -> Result<(), Failure> {
-    with_output(|output| run_with(args, output)).await
+    with_output(args.transferring.asking.json, |output| run_with(args, output)).await
 }
 
 async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let asking = &args.transferring.asking;
-    let quiet = asking.connecting.quiet;
+    let options = options(&asking.connecting, &args.target)?;
     let to_stdout = args.output.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    let work = Work {
-        target: args.target.clone(),
-        options: options(&asking.connecting, &args.target)?,
-        quiet,
-        items: Mutex::default(),
-        progress: Progress::new(quiet || asking.json),
-        failed: AtomicU64::new(0),
-        of: AtomicU64::new(0),
-        output,
-    };
+    let mut names = VecDeque::new();
     for name in &args.names {
         let bytes = name.clone().into_vec();
         let bytes = bytes.strip_suffix(b"/").unwrap_or(&bytes).to_vec();
         if let Err(why) = FileName::new(&bytes) {
             return Err(Failure::Local(format!("{}: no file's name: {why}", escape_bytes(&bytes))));
         }
-        if to_stdout {
-            work.add([Item { name: bytes, place: None, size: None }]);
-        } else {
-            find(args, &bytes, &work).await?;
-        }
+        names.push_back(bytes);
     }
-    let (json, preserve) = (asking.json && !to_stdout, args.transferring.preserve);
-    let worker = || Fetcher { json, preserve, again: VecDeque::new(), asked: VecDeque::new() };
-    together(work, args.transferring.connections.get(), worker).await
+    let report = Report::new(asking.json, asking.connecting.quiet, output.clone());
+    let preserve = args.transferring.preserve;
+    let fetcher = || Fetcher { preserve, stdout: output.clone() };
+    let work = if to_stdout {
+        let work = Work::new(&args.target, options, report, None);
+        for name in names {
+            work.add(Item { name, place: None, size: None }).await;
+        }
+        work
+    } else {
+        let place = |name: Vec<u8>| Place::of(&name, args.output.as_deref()).map(|it| (name, it));
+        let wanted = names.into_iter().map(place).collect::<Result<_, _>>()?;
+        let finder = Finder::new(&args.target, options.clone(), wanted);
+        Work::new(&args.target, options, report, Some(finder))
+    };
+    work.run(args.transferring.connections.get(), fetcher).await
 }
 
 /// A file to be fetched.
@@ -74,136 +72,95 @@ struct Item {
     size: Option<u64>,
 }
 
-struct Fetcher {
-    json: bool,
-    preserve: bool,
-    /// What is to be asked for again.
-    again: VecDeque<Item>,
-    /// Small files that are asked for, and have no answer yet.
-    asked: VecDeque<Item>,
-}
-
-impl Worker<Item> for Fetcher {
-    async fn work(
-        &mut self,
-        dialogue: &mut Dialogue,
-        work: &Work<Item>,
-        alive: &mut Instant,
-    ) -> Result<(), Trouble> {
-        let asked = std::mem::take(&mut self.asked);
-        self.again.extend(asked);
-        loop {
-            let Some(item) = self.again.pop_front().or_else(|| work.next()) else {
-                while !self.asked.is_empty() {
-                    self.receive_small(dialogue, work, alive).await?;
-                }
-                return Ok(());
-            };
-            if item.place.is_some() && item.size.is_some_and(|size| size <= SMALL) {
-                self.asked.push_back(item.clone());
-                ask(&item.name, 0, [0; 32], dialogue).await?;
-                let len = small(dialogue);
-                send(dialogue, Kind::READ, |out| Read { len }.put(out)).await?;
-                send(dialogue, Kind::DONE, |_| {}).await?;
-                while self.asked.len() >= SMALL_WINDOW {
-                    self.receive_small(dialogue, work, alive).await?;
-                }
-                continue;
-            }
-            self.again.push_front(item.clone());
-            while !self.asked.is_empty() {
-                self.receive_small(dialogue, work, alive).await?;
-            }
-            let fetched = match &item.place {
-                Some(place) => self.fetch(&item, place, dialogue, work, alive).await,
-                None => self.print(&item, dialogue, work, alive).await,
-            };
-            match fetched {
-                Ok(()) => {
-                    self.again.pop_front();
-                }
-                Err(Trouble::File(why)) => {
-                    self.again.pop_front();
-                    skip_answers(dialogue).await?;
-                    work.fail(&item.name, &why);
-                }
-                Err(trouble) => return Err(trouble),
-            }
-        }
+impl work::Item for Item {
+    fn name(&self) -> &[u8] {
+        &self.name
     }
 
-    fn is_busy(&self) -> bool {
-        !self.again.is_empty() || !self.asked.is_empty()
+    fn size(&self) -> u64 {
+        self.size.unwrap_or_default()
+    }
+}
+
+struct Fetcher {
+    preserve: bool,
+    stdout: Output,
+}
+
+impl Transfer for Fetcher {
+    type Item = Item;
+    type Source = Finder;
+    type Small = Place;
+    const DEED: Deed = Deed::Got;
+
+    async fn begin(
+        &mut self,
+        item: &Item,
+        dialogue: &mut Dialogue,
+        meter: &Meter,
+    ) -> Result<Option<Place>, Trouble> {
+        let small = item.size.filter(|size| *size <= SMALL);
+        let (Some(place), Some(size)) = (item.place.clone(), small) else { return Ok(None) };
+        meter.open(0, Some(size));
+        ask(&item.name, 0, [0; 32], dialogue).await?;
+        let len = most(dialogue);
+        send(dialogue, Kind::READ, |out| Read { len }.put(out)).await?;
+        send(dialogue, Kind::DONE, |_| {}).await?;
+        Ok(Some(place))
+    }
+
+    async fn end(
+        &mut self,
+        _: &Item,
+        place: &Place,
+        dialogue: &mut Dialogue,
+        meter: &Meter,
+    ) -> Result<Option<Done>, Trouble> {
+        let (opened, read, done) =
+            (dialogue.recv().await?, dialogue.recv().await?, dialogue.recv().await?);
+        let reply =
+            GetReply::parse(&accepted(opened)?).map_err(|_| super::unreadable(Kind::GET))?;
+        let data = accepted(read)?;
+        meter.moved(data.len() as u64);
+        if reply.offset != 0 || data.len() as u64 != reply.size.min(most(dialogue).into()) {
+            let text = "the server sent another size than it announced";
+            return Err(Trouble::File(text.to_owned()));
+        }
+        if reply.size > data.len() as u64 {
+            // It has grown since it was listed.
+            return Ok(None);
+        }
+        let told = Digest::parse(&accepted(done)?).map_err(|_| super::unreadable(Kind::DONE))?;
+        self.write_small(place.clone(), reply.attributes, data, told).await.map(Some)
+    }
+
+    async fn whole(
+        &mut self,
+        item: &Item,
+        dialogue: &mut Dialogue,
+        meter: &Meter,
+        alive: &mut Instant,
+    ) -> Result<Done, Trouble> {
+        match &item.place {
+            Some(place) => self.fetch(item, place, dialogue, meter, alive).await,
+            None => self.print(item, dialogue, meter, alive).await,
+        }
     }
 }
 
 /// What is asked for of a small file.
-fn small(dialogue: &Dialogue) -> u32 {
+fn most(dialogue: &Dialogue) -> u32 {
     dialogue.session().max_frame.min(SMALL as u32)
 }
 
 impl Fetcher {
-    async fn receive_small(
-        &mut self,
-        dialogue: &mut Dialogue,
-        work: &Work<Item>,
-        alive: &mut Instant,
-    ) -> Result<(), Trouble> {
-        let (opened, read, done) =
-            (dialogue.recv().await?, dialogue.recv().await?, dialogue.recv().await?);
-        *alive = Instant::now();
-        let Some(item) = self.asked.pop_front() else { return Ok(()) };
-        let judged = (|| {
-            let reply =
-                GetReply::parse(&accepted(opened)?).map_err(|_| super::unreadable(Kind::GET))?;
-            let data = accepted(read)?;
-            if reply.offset != 0 || data.len() as u64 != reply.size.min(small(dialogue).into()) {
-                return Err(Trouble::File(
-                    "the server sent another size than it announced".to_owned(),
-                ));
-            }
-            if reply.size > data.len() as u64 {
-                // It has grown since it was listed.
-                return Ok(None);
-            }
-            let told =
-                Digest::parse(&accepted(done)?).map_err(|_| super::unreadable(Kind::DONE))?;
-            Ok(Some((reply.attributes, data, told)))
-        })();
-        let written = match judged {
-            Ok(Some((attributes, data, told))) => {
-                self.write_small(&item, attributes, data, told).await
-            }
-            Ok(None) => {
-                self.again.push_back(Item { size: None, ..item });
-                return Ok(());
-            }
-            Err(trouble) => Err(trouble),
-        };
-        match written {
-            Ok((digest, size)) => {
-                work.progress.done(size);
-                self.fetched(&item, digest, size, 0, work).await;
-                Ok(())
-            }
-            Err(Trouble::File(why)) => {
-                work.fail(&item.name, &why);
-                Ok(())
-            }
-            Err(trouble) => Err(trouble),
-        }
-    }
-
     async fn write_small(
         &self,
-        item: &Item,
+        place: Place,
         attributes: Attributes,
         data: Bytes,
         told: Digest,
-    ) -> Result<(Digest, u64), Trouble> {
-        let Some(place) = item.place.clone() else {
-            return Err(Trouble::File("it has no place".to_owned()));
-        };
+    ) -> Result<Done, Trouble> {
         let keep = self.preserve.then_some(attributes);
         let write = move || {
             let digest = Digest(Sha256::digest(&data).into());
@@ -219,7 +176,7 @@ impl Fetcher {
                 fetched.appear(keep)
             };
             write().map_err(|error: io::Error| Trouble::File(unwritable(&error)))?;
-            Ok((digest, data.len() as u64))
+            Ok(Done { digest, size: data.len() as u64 })
         };
         joined(spawn_blocking(write)).await?
     }
@@ -230,9 +187,9 @@ impl Fetcher {
         item: &Item,
         place: &Place,
         dialogue: &mut Dialogue,
-        work: &Work<Item>,
+        meter: &Meter,
         alive: &mut Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Done, Trouble> {
         let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
         let here = place.clone();
         let open = move || Fetched::open(&here.root, &here.name);
@@ -253,16 +210,12 @@ impl Fetcher {
             }
             file.clear().map_err(unwritable)?;
         }
-        let resumed = reply.offset;
-        if item.size.is_none() {
-            work.progress.expect(reply.size);
-        }
-        work.progress.done(resumed);
+        meter.open(reply.offset, Some(reply.size));
         let mut stream = Stream::new(&reply, dialogue)?;
         let mut writing = spawn_blocking(move || (file, Ok(())));
         while let Some(data) = stream.next(dialogue).await? {
             *alive = Instant::now();
-            work.progress.done(data.len() as u64);
+            meter.moved(data.len() as u64);
             // What came before was written while this came.
             let (mut file, written) = joined::<(Fetched, io::Result<()>)>(writing).await?;
             written.map_err(unwritable)?;
@@ -283,8 +236,7 @@ impl Fetcher {
         let keep = self.preserve.then_some(reply.attributes);
         let appear = move || file.appear(keep);
         joined(spawn_blocking(appear)).await?.map_err(unwritable)?;
-        self.fetched(item, digest, size, resumed, work).await;
-        Ok(())
+        Ok(Done { digest, size })
     }
 
     /// Prints a file. What is lost is asked for behind what was printed.
@@ -292,56 +244,34 @@ impl Fetcher {
         &self,
         item: &Item,
         dialogue: &mut Dialogue,
-        work: &Work<Item>,
+        meter: &Meter,
         alive: &mut Instant,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Done, Trouble> {
         ask(&item.name, 0, [0; 32], dialogue).await?;
         let reply = opened(dialogue).await?;
-        work.progress.expect(reply.size);
+        meter.open(0, Some(reply.size));
         let mut stream = Stream::new(&reply, dialogue)?;
-        let (mut digest, mut printed) = (Sha256::new(), false);
+        let (mut digest, mut size) = (Sha256::new(), 0);
         let copied = async {
             while let Some(data) = stream.next(dialogue).await? {
                 *alive = Instant::now();
-                digest.update(&data);
-                printed = true;
-                if !stdio::write_line(&work.output, &data).await {
+                meter.moved(data.len() as u64);
+                if !stdio::write_line(&self.stdout, &data).await {
                     // Whoever reads it has seen enough; it is said if there was another reason.
-                    return Ok(());
+                    return Ok(Digest(digest.finalize().into()));
                 }
-                work.progress.done(data.len() as u64);
+                digest.update(&data);
+                size += data.len() as u64;
             }
-            if Digest(digest.finalize().into()) != done(dialogue).await? {
-                return Err(different());
-            }
-            Ok(())
+            let digest = Digest(digest.finalize().into());
+            if digest != done(dialogue).await? { Err(different()) } else { Ok(digest) }
         };
-        let copied = copied.await;
-        match copied {
+        match copied.await {
+            Ok(digest) => Ok(Done { digest, size }),
             // It would be printed twice.
-            Err(Trouble::Lost(error)) if printed => Err(Trouble::All(error.into())),
-            copied => copied,
+            Err(Trouble::Lost(error)) if size > 0 => Err(Trouble::All(error.into())),
+            Err(trouble) => Err(trouble),
         }
-    }
-
-    async fn fetched(
-        &self,
-        item: &Item,
-        digest: Digest,
-        size: u64,
-        resumed: u64,
-        work: &Work<Item>,
-    ) {
-        if !self.json {
-            return;
-        }
-        let object = json!({
-            "name": String::from_utf8_lossy(&item.name),
-            "sha256": digest.to_string(),
-            "bytes": size,
-            "resumed_at": resumed,
-        });
-        work.print(format!("{object}\n")).await;
     }
 }
 

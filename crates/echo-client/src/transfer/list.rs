@@ -4,20 +4,21 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use bytes::Bytes;
-use echo_core::client::{Dialogue, Error, Fault};
+use echo_core::client::{Dialogue, Error, Fault, Options};
 use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, ListReply, Remove};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::report::{Report, object};
 use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, send, with_output};
-use crate::args::{Asking, Listing, Removing};
+use crate::args::{Listing, Removing};
 use crate::escape::{escape, escape_bytes};
 use crate::failure::Failure;
 use crate::stdio::{Output, write_line};
 
 /// Lists what the command line asks for.
 pub(crate) async fn ls(args: &Listing) -> Result<(), Failure> {
-    with_output(|output| list(args, output)).await
+    with_output(args.asking.json, |output| list(args, output)).await
 }
 
 async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
@@ -25,7 +26,8 @@ async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
     if prefix.len() > FileName::MAX_LEN {
         return Err(Failure::Local("no name is that long".to_owned()));
     }
-    let mut pages = Pages::new(&args.target, &args.asking, prefix.to_vec());
+    let options = options(&args.asking.connecting, &args.target)?;
+    let mut pages = Pages::new(&args.target, options, prefix.to_vec());
     loop {
         let mut lines = String::new();
         let more = pages.next(&mut |entry| lines += &line(&entry, args.asking.json)).await?;
@@ -36,9 +38,9 @@ async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
 }
 
 /// All names that begin with a prefix, page by page, over as many connections as it takes.
-pub(super) struct Pages<'a> {
-    target: &'a Endpoint,
-    asking: &'a Asking,
+pub(super) struct Pages {
+    target: Endpoint,
+    options: Options,
     prefix: Vec<u8>,
     /// The last name that came.
     cursor: Vec<u8>,
@@ -47,20 +49,27 @@ pub(super) struct Pages<'a> {
     pub(super) forbidden: bool,
 }
 
-impl<'a> Pages<'a> {
-    pub(super) fn new(target: &'a Endpoint, asking: &'a Asking, prefix: Vec<u8>) -> Self {
-        Self { target, asking, prefix, cursor: Vec::new(), dialogue: None, forbidden: false }
+impl Pages {
+    pub(super) fn new(target: &Endpoint, options: Options, prefix: Vec<u8>) -> Self {
+        let target = target.clone();
+        Self { target, options, prefix, cursor: Vec::new(), dialogue: None, forbidden: false }
+    }
+
+    /// Begins anew, with another prefix.
+    pub(super) fn begin(&mut self, prefix: Vec<u8>) {
+        self.prefix = prefix;
+        self.cursor.clear();
+        self.forbidden = false;
     }
 
     /// Takes one page. Whether there are more.
     pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Failure> {
-        let patience = options(&self.asking.connecting, self.target)?.retry;
         let began = Instant::now();
         let payload = loop {
             match self.ask().await {
                 Ok(payload) => break payload,
                 Err(Failure::Client(error))
-                    if error.fault() == Fault::Path && began.elapsed() < patience =>
+                    if error.fault() == Fault::Path && began.elapsed() < self.options.retry =>
                 {
                     self.dialogue = None;
                     sleep(PAUSE).await;
@@ -91,7 +100,7 @@ impl<'a> Pages<'a> {
     async fn ask(&mut self) -> Result<Bytes, Failure> {
         let mut dialogue = match self.dialogue.take() {
             Some(dialogue) => dialogue,
-            None => connect(self.target, &options(&self.asking.connecting, self.target)?).await?,
+            None => connect(&self.target, &self.options).await?,
         };
         let list = List { cursor: &self.cursor, prefix: &self.prefix };
         send(&mut dialogue, Kind::LIST, |out| list.put(out)).await.map_err(failure)?;
@@ -115,18 +124,17 @@ fn failure(trouble: Trouble) -> Failure {
 
 fn line(entry: &Entry<'_>, json: bool) -> String {
     let Entry { size, attributes, name } = entry;
-    let shown = String::from_utf8_lossy(name.as_bytes());
     if json {
-        let object = json!({
-            "name": shown,
+        let fields = json!({
             "bytes": size,
             "mode": format!("{:04o}", attributes.mode),
             "mtime": attributes.mtime_s,
             "mtime_ns": attributes.mtime_ns,
         });
-        return format!("{object}\n");
+        return object("file", Some(name.as_bytes()), fields);
     }
-    format!("{size:>12}  {}  {}\n", utc(attributes.mtime_s), escape(&shown))
+    let name = String::from_utf8_lossy(name.as_bytes());
+    format!("{size:>12}  {}  {}\n", utc(attributes.mtime_s), escape(&name))
 }
 
 /// Seconds since 1970 as date and time (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
@@ -147,37 +155,36 @@ fn utc(seconds: i64) -> String {
 
 /// Removes what the command line names.
 pub(crate) async fn rm(args: &Removing) -> Result<(), Failure> {
+    with_output(args.asking.json, |output| remove(args, output)).await
+}
+
+async fn remove(args: &Removing, output: Output) -> Result<(), Failure> {
     let names: Vec<_> = args.names.iter().map(|name| name.as_bytes()).collect();
     for name in &names {
         FileName::new(name).map_err(|why| {
             Failure::Local(format!("{}: no file's name: {why}", escape_bytes(name)))
         })?;
     }
+    let report = Report::new(args.asking.json, args.asking.connecting.quiet, output);
     let options = options(&args.asking.connecting, &args.target)?;
     let mut dialogue = connect(&args.target, &options).await?;
-    let (mut failed, mut answered) = (0, 0);
+    let mut failed = 0;
     for index in 0..names.len() + WINDOW {
         if let Some(Ok(name)) = names.get(index).map(|name| FileName::new(name)) {
             send(&mut dialogue, Kind::REMOVE, |out| Remove { name }.put(out))
                 .await
                 .map_err(failure)?;
         }
-        if index + 1 >= WINDOW && answered < names.len() {
-            let name = names[answered];
-            answered += 1;
-            match accepted(dialogue.recv().await?) {
-                Ok(_) => {
-                    if args.asking.json {
-                        let name = String::from_utf8_lossy(name);
-                        crate::print(format!("{}\n", json!({ "removed": name })).as_bytes())?;
-                    }
-                }
-                Err(Trouble::File(why)) => {
-                    failed += 1;
-                    crate::say(&format!("{}: {why}", String::from_utf8_lossy(name)));
-                }
-                Err(trouble) => return Err(failure(trouble)),
+        let Some(name) = index.checked_sub(WINDOW).and_then(|first| names.get(first)) else {
+            continue;
+        };
+        match accepted(dialogue.recv().await?) {
+            Ok(_) => report.removed(name).await,
+            Err(Trouble::File(why)) => {
+                failed += 1;
+                report.failed(None, name, &why).await;
             }
+            Err(trouble) => return Err(failure(trouble)),
         }
     }
     match failed {

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 use echo_core::{Attributes, FileName};
 use echo_folder::{Folder, is_hole, set_attributes};
-use rustix::fs::{FlockOperation, flock, fsync, renameat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fsync, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::reason;
@@ -32,8 +35,10 @@ pub(super) struct Reader {
 impl Reader {
     /// Opens a regular file.
     pub(super) fn open(path: &Path) -> io::Result<(Self, Attributes)> {
-        let file = File::open(path)?;
-        let stat = rustix::fs::fstat(&file)?;
+        // Nobody waits for the other end of what turns out to be a pipe.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let stat = fstat(&file)?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
         }
@@ -73,24 +78,37 @@ impl Reader {
     }
 }
 
+/// What lies at a path.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A file of so many bytes.
+    File(u64),
+    /// In a folder: neither that nor a folder.
+    Special,
+    /// Nobody knows, and why.
+    Unreadable(String),
+}
+
 /// All regular files of a path, with the names that they get: that of the path, and what is in it.
-pub(super) fn files(path: &Path, name: &[u8]) -> Vec<(PathBuf, Vec<u8>, Result<u64, String>)> {
+pub(super) fn files(path: &Path, name: &[u8]) -> Vec<(PathBuf, Vec<u8>, Found)> {
     let mut found = Vec::new();
     let meta = fs::metadata(path);
     match meta {
         Ok(meta) if meta.is_dir() => walk(path, name, &mut found),
-        Ok(meta) => found.push((path.to_owned(), name.to_vec(), Ok(meta.len()))),
-        Err(error) => found.push((path.to_owned(), name.to_vec(), Err(unreadable(&error)))),
+        Ok(meta) => found.push((path.to_owned(), name.to_vec(), Found::File(meta.len()))),
+        Err(error) => {
+            found.push((path.to_owned(), name.to_vec(), Found::Unreadable(unreadable(&error))))
+        }
     }
     found
 }
 
-fn walk(path: &Path, name: &[u8], found: &mut Vec<(PathBuf, Vec<u8>, Result<u64, String>)>) {
+fn walk(path: &Path, name: &[u8], found: &mut Vec<(PathBuf, Vec<u8>, Found)>) {
     let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let mut entries = match entries {
         Ok(entries) => entries,
         Err(error) => {
-            found.push((path.to_owned(), name.to_vec(), Err(unreadable(&error))));
+            found.push((path.to_owned(), name.to_vec(), Found::Unreadable(unreadable(&error))));
             return;
         }
     };
@@ -100,9 +118,9 @@ fn walk(path: &Path, name: &[u8], found: &mut Vec<(PathBuf, Vec<u8>, Result<u64,
         // Links are not followed: a folder of links may have no end.
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => walk(&path, &name, found),
-            Ok(meta) if meta.is_file() => found.push((path, name, Ok(meta.len()))),
-            Ok(_) => found.push((path, name, Err("skipped: not a regular file".to_owned()))),
-            Err(error) => found.push((path, name, Err(unreadable(&error)))),
+            Ok(meta) if meta.is_file() => found.push((path, name, Found::File(meta.len()))),
+            Ok(_) => found.push((path, name, Found::Special)),
+            Err(error) => found.push((path, name, Found::Unreadable(unreadable(&error)))),
         }
     }
 }
@@ -131,11 +149,27 @@ impl Fetched {
     /// Opens the temporary of `name` in `root`, with what an earlier call has left there.
     pub(super) fn open(root: &Folder, name: &[u8]) -> io::Result<Self> {
         let name = FileName::new(name).map_err(io::Error::other)?;
-        let (folder, last, _) = root.make(name)?;
+        let (folder, last, changed) = root.make(name)?;
+        changed.iter().try_for_each(Folder::sync)?;
+        if is_temporary(last) {
+            // It might take the place of one.
+            return Err(io::Error::other("files of that name are those not fetched to their end"));
+        }
         let temporary = temporary(last);
-        let (file, stat) = folder.write(&temporary, true)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| io::Error::other("another program fetches it right now"))?;
+        let (file, stat) = loop {
+            let (file, _) = folder.write(&temporary, true)?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive)
+                .map_err(|_| io::Error::other("another program fetches it right now"))?;
+            let stat = fstat(&file)?;
+            // Whoever had it before may have given it its name meanwhile.
+            match statat(&folder, &temporary, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => {
+                    break (file, stat);
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
         let (mut digest, mut len) = (Sha256::new(), 0);
         let mut block = vec![0; BLOCK];
         while len < echo_folder::size(&stat) {
@@ -184,18 +218,26 @@ impl Fetched {
     /// Takes the temporary away: what is in it is wrong.
     pub(super) fn discard(self) {
         // It is overwritten by the next call if it stays.
-        let _ = rustix::fs::unlinkat(&self.folder, &self.temporary, rustix::fs::AtFlags::empty());
+        let _ = unlinkat(&self.folder, &self.temporary, AtFlags::empty());
     }
 }
 
+/// How the name of what is not fetched to its end begins and ends.
+const MARKS: (&str, &str) = (".", ".echo-part");
+
+fn is_temporary(last: &OsStr) -> bool {
+    let last = last.as_bytes();
+    last.starts_with(MARKS.0.as_bytes()) && last.ends_with(MARKS.1.as_bytes())
+}
+
 fn temporary(last: &OsStr) -> OsString {
-    let mut name = OsString::from(".");
+    let mut name = OsString::from(MARKS.0);
     if last.len() <= READABLE {
         name.push(last);
     } else {
         let digest = Sha256::digest(last.as_bytes());
         name.push(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     }
-    name.push(".echo-part");
+    name.push(MARKS.1);
     name
 }

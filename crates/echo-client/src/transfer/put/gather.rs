@@ -2,13 +2,13 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
-use std::sync::atomic::Ordering::Relaxed;
 
 use echo_core::FileName;
 
-use super::Item;
+use super::{Item, Sender};
 use crate::failure::Failure;
-use crate::transfer::{Work, local};
+use crate::transfer::local::{self, Found};
+use crate::transfer::work::Work;
 
 /// What a path is called by itself.
 pub(super) fn own_name(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -22,25 +22,19 @@ pub(super) fn own_name(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Adds what lies at `path`, to be called `name`: a file, or all files of a folder.
-pub(super) fn add(work: &Work<Item>, path: &Path, name: &[u8]) {
+pub(super) async fn add(work: &Work<Sender>, path: &Path, name: &[u8]) {
     if path.as_os_str() == "-" {
-        return work.add([Item { path: None, name: name.to_vec(), size: 0 }]);
+        return work.add(Item { path: None, name: name.to_vec(), size: 0 }).await;
     }
-    for (path, name, size) in local::files(path, name) {
-        let checked =
-            FileName::new(&name).map(drop).map_err(|why| format!("no name for a file: {why}"));
-        match size.and_then(|size| checked.map(|()| size)) {
-            Ok(size) => {
-                work.progress.expect(size);
-                work.add([Item { path: Some(path), name, size }]);
+    for (path, name, found) in local::files(path, name) {
+        let told = path.as_os_str().as_bytes();
+        match (found, FileName::new(&name)) {
+            (Found::File(size), Ok(_)) => work.add(Item { path: Some(path), name, size }).await,
+            (Found::File(_), Err(why)) => {
+                work.refuse(told, &format!("no name for a file: {why}")).await;
             }
-            Err(why) if why.starts_with("skipped") => {
-                work.notice(&format!("{}: {why}", path.display()));
-            }
-            Err(why) => {
-                work.of.fetch_add(1, Relaxed);
-                work.fail(path.as_os_str().as_bytes(), &why);
-            }
+            (Found::Special, _) => work.report.skipped(told, "not a regular file").await,
+            (Found::Unreadable(why), _) => work.refuse(told, &why).await,
         }
     }
 }

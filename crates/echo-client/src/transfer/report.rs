@@ -1,0 +1,244 @@
+//! What is told of each file while it happens: lines for people, or objects for programs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use echo_core::Digest;
+use serde_json::{Value, json};
+
+use super::progress::{Meter, Progress};
+use crate::escape::to_hex;
+use crate::stdio::{self, Output};
+
+/// How often it is told how far a file is, and how long it takes at least before that is told.
+pub(super) const PACE: Duration = Duration::from_secs(1);
+
+/// A file that has arrived, or as much of it as was wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+/// What a command does with files, and how that is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Stored,
+    Got,
+}
+
+/// Where it is told.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+    pub(super) progress: Progress,
+    output: Output,
+    /// Files that take long.
+    running: Mutex<Vec<(Vec<u8>, Arc<Meter>)>>,
+    lines: tokio::sync::Mutex<Lines>,
+}
+
+/// Lines that wait for those of files before theirs: a list is in the order of the command line, in
+/// whatever order the files arrive.
+#[derive(Debug, Default)]
+struct Lines {
+    next: u64,
+    waiting: BTreeMap<u64, String>,
+}
+
+impl Lines {
+    /// The next one, if it has come.
+    fn take(&mut self) -> Option<String> {
+        let line = self.waiting.remove(&self.next)?;
+        self.next += 1;
+        Some(line)
+    }
+}
+
+impl Report {
+    pub(super) fn new(json: bool, quiet: bool, output: Output) -> Self {
+        Self {
+            json,
+            quiet,
+            progress: Progress::new(quiet || json),
+            output,
+            running: Mutex::default(),
+            lines: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The file of that index has arrived.
+    pub(super) async fn done(
+        &self,
+        index: u64,
+        name: &[u8],
+        deed: Deed,
+        done: Done,
+        meter: &Meter,
+    ) {
+        meter.end();
+        if self.json {
+            let counts = meter.counts();
+            let event = if deed == Deed::Stored { "stored" } else { "got" };
+            let fields = json!({
+                "bytes": done.size,
+                "sha256": done.digest.to_string(),
+                "resumed_from": counts.resumed_from.unwrap_or_default(),
+                "transferred": counts.moved,
+                "seconds": meter.began.elapsed().as_secs_f64(),
+            });
+            return self.print(object(event, Some(name), fields)).await;
+        }
+        let line = match deed {
+            Deed::Stored => sum_line(done.digest, name),
+            Deed::Got => String::new(),
+        };
+        self.in_order(index, line).await;
+    }
+
+    /// The file of that index will not arrive, if it has one.
+    pub(super) async fn failed(&self, index: Option<u64>, name: &[u8], why: &str) {
+        if self.json {
+            self.print(object("failed", Some(name), json!({ "error": why }))).await;
+        } else {
+            self.progress.say(&format!("{}: {why}", String::from_utf8_lossy(name)));
+        }
+        if let Some(index) = index {
+            self.in_order(index, String::new()).await;
+        }
+    }
+
+    /// A file is there no longer.
+    pub(super) async fn removed(&self, name: &[u8]) {
+        if self.json {
+            self.print(object("removed", Some(name), json!({}))).await;
+        }
+    }
+
+    /// A file is left out, which is no failure.
+    pub(super) async fn skipped(&self, path: &[u8], why: &str) {
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => {
+                self.print(object("skipped", Some(path), json!({ "error": why }))).await
+            }
+            (false, false) => {
+                self.progress.say(&format!("{}: skipped: {why}", String::from_utf8_lossy(path)));
+            }
+        }
+    }
+
+    /// A connection is lost, and another one goes on.
+    pub(super) async fn lost(&self, why: &str) {
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => self.print(object("lost", None, json!({ "error": why }))).await,
+            (false, false) => self.progress.say(&format!("{why}; going on")),
+        }
+    }
+
+    /// A file may take long from here, until what this returns is dropped.
+    pub(super) fn running<'a>(&'a self, name: &[u8], meter: &Arc<Meter>) -> Running<'a> {
+        self.list().push((name.to_vec(), Arc::clone(meter)));
+        Running { report: self, meter: Arc::clone(meter) }
+    }
+
+    /// Tells how far those are that take long. Whoever reads too slowly misses some of it.
+    pub(super) fn tick(&self) {
+        if !self.json || self.quiet {
+            return;
+        }
+        for (name, meter) in self.list().iter() {
+            let took = meter.began.elapsed();
+            if took >= PACE {
+                let line = object("progress", Some(name), progress(meter, took));
+                let _ = self.output.try_send(Bytes::from(line));
+            }
+        }
+    }
+
+    /// The end: lines that still wait for others need not any more.
+    pub(super) async fn finish(&self) {
+        self.progress.finish();
+        let rest = std::mem::take(&mut self.lines.lock().await.waiting);
+        self.print(rest.into_values().collect()).await;
+    }
+
+    async fn in_order(&self, index: u64, line: String) {
+        // Locked until it is written: others are not to overtake it.
+        let mut lines = self.lines.lock().await;
+        lines.waiting.insert(index, line);
+        let mut ready = String::new();
+        while let Some(line) = lines.take() {
+            ready += &line;
+        }
+        self.print(ready).await;
+    }
+
+    /// Lines on stdout. If their reader has gone, the transfers are still wanted.
+    async fn print(&self, lines: String) {
+        self.progress.beside(stdio::write_line(&self.output, lines.as_bytes())).await;
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<(Vec<u8>, Arc<Meter>)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file that is on the list of those that take long.
+pub(super) struct Running<'a> {
+    report: &'a Report,
+    meter: Arc<Meter>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.report.list().retain(|(_, meter)| !Arc::ptr_eq(meter, &self.meter));
+    }
+}
+
+/// A line with an object: what happened, to which file, and `fields`. A name that is no UTF-8 comes in
+/// hexadecimal.
+pub(super) fn object(event: &str, name: Option<&[u8]>, fields: Value) -> String {
+    let mut object = json!({ "event": event });
+    match name.map(|name| (str::from_utf8(name), name)) {
+        Some((Ok(text), _)) => object["name"] = text.into(),
+        Some((Err(_), bytes)) => object["name_hex"] = to_hex(bytes).into(),
+        None => {}
+    }
+    if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
+        object.extend(fields);
+    }
+    format!("{object}\n")
+}
+
+fn progress(meter: &Meter, took: Duration) -> Value {
+    let counts = meter.counts();
+    let rate = counts.moved as f64 / took.as_secs_f64();
+    let left = counts.size.map(|size| size.saturating_sub(counts.at) as f64 / rate);
+    json!({
+        "bytes": counts.at,
+        "size": counts.size,
+        "resumed_from": counts.resumed_from.unwrap_or_default(),
+        "transferred": counts.moved,
+        "rate": rate.round() as u64,
+        // Nobody knows while nothing moves.
+        "seconds_left": left.filter(|left| left.is_finite()),
+        "seconds": took.as_secs_f64(),
+    })
+}
+
+/// A digest and a name, as sha256sum(1) prints them.
+fn sum_line(digest: Digest, name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    match name.contains(['\\', '\n', '\r']) {
+        true => {
+            let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+            format!("\\{digest}  {name}\n")
+        }
+        false => format!("{digest}  {name}\n"),
+    }
+}

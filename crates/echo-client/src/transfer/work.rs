@@ -1,0 +1,372 @@
+//! Many files, over a few connections that may be lost at any time.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use echo_core::Endpoint;
+use echo_core::client::{Dialogue, Fault, Options};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::progress::Meter;
+use super::report::{Deed, Done, PACE, Report};
+use super::{PAUSE, Trouble, connect};
+use crate::failure::Failure;
+use crate::notice;
+
+/// So many small files are under way at once on a connection.
+const SMALL_WINDOW: usize = 16;
+
+/// So many files are known ahead, at most: whatever a list may hold.
+const AHEAD: usize = 10_000;
+
+/// A file that is to be transferred.
+pub(super) trait Item: Clone + Send + Sync + 'static {
+    /// What the server calls it.
+    fn name(&self) -> &[u8];
+
+    /// Its bytes, as far as one can tell.
+    fn size(&self) -> u64;
+}
+
+/// Where more files come from, if not all are known from the start.
+pub(super) trait Source<I>: Send + 'static {
+    /// The next ones; `None` at the end.
+    fn more(&mut self) -> impl Future<Output = Result<Option<Vec<I>>, Failure>> + Send;
+}
+
+/// All are known from the start.
+impl<I: Send> Source<I> for Infallible {
+    async fn more(&mut self) -> Result<Option<Vec<I>>, Failure> {
+        match *self {}
+    }
+}
+
+/// What is done with a file on one connection.
+pub(super) trait Transfer: Send + 'static {
+    type Item: Item;
+    type Source: Source<Self::Item>;
+    /// What is to be known of a small file while its answers are due.
+    type Small: Send;
+    const DEED: Deed;
+
+    /// Sends all that a small file takes, and does not wait. `None` if it is not small.
+    fn begin(
+        &mut self,
+        item: &Self::Item,
+        dialogue: &mut Dialogue,
+        meter: &Meter,
+    ) -> impl Future<Output = Result<Option<Self::Small>, Trouble>> + Send;
+
+    /// Receives the answers of a small file. `None` if it turns out not to be small.
+    fn end(
+        &mut self,
+        item: &Self::Item,
+        small: &Self::Small,
+        dialogue: &mut Dialogue,
+        meter: &Meter,
+    ) -> impl Future<Output = Result<Option<Done>, Trouble>> + Send;
+
+    /// Transfers a file of any size. `alive` is when the server was last heard.
+    fn whole(
+        &mut self,
+        item: &Self::Item,
+        dialogue: &mut Dialogue,
+        meter: &Meter,
+        alive: &mut Instant,
+    ) -> impl Future<Output = Result<Done, Trouble>> + Send;
+}
+
+/// What several connections work on together.
+pub(super) struct Work<T: Transfer> {
+    target: Endpoint,
+    options: Options,
+    pub(super) report: Report,
+    files: tokio::sync::Mutex<Files<T>>,
+    failed: AtomicU64,
+    of: AtomicU64,
+}
+
+/// Those that nobody has begun with.
+struct Files<T: Transfer> {
+    queue: VecDeque<(u64, T::Item)>,
+    added: u64,
+    source: Option<T::Source>,
+}
+
+impl<T: Transfer> Work<T> {
+    pub(super) fn new(
+        target: &Endpoint,
+        options: Options,
+        report: Report,
+        source: Option<T::Source>,
+    ) -> Self {
+        let files = Files { queue: VecDeque::new(), added: 0, source };
+        Self {
+            target: target.clone(),
+            options,
+            report,
+            files: tokio::sync::Mutex::new(files),
+            failed: AtomicU64::new(0),
+            of: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) async fn add(&self, item: T::Item) {
+        self.push(&mut *self.files.lock().await, item);
+    }
+
+    /// A file that cannot even be begun with.
+    pub(super) async fn refuse(&self, path: &[u8], why: &str) {
+        self.of.fetch_add(1, Relaxed);
+        self.fail(None, path, why).await;
+    }
+
+    /// Runs as many connections as are worth it, and brings all of their results together.
+    pub(super) async fn run(
+        self,
+        connections: u8,
+        transfer: impl Fn() -> T,
+    ) -> Result<(), Failure> {
+        let work = Arc::new(self);
+        let known = work.known().await?;
+        let mut workers = JoinSet::new();
+        for _ in 0..known.clamp(1, connections.into()) {
+            workers.spawn(Worker::new(transfer()).endure(Arc::clone(&work)));
+        }
+        let mut tick = interval(PACE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ended = Ok(());
+        loop {
+            let joined = tokio::select! {
+                joined = workers.join_next() => joined,
+                _ = tick.tick() => {
+                    work.report.tick();
+                    continue;
+                }
+            };
+            let Some(worker) = joined else { break };
+            let worker = worker.unwrap_or_else(|error| Err(Failure::Local(error.to_string())));
+            // The first failure is the one that counts.
+            ended = ended.and(worker);
+            if ended.is_err() {
+                workers.abort_all();
+            }
+        }
+        work.report.finish().await;
+        ended?;
+        match (work.failed.load(Relaxed), work.of.load(Relaxed)) {
+            (0, _) => Ok(()),
+            (failed, of) => Err(Failure::Local(format!("{failed} of {of} files not transferred"))),
+        }
+    }
+
+    /// How many are known of.
+    async fn known(&self) -> Result<usize, Failure> {
+        let mut files = self.files.lock().await;
+        self.fill(&mut files).await?;
+        Ok(files.queue.len())
+    }
+
+    async fn next(&self) -> Result<Option<(u64, T::Item)>, Failure> {
+        let mut files = self.files.lock().await;
+        if files.queue.is_empty() {
+            self.fill(&mut files).await?;
+        }
+        Ok(files.queue.pop_front())
+    }
+
+    /// Finds out about more files.
+    async fn fill(&self, files: &mut Files<T>) -> Result<(), Failure> {
+        while files.queue.len() < AHEAD
+            && let Some(source) = &mut files.source
+        {
+            match source.more().await? {
+                Some(items) => items.into_iter().for_each(|item| self.push(files, item)),
+                None => files.source = None,
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&self, files: &mut Files<T>, item: T::Item) {
+        self.report.progress.expect(0, item.size());
+        self.of.fetch_add(1, Relaxed);
+        files.queue.push_back((files.added, item));
+        files.added += 1;
+    }
+
+    async fn fail(&self, index: Option<u64>, name: &[u8], why: &str) {
+        self.failed.fetch_add(1, Relaxed);
+        self.report.failed(index, name, why).await;
+    }
+}
+
+/// A file that somebody has begun with.
+struct Job<I> {
+    index: u64,
+    item: I,
+    meter: Arc<Meter>,
+    /// It has turned out not to be small.
+    large: bool,
+}
+
+/// One connection after another, and what is done over them.
+struct Worker<T: Transfer> {
+    transfer: T,
+    /// What is to be done now, or again.
+    jobs: VecDeque<Job<T::Item>>,
+    /// Small files that are under way.
+    small: VecDeque<(Job<T::Item>, T::Small)>,
+}
+
+impl<T: Transfer> Worker<T> {
+    fn new(transfer: T) -> Self {
+        Self { transfer, jobs: VecDeque::new(), small: VecDeque::new() }
+    }
+
+    /// Works until no file is left, over as many connections as it takes.
+    async fn endure(mut self, work: Arc<Work<T>>) -> Result<(), Failure> {
+        let mut alive = Instant::now();
+        while self.take(&work).await? {
+            let left = work.options.retry.saturating_sub(alive.elapsed());
+            let options = Options { retry: left, ..work.options.clone() };
+            let mut dialogue = connect(&work.target, &options).await?;
+            match self.work(&mut dialogue, &work, &mut alive).await {
+                Ok(()) => return Ok(()),
+                Err(Trouble::All(failure)) => return Err(failure),
+                Err(Trouble::File(why)) => return Err(Failure::Local(why)),
+                Err(Trouble::Lost(error)) => {
+                    let left = work.options.retry.saturating_sub(alive.elapsed());
+                    if left.is_zero() || error.fault() != Fault::Path {
+                        return Err(error.into());
+                    }
+                    work.report.lost(&notice::lost(&error, true)).await;
+                    sleep(PAUSE.min(left)).await;
+                }
+            }
+            // What had no answer on this connection.
+            let small = self.small.drain(..).map(|(job, _)| job);
+            self.jobs.extend(small);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that there is something to do, and says whether there is.
+    async fn take(&mut self, work: &Work<T>) -> Result<bool, Failure> {
+        if self.jobs.is_empty()
+            && let Some((index, item)) = work.next().await?
+        {
+            let meter = Arc::new(Meter::new(&work.report.progress, item.size()));
+            self.jobs.push_back(Job { index, item, meter, large: false });
+        }
+        Ok(!self.jobs.is_empty())
+    }
+
+    /// Works on files until none is left. What has no answer when the connection is lost is kept.
+    async fn work(
+        &mut self,
+        dialogue: &mut Dialogue,
+        work: &Work<T>,
+        alive: &mut Instant,
+    ) -> Result<(), Trouble> {
+        loop {
+            if !self.take(work).await.map_err(Trouble::All)? {
+                if self.small.is_empty() {
+                    return Ok(());
+                }
+                self.receive(dialogue, work, alive).await?;
+                continue;
+            }
+            let Some(job) = self.jobs.front() else { continue };
+            let begun = match job.large {
+                true => Ok(None),
+                false => self.transfer.begin(&job.item, dialogue, &job.meter).await,
+            };
+            match begun {
+                Ok(Some(small)) => {
+                    self.small.extend(self.jobs.pop_front().map(|job| (job, small)));
+                    while self.small.len() >= SMALL_WINDOW {
+                        self.receive(dialogue, work, alive).await?;
+                    }
+                }
+                Ok(None) => {
+                    while !self.small.is_empty() {
+                        self.receive(dialogue, work, alive).await?;
+                    }
+                    self.whole(dialogue, work, alive).await?;
+                }
+                // Nothing was sent of it.
+                Err(trouble) => self.ended(Err(trouble), work).await?,
+            }
+        }
+    }
+
+    /// Transfers the file that is next.
+    async fn whole(
+        &mut self,
+        dialogue: &mut Dialogue,
+        work: &Work<T>,
+        alive: &mut Instant,
+    ) -> Result<(), Trouble> {
+        let Some(job) = self.jobs.front() else { return Ok(()) };
+        let running = work.report.running(job.item.name(), &job.meter);
+        let done = self.transfer.whole(&job.item, dialogue, &job.meter, alive).await;
+        drop(running);
+        self.ended(done, work).await?;
+        skip_answers(dialogue).await
+    }
+
+    /// Receives what became of the small file that was begun first.
+    async fn receive(
+        &mut self,
+        dialogue: &mut Dialogue,
+        work: &Work<T>,
+        alive: &mut Instant,
+    ) -> Result<(), Trouble> {
+        let Some((job, small)) = self.small.front() else { return Ok(()) };
+        let done = self.transfer.end(&job.item, small, dialogue, &job.meter).await;
+        if !matches!(done, Err(Trouble::Lost(_))) {
+            *alive = Instant::now();
+            let Some((job, _)) = self.small.pop_front() else { return Ok(()) };
+            match done.transpose() {
+                Some(done) => {
+                    self.jobs.push_front(job);
+                    return self.ended(done, work).await;
+                }
+                None => self.jobs.push_back(Job { large: true, ..job }),
+            }
+            return Ok(());
+        }
+        done.map(drop)
+    }
+
+    /// Says what became of the job that is first. One whose connection was lost stays.
+    async fn ended(&mut self, done: Result<Done, Trouble>, work: &Work<T>) -> Result<(), Trouble> {
+        let told = match done {
+            Ok(done) => Ok(done),
+            Err(Trouble::File(why)) => Err(why),
+            Err(trouble) => return Err(trouble),
+        };
+        let Some(Job { index, item, meter, .. }) = self.jobs.pop_front() else { return Ok(()) };
+        match told {
+            Ok(done) => work.report.done(index, item.name(), T::DEED, done, &meter).await,
+            Err(why) => {
+                meter.end();
+                work.fail(Some(index), item.name(), &why).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Passes over the answers to what was sent for a file that cannot be transferred: each frame has one.
+async fn skip_answers(dialogue: &mut Dialogue) -> Result<(), Trouble> {
+    while dialogue.unanswered() > 0 {
+        dialogue.recv().await?;
+    }
+    Ok(())
+}

@@ -1,10 +1,6 @@
 //! Servers of files that lie: `get` writes only what it was asked for, where it was asked to, and only if
 //! it is right.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
-
-mod support;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

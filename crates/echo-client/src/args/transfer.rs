@@ -40,7 +40,7 @@ pub(crate) struct Asking {
     /// there), "resumed_from" how much of that was there before, "transferred" how much this command has moved, what
     /// was moved again included, "rate" that in bytes per second on average, "seconds_left" at that rate, or null,
     /// "seconds" how long it took, "sha256" the digest; in "file" "mode" is octal, "mtime" and "mtime_ns" are seconds since
-    /// 1970 (UTC) and nanoseconds. With -q come no "progress", "skipped" and "lost".
+    /// 1970 (UTC) and nanoseconds. With -q come no "progress" and "lost".
     #[arg(long, verbatim_doc_comment)]
     pub(crate) json: bool,
 

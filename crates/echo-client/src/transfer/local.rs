@@ -41,7 +41,7 @@ impl Reader {
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
         let stat = fstat(&file)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+            return Err(not_regular());
         }
         let size = Some(echo_folder::size(&stat)).filter(|size| *size > 0);
         let reader = Self { file, at: 0, size, digest: Sha256::new() };
@@ -89,6 +89,10 @@ impl Reader {
         (self.at, self.digest) = (0, Sha256::new());
         Ok(false)
     }
+}
+
+pub(super) fn not_regular() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "not a regular file")
 }
 
 pub(super) fn unreadable(error: &io::Error) -> String {

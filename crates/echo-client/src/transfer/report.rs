@@ -130,16 +130,12 @@ impl Report {
         }
     }
 
-    /// A file is left out, which is no failure.
+    /// A file is left out, which is no failure, but not what everybody expects: it is told in any case.
     pub(super) async fn skipped(&self, path: &[u8], why: &str) {
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => {
-                self.print(object("skipped", Some(path), json!({ "error": why })).as_bytes()).await
-            }
-            (false, false) => {
-                self.progress.say(&format!("{}: skipped: {why}", String::from_utf8_lossy(path)));
-            }
+        if self.json {
+            self.print(object("skipped", Some(path), json!({ "error": why })).as_bytes()).await;
+        } else {
+            self.progress.say(&format!("{}: skipped: {why}", String::from_utf8_lossy(path)));
         }
     }
 

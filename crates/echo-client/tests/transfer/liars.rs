@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::thread;
 
 use echo_core::{Attributes, Entry, FileName, GetReply, Header, Kind, ListReply};
@@ -13,12 +14,16 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// Answers each frame by what `answer` says: whole frames, or nothing and the end.
-fn liar(answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static) -> String {
+pub(super) fn liar(
+    answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
+        let answer = Arc::new(answer);
         for stream in listener.incoming() {
-            let _ = converse(stream.unwrap(), &answer);
+            let answer = Arc::clone(&answer);
+            thread::spawn(move || converse(stream.unwrap(), &*answer));
         }
     });
     target
@@ -45,13 +50,23 @@ fn converse(
     }
 }
 
-fn frame(kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn frame(kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
     let header = Header { kind, len: payload.len() as u32 };
     Some([&header.to_bytes()[..], payload].concat())
 }
 
+/// Whether GET asks for `d`, which is a folder.
+fn is_folder(get: &[u8]) -> bool {
+    get.ends_with(b"\0\x01d")
+}
+
+/// There is no file of that name.
+pub(super) fn missing() -> Option<Vec<u8>> {
+    frame(Kind::ERROR, b"\0\x07\0none")
+}
+
 /// An answer to LIST with names that no honest server gives.
-fn list(names: &[&[u8]], more: bool) -> Option<Vec<u8>> {
+pub(super) fn list(names: &[&[u8]], more: bool) -> Option<Vec<u8>> {
     let mut payload = vec![more.into()];
     for name in names {
         payload.extend([0; 24]);
@@ -61,7 +76,7 @@ fn list(names: &[&[u8]], more: bool) -> Option<Vec<u8>> {
     frame(Kind::LIST, &payload)
 }
 
-fn opened(size: u64, offset: u64) -> Option<Vec<u8>> {
+pub(super) fn opened(size: u64, offset: u64) -> Option<Vec<u8>> {
     let mut payload = Vec::new();
     GetReply { offset, size, attributes: Attributes::default() }.put(&mut payload);
     frame(Kind::GET, &payload)
@@ -111,8 +126,9 @@ fn names_that_were_not_asked_for_are_not_written() {
         b"",
     ] {
         let folder = place();
-        let target = liar(move |kind, _| match kind {
+        let target = liar(move |kind, payload| match kind {
             Kind::LIST => list(&[name], false),
+            Kind::GET if is_folder(payload) => missing(),
             Kind::GET => opened(4, 0),
             Kind::READ => frame(Kind::DATA, b"evil"),
             Kind::DONE => frame(Kind::DONE, &Sha256::digest(b"evil")),
@@ -133,8 +149,10 @@ fn lists_without_an_end_end() {
     ];
     for (names, more) in cases {
         let folder = place();
-        let target =
-            liar(move |kind, _| (kind == Kind::LIST).then(|| list(&names, more)).flatten());
+        let target = liar(move |kind, _| match kind {
+            Kind::LIST => list(&names, more),
+            _ => missing(),
+        });
         let output = get(&folder, &target, &["d"]);
         assert_nothing_written(&folder, &output, "a list");
     }
@@ -189,8 +207,9 @@ fn small_files_that_are_not_right_do_not_appear() {
         [(4, &b"evil"[..], &b"other"[..]), (3, b"evil", b"evil"), (5, b"evil", b"evil")]
     {
         let folder = place();
-        let target = liar(move |kind, _| match kind {
+        let target = liar(move |kind, payload| match kind {
             Kind::LIST => list(&[b"d/a"], false),
+            Kind::GET if is_folder(payload) => missing(),
             Kind::GET => opened(size, 0),
             Kind::READ => frame(Kind::DATA, data),
             Kind::DONE => frame(Kind::DONE, &Sha256::digest(digest)),
@@ -221,6 +240,7 @@ fn links_of_this_host_are_not_followed() {
             assert!(ListReply::parse(&out).is_ok());
             frame(Kind::LIST, &out)
         }
+        Kind::GET if is_folder(payload) => missing(),
         Kind::GET => opened(4, 0),
         Kind::READ => frame(Kind::DATA, b"evil"),
         Kind::DONE => frame(Kind::DONE, &Sha256::digest(b"evil")),

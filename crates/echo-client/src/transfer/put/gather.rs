@@ -1,8 +1,10 @@
 //! Which files a command line means, and what they are to be called.
 
+use std::cmp::Reverse;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, ReadDir};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::vec;
 
@@ -11,12 +13,15 @@ use tokio::task::spawn_blocking;
 
 use super::Item;
 use crate::failure::Failure;
-use crate::transfer::local::{is_temporary, unreadable};
+use crate::transfer::local::{is_temporary, not_regular, unreadable};
 use crate::transfer::work::{Found, Source};
 
-/// So many files are looked for at once: they and their paths are all the memory that a folder takes,
-/// whatever is in it.
+/// So many files are looked for at once.
 const BATCH: usize = 1000;
+
+/// So many entries of a folder are read at once, and come in the order of their names: with those of the
+/// folders around it they are all the memory that it takes, whatever is in it.
+const SORTED: usize = 1000;
 
 /// What a path is called by itself.
 pub(super) fn own_name(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -53,7 +58,7 @@ impl Source<Item> for Gatherer {
     }
 }
 
-/// One after the other, in the order in which the file system tells them.
+/// One after the other.
 #[derive(Default)]
 struct Walk {
     paths: vec::IntoIter<(PathBuf, Vec<u8>)>,
@@ -65,6 +70,19 @@ struct Inside {
     path: PathBuf,
     name: Vec<u8>,
     entries: ReadDir,
+    /// Those that were read, the last one first.
+    sorted: Vec<DirEntry>,
+}
+
+impl Inside {
+    fn next(&mut self) -> io::Result<Option<DirEntry>> {
+        if self.sorted.is_empty() {
+            let entries = self.entries.by_ref().take(SORTED);
+            self.sorted = entries.collect::<io::Result<_>>()?;
+            self.sorted.sort_by_cached_key(|entry| Reverse(entry.file_name()));
+        }
+        Ok(self.sorted.pop())
+    }
 }
 
 impl Iterator for Walk {
@@ -77,15 +95,11 @@ impl Iterator for Walk {
                     let (path, name) = self.paths.next()?;
                     self.named(path, name)
                 }
-                Some(folder) => match folder.entries.next() {
-                    Some(Ok(entry)) => self.entry(&entry),
-                    Some(Err(error)) => {
+                Some(folder) => match folder.next() {
+                    Ok(Some(entry)) => self.entry(&entry),
+                    end => {
                         let folder = self.folders.pop()?;
-                        Some(refused(&folder.path, unreadable(&error)))
-                    }
-                    None => {
-                        self.folders.pop();
-                        None
+                        end.err().map(|error| refused(&folder.path, unreadable(&error)))
                     }
                 },
             };
@@ -111,7 +125,7 @@ impl Walk {
             Ok(meta) if meta.is_dir() => self.enter(path, name),
             Ok(meta) if meta.is_file() => Some(file(Some(path), name, meta.len())),
             // Not even opened: that can do things with a device.
-            Ok(_) => Some(refused(&path, "not a regular file".to_owned())),
+            Ok(_) => Some(refused(&path, unreadable(&not_regular()))),
             Err(error) => Some(refused(&path, unreadable(&error))),
         }
     }
@@ -119,18 +133,14 @@ impl Walk {
     fn entry(&mut self, entry: &DirEntry) -> Option<Found<Item>> {
         let (path, last) = (entry.path(), entry.file_name());
         if is_temporary(&last) {
-            let path = path.into_os_string().into_encoded_bytes();
-            return Some(Found::Skipped(path, "not fetched to its end"));
+            return Some(skipped(path, "not fetched to its end"));
         }
         let name = [&self.folders.last()?.name[..], b"/", last.as_bytes()].concat();
         // Links are not followed: a folder of links may have no end.
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => self.enter(path, name),
             Ok(meta) if meta.is_file() => Some(file(Some(path), name, meta.len())),
-            Ok(meta) if meta.is_symlink() => {
-                Some(refused(&path, "a link, which is not followed in a folder".to_owned()))
-            }
-            Ok(_) => Some(refused(&path, "not a regular file".to_owned())),
+            Ok(_) => Some(skipped(path, "not a regular file")),
             Err(error) => Some(refused(&path, unreadable(&error))),
         }
     }
@@ -138,7 +148,7 @@ impl Walk {
     fn enter(&mut self, path: PathBuf, name: Vec<u8>) -> Option<Found<Item>> {
         match fs::read_dir(&path) {
             Ok(entries) => {
-                self.folders.push(Inside { path, name, entries });
+                self.folders.push(Inside { path, name, entries, sorted: Vec::new() });
                 None
             }
             Err(error) => Some(refused(&path, unreadable(&error))),
@@ -154,6 +164,10 @@ fn file(path: Option<PathBuf>, name: Vec<u8>, size: u64) -> Found<Item> {
             refused(&path, format!("no name for a file: {why}"))
         }
     }
+}
+
+fn skipped(path: PathBuf, why: &'static str) -> Found<Item> {
+    Found::Skipped(path.into_os_string().into_vec(), why)
 }
 
 fn refused(path: &Path, why: String) -> Found<Item> {

@@ -58,7 +58,7 @@ fn each_file_is_an_event() {
     }
     assert!(fs::read(place.path("there/large")).unwrap() == large);
     // A name that JSON cannot hold.
-    let odd = put.iter().find(|it| it["name_hex"] == "642fff").unwrap();
+    let odd = put.iter().find(|it| it["name_hex"] == "64 2f ff").unwrap();
     assert_eq!((&odd["event"], &odd["bytes"]), (&"stored".into(), &3.into()));
     let listed = place.events("ls", &[]);
     assert_eq!(listed.len(), 3);

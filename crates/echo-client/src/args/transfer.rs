@@ -51,15 +51,16 @@ pub(crate) struct Asking {
 /// Stores files.
 ///
 /// Each appears whole or not at all, in place of one that has its name, and is then on the server's disk.
-/// Its SHA-256 and its name are printed, as sha256sum prints them. What is interrupted goes on where it
-/// was, as long as --retry allows, or when it is called again.
+/// Its SHA-256 and its name are printed, as sha256sum prints them and reads them with -c. What is
+/// interrupted goes on where it was, as long as --retry allows, or when it is called again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Putting {
     /// The server, as for echo-client itself
     #[arg(value_parser = target)]
     pub(crate) target: Endpoint,
 
-    /// Files and folders, stored under their own names; `-` is stdin, which needs --as
+    /// Files and folders, stored under their own names; `-` is stdin, which needs --as. Links in folders
+    /// are left out
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 

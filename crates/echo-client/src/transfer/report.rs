@@ -144,7 +144,7 @@ impl Report {
         match (self.quiet, self.json) {
             (true, _) => {}
             (false, true) => {
-                self.print(object("lost", None, json!({ "error": why })).as_bytes()).await
+                self.print(object("lost", None, json!({ "error": why })).as_bytes()).await;
             }
             (false, false) => self.progress.say(&format!("{why}; going on")),
         }

@@ -249,3 +249,16 @@ pub(crate) fn has(test: &str, tool: &str, version: &str) -> bool {
     }
     found
 }
+
+/// Whether strace is there and may trace; if not, as of [`has`].
+pub(crate) fn can_trace(test: &str) -> bool {
+    if !has(test, "strace", "--version") {
+        return false;
+    }
+    let probe = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).output().unwrap();
+    if !probe.status.success() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{test} needs the right to trace");
+        println!("SKIPPED {test}: the right to trace is missing");
+    }
+    probe.status.success()
+}

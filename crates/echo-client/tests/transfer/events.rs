@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc::channel;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::*;
 

@@ -325,7 +325,7 @@ fn what_is_insecure_is_said_once() {
 /// The folders that a `get` makes are on the disk when it ends, as its files are.
 #[test]
 fn folders_that_are_made_are_synced() {
-    if !support::has("folders_that_are_made_are_synced", "strace", "-V") {
+    if !support::can_trace("folders_that_are_made_are_synced") {
         return;
     }
     let place = Place::new();

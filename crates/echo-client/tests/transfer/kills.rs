@@ -80,18 +80,6 @@ impl Transfer {
     }
 }
 
-fn can_trace(test: &str) -> bool {
-    if !support::has(test, "strace", "--version") {
-        return false;
-    }
-    let probe = Command::new("strace").args(["-D", "-o", "/dev/null", "true"]).output().unwrap();
-    if !probe.status.success() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{test} needs the right to trace");
-        println!("SKIPPED {test}: the right to trace is missing");
-    }
-    probe.status.success()
-}
-
 /// How often the busiest thread makes each call: strace counts for each thread.
 fn most_calls(log: &Path) -> BTreeMap<&'static str, usize> {
     let log = fs::read_to_string(log).unwrap();
@@ -116,7 +104,7 @@ fn most_calls(log: &Path) -> BTreeMap<&'static str, usize> {
 
 #[test]
 fn killed_at_each_call() {
-    if !can_trace("killed_at_each_call") {
+    if !support::can_trace("killed_at_each_call") {
         return;
     }
     let (old, new) = (noise(100_000), noise(3_000_000));

@@ -1,17 +1,23 @@
 //! Servers of files that lie: `get` writes only what it was asked for, where it was asked to, and only if
 //! it is right.
 
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
-use std::process::{Command, Output};
-use std::sync::Arc;
-use std::thread;
+mod bytes;
 
-use echo_core::{Attributes, Entry, FileName, GetReply, Header, Kind, ListReply};
+use std::fs;
+use std::io::{Read as _, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use echo_core::{Attributes, Entry, FileName, GetReply, Header, Kind, ListReply, PutReply, Read};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+
+use super::{support, tree};
 
 /// Answers each frame by what `answer` says: whole frames, or nothing and the end.
 pub(super) fn liar(
@@ -19,20 +25,31 @@ pub(super) fn liar(
 ) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().to_string();
+    let answer = Arc::new(answer);
     thread::spawn(move || {
-        let answer = Arc::new(answer);
         for stream in listener.incoming() {
-            let answer = Arc::clone(&answer);
-            thread::spawn(move || converse(stream.unwrap(), &*answer));
+            let (stream, answer) = (stream.unwrap(), Arc::clone(&answer));
+            thread::spawn(move || converse(stream, &*answer));
         }
     });
     target
+}
+
+/// The same of one who has a folder `d`, which is no file.
+fn liar_with_folder(
+    answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> String {
+    liar(move |kind, payload| match kind {
+        Kind::GET if payload.ends_with(b"\0\x01d") => missing(),
+        _ => answer(kind, payload),
+    })
 }
 
 fn converse(
     mut stream: TcpStream,
     answer: &impl Fn(Kind, &[u8]) -> Option<Vec<u8>>,
 ) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
     loop {
         let mut head = [0; 4];
         stream.read_exact(&mut head)?;
@@ -55,11 +72,6 @@ pub(super) fn frame(kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
     Some([&header.to_bytes()[..], payload].concat())
 }
 
-/// Whether GET asks for `d`, which is a folder.
-fn is_folder(get: &[u8]) -> bool {
-    get.ends_with(b"\0\x01d")
-}
-
 /// There is no file of that name.
 pub(super) fn missing() -> Option<Vec<u8>> {
     frame(Kind::ERROR, b"\0\x07\0none")
@@ -77,14 +89,33 @@ pub(super) fn list(names: &[&[u8]], more: bool) -> Option<Vec<u8>> {
 }
 
 pub(super) fn opened(size: u64, offset: u64) -> Option<Vec<u8>> {
+    opened_with(size, offset, Attributes::default())
+}
+
+fn opened_with(size: u64, offset: u64, attributes: Attributes) -> Option<Vec<u8>> {
     let mut payload = Vec::new();
-    GetReply { offset, size, attributes: Attributes::default() }.put(&mut payload);
+    GetReply { offset, size, attributes }.put(&mut payload);
     frame(Kind::GET, &payload)
 }
 
+/// What an honest server answers, whose files all hold the same.
+fn honest(kind: Kind, names: &[&[u8]], bytes: &[u8]) -> Option<Vec<u8>> {
+    match kind {
+        Kind::LIST => list(names, false),
+        Kind::GET => opened(bytes.len() as u64, 0),
+        Kind::READ => frame(Kind::DATA, bytes),
+        Kind::DONE => frame(Kind::DONE, &Sha256::digest(bytes)),
+        _ => None,
+    }
+}
+
 fn get(folder: &TempDir, target: &str, args: &[&str]) -> Output {
+    run("get", folder, target, args)
+}
+
+fn run(task: &str, folder: &TempDir, target: &str, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
-    command.args(["get", target, "--retry", "0", "--timeout", "20s"]).args(args);
+    command.args([task, target, "--retry", "0", "--timeout", "20s"]).args(args);
     command.current_dir(folder.path().join("here")).output().unwrap()
 }
 
@@ -100,13 +131,10 @@ fn assert_nothing_written(folder: &TempDir, output: &Output, what: &str) {
     assert_eq!(output.status.code(), Some(1), "{what}: {stderr}");
     assert!(stderr.starts_with("echo-client: "), "{what}: {stderr}");
     assert!(!stderr.contains("panicked"), "{what}: {stderr}");
-    let written: Vec<_> = fs::read_dir(folder.path().join("here"))
-        .unwrap()
-        .map(|it| it.unwrap().file_name())
-        .collect();
+    let written = tree(&folder.path().join("here"));
     // What has come so far may be kept for another try, under its temporary name.
-    let kept = written.iter().all(|name| name.to_string_lossy().ends_with(".echo-part"));
-    assert!(kept, "{what}: {written:?}");
+    let kept = written.keys().all(|name| name.to_string_lossy().ends_with(".echo-part"));
+    assert!(kept, "{what}: {:?}", written.keys());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{what}: beside the folder");
 }
 
@@ -126,17 +154,24 @@ fn names_that_were_not_asked_for_are_not_written() {
         b"",
     ] {
         let folder = place();
-        let target = liar(move |kind, payload| match kind {
-            Kind::LIST => list(&[name], false),
-            Kind::GET if is_folder(payload) => missing(),
-            Kind::GET => opened(4, 0),
-            Kind::READ => frame(Kind::DATA, b"evil"),
-            Kind::DONE => frame(Kind::DONE, &Sha256::digest(b"evil")),
-            _ => None,
-        });
+        let target = liar_with_folder(move |kind, _| honest(kind, &[name], b"evil"));
         let output = get(&folder, &target, &["d"]);
         assert_nothing_written(&folder, &output, &String::from_utf8_lossy(name));
     }
+}
+
+/// A name that is that of another's temporary would take its place.
+#[test]
+fn names_of_unfinished_files_are_not_written() {
+    let folder = place();
+    let names = [&b"d/.a.echo-part"[..], b"d/a"];
+    let target = liar_with_folder(move |kind, _| honest(kind, &names, b"good"));
+    let output = get(&folder, &target, &["d"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("files of that name are those not fetched to their end"), "{stderr}");
+    assert_eq!(fs::read_dir(folder.path().join("here/d")).unwrap().count(), 1);
+    assert_eq!(fs::read(folder.path().join("here/d/a")).unwrap(), b"good");
 }
 
 #[test]
@@ -149,76 +184,96 @@ fn lists_without_an_end_end() {
     ];
     for (names, more) in cases {
         let folder = place();
-        let target = liar(move |kind, _| match kind {
-            Kind::LIST => list(&names, more),
-            _ => missing(),
+        let target = liar_with_folder(move |kind, _| {
+            (kind == Kind::LIST).then(|| list(&names, more)).flatten()
         });
         let output = get(&folder, &target, &["d"]);
         assert_nothing_written(&folder, &output, "a list");
     }
 }
 
-/// What a server answers to GET, to each READ, and to DONE.
-type Lies = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
-
-fn lies() -> Vec<Lies> {
-    let (data, done) = (
-        |bytes| frame(Kind::DATA, bytes),
-        |bytes: &[u8]| frame(Kind::DONE, &Sha256::digest(bytes)),
-    );
-    let error = frame(Kind::ERROR, b"\0\x07\0\x1b[31mred\n\nlines");
-    vec![
-        ("another digest", opened(4, 0), data(b"evil"), frame(Kind::DONE, &[7; 32])),
-        ("too short", opened(4, 0), data(b"evi"), done(b"evi")),
-        ("too long", opened(4, 0), data(b"evil!"), done(b"evil!")),
-        ("nothing, again and again", opened(1 << 62, 0), data(b""), None),
-        ("an offset that nobody asked for", opened(4, 2), data(b"il"), done(b"evil")),
-        ("an offset behind the end", opened(4, 5), None, None),
-        ("a frame too long", opened(1 << 30, 0), Some(b"\x91\xff\xff\xff".to_vec()), None),
-        ("another kind", frame(Kind::PUT, &[0; 40]), None, None),
-        ("garbage", frame(Kind::GET, b"?"), None, None),
-        ("the end", None, None, None),
-        ("the end in the middle", opened(1 << 30, 0), None, None),
-        ("an error with escapes", error, None, None),
-    ]
-}
-
+/// A list that goes on and on is not kept.
 #[test]
-fn bytes_that_are_not_right_do_not_appear() {
-    for (what, opened, data, done) in lies() {
-        let folder = place();
-        let target = liar(move |kind, _| match kind {
-            Kind::LIST => list(&[], false),
-            Kind::GET => opened.clone(),
-            Kind::READ => data.clone(),
-            Kind::DONE => done.clone(),
-            _ => None,
-        });
-        let output = get(&folder, &target, &["d"]);
-        assert_nothing_written(&folder, &output, what);
-        assert!(!output.stderr.contains(&0x1b), "{what}");
+fn endless_lists_take_bounded_memory() {
+    const PAGE: usize = 60;
+    let folder = place();
+    let served = Arc::new(AtomicUsize::new(0));
+    let pages = Arc::clone(&served);
+    let target = liar(move |kind, _| match kind {
+        Kind::LIST => {
+            let page = pages.fetch_add(1, Relaxed);
+            let tail = "x".repeat(240);
+            let names: Vec<_> = (0..PAGE)
+                .map(|at| format!("d/{page:08}-{at:08}/{tail}/{tail}/{tail}/{tail}").into_bytes())
+                .collect();
+            list(&names.iter().map(|name| &name[..]).collect::<Vec<_>>(), true)
+        }
+        _ => missing(),
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    command.args(["get", &target, "d"]).current_dir(folder.path().join("here"));
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    // Names of 60 KiB each.
+    let many = if support::long() { 6000 } else { 600 };
+    while served.load(Relaxed) < many {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        thread::sleep(Duration::from_millis(10));
     }
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(peak < 64 << 10, "{peak} KiB");
 }
 
-/// Small files are asked for in one go, by a list.
+/// Somebody else makes links out of the folder and takes them away, again and again.
 #[test]
-fn small_files_that_are_not_right_do_not_appear() {
-    for (size, data, digest) in
-        [(4, &b"evil"[..], &b"other"[..]), (3, b"evil", b"evil"), (5, b"evil", b"evil")]
-    {
-        let folder = place();
-        let target = liar(move |kind, payload| match kind {
-            Kind::LIST => list(&[b"d/a"], false),
-            Kind::GET if is_folder(payload) => missing(),
-            Kind::GET => opened(size, 0),
-            Kind::READ => frame(Kind::DATA, data),
-            Kind::DONE => frame(Kind::DONE, &Sha256::digest(digest)),
-            _ => None,
+fn links_that_come_and_go_are_not_followed() {
+    let folder = place();
+    let outside = folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let here = folder.path().join("here/d");
+    fs::create_dir(&here).unwrap();
+    let names = [&b"d/.x/f"[..], b"d/sub/a", b"d/sub/b", b"d/sub/c"];
+    let target = liar_with_folder(move |kind, _| honest(kind, &names, b"evil"));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (link, sub) = (here.join("link"), here.join("sub"));
+            while !stop.load(Relaxed) {
+                let _ = symlink(&outside, &link);
+                let _ = fs::rename(&sub, here.join("away"));
+                let _ = fs::rename(&link, &sub);
+                let _ = fs::rename(here.join("away"), &link);
+                let _ = fs::remove_file(&sub);
+                let _ = fs::rename(&link, &sub);
+            }
         });
+        for round in 0..if support::long() { 1000 } else { 50 } {
+            // Whatever comes of it.
+            get(&folder, &target, &["d"]);
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "round {round}");
+        }
+        stop.store(true, Relaxed);
+    });
+}
+
+/// Links in the place of the file, and of what is to become it.
+#[test]
+fn links_in_the_place_of_files_are_not_written_through() {
+    for name in ["a", ".a.echo-part"] {
+        let folder = place();
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::create_dir(folder.path().join("here/d")).unwrap();
+        symlink(&secret, folder.path().join("here/d").join(name)).unwrap();
+        let target = liar_with_folder(move |kind, _| honest(kind, &[b"d/a"], b"evil"));
         let output = get(&folder, &target, &["d"]);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert!(!folder.path().join("here/d/a").exists(), "{stderr}");
+        assert_eq!(output.status.success(), name == "a");
+        assert_eq!(fs::read(&secret).unwrap(), b"secret", "{name}");
+        let a = folder.path().join("here/d/a");
+        assert!(!a.is_symlink(), "{name}: the link is replaced, or nothing is there");
     }
 }
 
@@ -230,7 +285,7 @@ fn links_of_this_host_are_not_followed() {
     fs::create_dir(&outside).unwrap();
     fs::create_dir(folder.path().join("here/d")).unwrap();
     symlink(&outside, folder.path().join("here/d/sub")).unwrap();
-    let target = liar(|kind, payload| match kind {
+    let target = liar_with_folder(|kind, payload| match kind {
         Kind::LIST if payload.starts_with(&[0, 0]) => {
             let mut out = vec![0];
             for name in [&b"d/fine"[..], b"d/sub/evil"] {
@@ -240,7 +295,6 @@ fn links_of_this_host_are_not_followed() {
             assert!(ListReply::parse(&out).is_ok());
             frame(Kind::LIST, &out)
         }
-        Kind::GET if is_folder(payload) => missing(),
         Kind::GET => opened(4, 0),
         Kind::READ => frame(Kind::DATA, b"evil"),
         Kind::DONE => frame(Kind::DONE, &Sha256::digest(b"evil")),

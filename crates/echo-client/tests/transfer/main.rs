@@ -107,7 +107,7 @@ impl Place {
             let end = path.extension().unwrap_or_default();
             ["part", "state", "new", "echo-part"].iter().any(|it| end == *it)
         });
-        assert_eq!(left.collect::<Vec<_>>(), [PathBuf::new(); 0]);
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new());
     }
 
     fn write(&self, name: &str, bytes: &[u8]) {

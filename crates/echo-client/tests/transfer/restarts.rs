@@ -80,7 +80,7 @@ impl Between {
             return;
         }
         // The first in order: what was never parked nor synced is lost when it is killed.
-        let signal = if restarts % 2 == 0 { Signal::TERM } else { Signal::KILL };
+        let signal = if restarts.is_multiple_of(2) { Signal::TERM } else { Signal::KILL };
         if let Some(mut old) = daemon.take() {
             old.signal(signal);
             old.wait();

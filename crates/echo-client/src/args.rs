@@ -16,6 +16,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use echo_core::client::{Family, Options};
 use echo_core::{Address, Endpoint, EndpointError, Mode};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
@@ -116,8 +117,8 @@ pub(crate) struct Connecting {
     #[arg(long)]
     pub(crate) insecure: bool,
 
-    /// Authenticate as this user. The password comes from a file, else from $ECHO_PASSWORD, else from
-    /// the terminal
+    /// Authenticate as this user. The password comes from a file, else from $ECHO_PASSWORD (where it
+    /// stays, for all to read who may read the environment), else from the terminal
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 
@@ -254,6 +255,11 @@ impl Connecting {
     }
 
     fn identify(&mut self) -> Result<(), String> {
+        if self.user.is_some() || self.key.is_some() {
+            // No core shows the secrets, and no other program of this user: PR_SET_DUMPABLE(2const).
+            // Where that is forbidden they are as safe as limits make them.
+            let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        }
         if let Some(name) = &self.user {
             self.identity = Some(Identity::ask(name, self.password_file.as_deref())?);
         }

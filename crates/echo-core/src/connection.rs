@@ -209,6 +209,12 @@ impl Connection {
         self.answered
     }
 
+    /// Whether the peer has ended its side of the connection, or all of it, even if bytes of it are still to
+    /// be read: a system call, for work that lasts and that nobody may wait for any more.
+    pub fn has_hung_up(&self) -> bool {
+        self.stream.has_hung_up()
+    }
+
     /// Whether the drain has reached this connection: what is here is still answered, then
     /// [`recv`](Self::recv) returns `None`.
     pub fn is_draining(&self) -> bool {

@@ -68,8 +68,15 @@ pub trait Extension: Send + Sync + 'static {
     /// What the answer to HELLO says on top of [`Features::PROBE`].
     fn features(&self) -> Features;
 
+    /// What is known of a connection before its first byte, as by the certificate that its peer has shown
+    /// ([`Connection::peer_certificate`]).
+    fn begin(&self, connection: &mut Connection) -> Self::Session {
+        let _ = connection;
+        Self::Session::default()
+    }
+
     /// What the connection may do now. Asked at its start, and after each frame that is no ECHO. Where
-    /// it is [`Access::Login`], there is no raw mode either.
+    /// that is no ECHO, there is no raw mode either.
     fn access(&self, session: &Self::Session) -> Access {
         let _ = session;
         Access::Full
@@ -107,24 +114,25 @@ impl<E: Extension> Handler for Echo<E> {
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             connection.may_splice = self.splice && connection.stream.is_socket();
-            if self.extension.access(&E::Session::default()) == Access::Login {
-                connection.require_login(true);
-            }
+            let mut session = self.extension.begin(connection);
+            let access = self.extension.access(&session);
+            connection.require_login(access == Access::Login);
             let mode = match self.mode {
                 Mode::Auto => poll_fn(|cx| connection.poll_detect(cx)).await?,
                 mode => Some(mode),
             };
             match mode {
-                Some(Mode::Raw) if connection.login.is_some() => Err(Error::Denied),
                 Some(Mode::Raw) => {
+                    if let Some(error) = access.refusal(Kind::ECHO) {
+                        return Err(error);
+                    }
                     connection.enter(State::Raw);
                     self.greet(connection);
                     poll_fn(|cx| connection.poll_pass_raw(cx)).await
                 }
                 Some(_) => {
                     connection.enter(State::Framed);
-                    let mut session = E::Session::default();
-                    let mut passes = connection.login.is_none();
+                    let mut passes = access == Access::Full;
                     while let Some(header) =
                         poll_fn(|cx| connection.poll_framed(cx, passes)).await?
                     {

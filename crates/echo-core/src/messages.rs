@@ -12,6 +12,10 @@ use crate::conversation::Offer;
 use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
 use crate::waiting::MESSAGE_COST;
 
+/// From so many bytes on, what is to come of a payload is read where it is to be. Below, a read takes along
+/// what comes behind it, which saves the next read.
+const DIRECT: usize = 16 << 10;
+
 /// What [`Connection::poll_message`] found.
 enum Message {
     /// A whole ECHO frame's payload.
@@ -103,6 +107,48 @@ impl Connection {
         let len = self.rest().min(self.input.len());
         self.passage.remaining -= len as u32;
         Poll::Ready(Ok(Some(self.input.take(len))))
+    }
+
+    /// Reads some of the payload under way into `buf`: how many bytes, 0 when it is complete. For what is
+    /// kept: unlike [`chunk`](Self::chunk) it holds nothing of its neighbours, and long payloads are read
+    /// where they are to be.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is taken before it is returned.
+    pub async fn read_payload(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        poll_fn(|cx| self.poll_payload(cx, buf)).await
+    }
+
+    fn poll_payload(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Result<usize, Error>> {
+        let rest = self.rest();
+        let wanted = rest.min(buf.len());
+        while wanted > 0 && self.input.is_empty() {
+            ready!(self.poll_flush(cx))?;
+            if wanted < DIRECT {
+                if !ready!(self.poll_fill(cx, rest))? {
+                    return Poll::Ready(Err(Error::Truncated));
+                }
+                continue;
+            }
+            if self.has_had_its_turn() {
+                return self.yield_now(cx);
+            }
+            return match self.poll_read(cx, &mut buf[..wanted], rest) {
+                Poll::Pending => self.park(cx).map(Err),
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(Error::Truncated)),
+                Poll::Ready(read) => {
+                    let read = read?;
+                    self.passage.remaining -= read as u32;
+                    Poll::Ready(Ok(read))
+                }
+            };
+        }
+        let len = wanted.min(self.input.len());
+        buf[..len].copy_from_slice(&self.input[..len]);
+        self.input.advance(len);
+        self.input.release();
+        self.passage.remaining -= len as u32;
+        Poll::Ready(Ok(len))
     }
 
     /// Collects `len` bytes of the payload under way, at most

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
@@ -195,9 +196,23 @@ impl Stream {
             Self::Unix(stream) => rustix::io::ioctl_fionread(stream).ok(),
             Self::Memory(_) => None,
             #[cfg(feature = "tls")]
-            Self::Tls(session) => Some(session.inner().queued()? + session.held() as u64),
+            Self::Tls(session) => Some(session.inner().queued()? + session.may_hold() as u64),
             #[cfg(feature = "tls")]
             Self::Nothing => None,
+        }
+    }
+
+    /// Whether the peer has sent its FIN, or the connection is broken: known before what came ahead of it is
+    /// read. The stream in memory cannot tell.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => has_hung_up(stream),
+            Self::Unix(stream) => has_hung_up(stream),
+            Self::Memory(_) => false,
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.inner().has_hung_up(),
+            #[cfg(feature = "tls")]
+            Self::Nothing => true,
         }
     }
 
@@ -245,6 +260,13 @@ impl AsyncWrite for Stream {
 }
 
 /// What Tokio's socket types have in common here.
+fn has_hung_up(socket: &impl AsFd) -> bool {
+    let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    let mut polled = [PollFd::new(socket, ends)];
+    // What cannot be asked is found out by the next read.
+    poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(ends)
+}
+
 trait Socket: AsFd {
     fn try_io<R>(&self, interest: Interest, f: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
     fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>>;

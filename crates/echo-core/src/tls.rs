@@ -18,6 +18,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
@@ -97,7 +98,12 @@ impl Identity {
 
     /// The certificate itself, in DER.
     pub fn certificate(&self) -> &[u8] {
-        self.0.cert.first().map_or(&[], |certificate| certificate.as_ref())
+        self.chain().next().unwrap_or_default()
+    }
+
+    /// The certificate and those that vouch for it, in DER.
+    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.cert.iter().map(|certificate| certificate.as_ref())
     }
 }
 
@@ -153,19 +159,29 @@ impl Server {
     /// # Errors
     /// rustls cannot use them.
     pub fn new(identity: Identity, clients: Option<Authorities>) -> Result<Self, Error> {
-        let unusable = |error: &dyn fmt::Display| Error::Unreadable(error.to_string());
-        let provider = provider();
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        match clients {
+            None => Self::with_verifier(identity, WebPkiClientVerifier::no_client_auth()),
+            Some(clients) => Self::with_verifier(identity, verifier(clients, false)?),
+        }
+    }
+
+    /// A server that shows `identity`, and takes clients with a certificate that one of these authorities
+    /// vouches for, and clients that show none. A certificate that nobody vouches for is refused.
+    ///
+    /// # Errors
+    /// rustls cannot use them.
+    pub fn with_optional_clients(identity: Identity, clients: Authorities) -> Result<Self, Error> {
+        Self::with_verifier(identity, verifier(clients, true)?)
+    }
+
+    fn with_verifier(
+        identity: Identity,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> Result<Self, Error> {
+        let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
-            .map_err(|error| unusable(&error))?;
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(Authorities(roots)) => builder.with_client_cert_verifier(
-                WebPkiClientVerifier::builder_with_provider(roots, provider)
-                    .build()
-                    .map_err(|error| unusable(&error))?,
-            ),
-        };
+            .map_err(|error| Error::Unreadable(error.to_string()))?;
+        let builder = builder.with_client_cert_verifier(clients);
         let mut config =
             builder.with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.0)));
         // A ticket that a client has not read resets its connection when it closes, and what was resumed
@@ -174,6 +190,16 @@ impl Server {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Self(Arc::new(config)))
     }
+}
+
+/// Judges the certificates of clients.
+fn verifier(
+    Authorities(roots): Authorities,
+    optional: bool,
+) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    let builder = if optional { builder.allow_unauthenticated() } else { builder };
+    builder.build().map_err(|error| Error::Unreadable(error.to_string()))
 }
 
 /// Whether the connections of a listener begin with a handshake.

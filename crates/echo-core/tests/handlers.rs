@@ -278,6 +278,8 @@ struct Session {
 }
 
 const FILE: Kind = Kind(0x90);
+/// The same, read into a block.
+const BLOCKS: Kind = Kind(0x92);
 /// Asks for more than it reads.
 const PEEK: Kind = Kind(0x91);
 
@@ -303,6 +305,18 @@ impl Extension for Files {
                 let user = user.clone();
                 connection.chunk().await?;
                 connection.send_frame(PEEK, &user).await
+            }
+            (BLOCKS, Some(_)) => {
+                connection.send_header(header).await?;
+                let mut block = vec![0; 100_000];
+                loop {
+                    let len = connection.read_payload(&mut block).await?;
+                    if len == 0 {
+                        assert_eq!(connection.read_payload(&mut block).await?, 0);
+                        return Ok(());
+                    }
+                    connection.send_chunk(&block[..len]).await?;
+                }
             }
             (kind, Some(_)) => {
                 connection.send_header(Header { kind, ..header }).await?;
@@ -334,12 +348,15 @@ async fn an_extension() {
             frame(FILE, &file),
             frame(PEEK, &[0; 300_000]),
             frame(FILE, b""),
+            frame(BLOCKS, &file),
+            frame(BLOCKS, b""),
+            frame(BLOCKS, b"short"),
             echo(b"between"),
         ] {
             writer.write_all(&piece).await.unwrap();
         }
     };
-    let mut got = vec![0; 16 + 4 + 11 + 4 + file.len() + 4 + 5 + 4 + 11];
+    let mut got = vec![0; 16 + 4 + 11 + 2 * (4 + file.len()) + 4 + 5 + 4 + 4 + 9 + 11];
     let (_, read) = soon(async { tokio::join!(write, reader.read_exact(&mut got)) }).await;
     read.unwrap();
     let got = frames(&got);
@@ -350,11 +367,18 @@ async fn an_extension() {
     assert!(got[3].0 == FILE && got[3].1 == file);
     assert_eq!(
         got[4..],
-        [(PEEK, b"alice".to_vec()), (FILE, vec![]), (Kind::ECHO, b"between".to_vec())]
+        [
+            (PEEK, b"alice".to_vec()),
+            (FILE, vec![]),
+            (BLOCKS, file),
+            (BLOCKS, vec![]),
+            (BLOCKS, b"short".to_vec()),
+            (Kind::ECHO, b"between".to_vec())
+        ]
     );
     assert!(largest_chunk.load(SeqCst) <= 64 << 10, "it streams");
     server.drain(PATIENCE);
-    assert_eq!(soon(read_all(&mut client)).await, goaway(Reason::Drain, 7));
+    assert_eq!(soon(read_all(&mut client)).await, goaway(Reason::Drain, 10));
 }
 
 /// A server's own frame goes out only between frames, also when an extension is cut inside one.

@@ -1,7 +1,7 @@
 //! The client's side.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -14,12 +14,17 @@ use crate::{Error, MAX_ITERATIONS, MIN_ITERATIONS, Mechanism, Password, prepare_
 /// Random bytes of a nonce.
 pub(crate) const NONCE_LEN: usize = 18;
 
-/// A user and the password. What a server's salt made of it is kept, so that the next exchange with the
-/// same server is spared the work.
+/// A user and the password, which is kept until a server has proved to know its verifier. From then on
+/// there is only what that server's salt made of it: enough for each further exchange with the same
+/// server, and of no use with another.
 pub struct Credentials {
     user: String,
-    password: Password,
-    derived: Mutex<Option<Derived>>,
+    secret: Mutex<Secret>,
+}
+
+struct Secret {
+    password: Option<Password>,
+    derived: Option<Derived>,
 }
 
 struct Derived {
@@ -34,7 +39,8 @@ impl Credentials {
     /// # Errors
     /// [`Error::BadName`].
     pub fn new(user: &str, password: Password) -> Result<Self, Error> {
-        Ok(Self { user: prepare_name(user)?, password, derived: Mutex::new(None) })
+        let secret = Secret { password: Some(password), derived: None };
+        Ok(Self { user: prepare_name(user)?, secret: Mutex::new(secret) })
     }
 
     /// The user's name, prepared.
@@ -42,16 +48,26 @@ impl Credentials {
         &self.user
     }
 
-    fn keys(&self, salt: Vec<u8>, iterations: u32) -> Keys {
-        let mut derived = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*derived {
-            Some(it) if it.salt == salt && it.iterations == iterations => it.keys.clone(),
+    fn keys(&self, salt: Vec<u8>, iterations: u32) -> Result<Keys, Error> {
+        let mut secret = self.secret();
+        match &secret.derived {
+            Some(it) if it.salt == salt && it.iterations == iterations => Ok(it.keys.clone()),
             _ => {
-                let keys = Keys::derive(&self.password, &salt, iterations);
-                *derived = Some(Derived { salt, iterations, keys: keys.clone() });
-                keys
+                let password = secret.password.as_ref().ok_or(Error::Forgotten)?;
+                let keys = Keys::derive(password, &salt, iterations);
+                secret.derived = Some(Derived { salt, iterations, keys: keys.clone() });
+                Ok(keys)
             }
         }
+    }
+
+    /// The password is needed no more.
+    fn forget(&self) {
+        self.secret().password = None;
+    }
+
+    fn secret(&self) -> MutexGuard<'_, Secret> {
+        self.secret.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,7 +155,7 @@ impl Client {
     /// iterations take, which may be a second: not on a thread that others wait for.
     ///
     /// # Errors
-    /// [`Error::Malformed`], [`Error::ForeignNonce`], [`Error::Iterations`].
+    /// [`Error::Malformed`], [`Error::ForeignNonce`], [`Error::Iterations`], [`Error::Forgotten`].
     pub fn answer(self, challenge: &[u8]) -> Result<(Proven, Vec<u8>), Error> {
         let first = ServerFirst::parse(challenge)?;
         let own = first.nonce.strip_prefix(&self.nonce).filter(|rest| !rest.is_empty());
@@ -153,24 +169,26 @@ impl Client {
             bound.extend_from_slice(value);
         }
         let without_proof = format!("c={},r={}", encode(&bound), first.nonce);
-        let keys = self.credentials.keys(first.salt, iterations);
+        let keys = self.credentials.keys(first.salt, iterations)?;
         let bare = self.bare();
         let said = [bare.as_bytes(), b",", challenge, b",", without_proof.as_bytes()];
         let signature = hmac(&*keys.stored_key(), &said);
         let proof = xor(&keys.client_key, &signature);
         let message = format!("{without_proof},p={}", encode(&*proof));
         let server_signature = hmac(&*keys.server_key, &said);
-        Ok((Proven { server_signature }, message.into()))
+        Ok((Proven { server_signature, credentials: self.credentials }, message.into()))
     }
 }
 
 /// A client that has proved to know its password, and waits for the server to do so.
 pub struct Proven {
     server_signature: Key,
+    credentials: Arc<Credentials>,
 }
 
 impl Proven {
-    /// Judges the server's last message. Only with this the client knows whom it talks to.
+    /// Judges the server's last message. Only with this the client knows whom it talks to; then it forgets
+    /// the password.
     ///
     /// # Errors
     /// [`Error::Malformed`], [`Error::Impostor`], [`Error::Refused`].
@@ -180,7 +198,10 @@ impl Proven {
             ServerFinal::Signature(signature) => {
                 let signature = Zeroizing::new(signature);
                 match bool::from(signature[..].ct_eq(&self.server_signature[..])) {
-                    true => Ok(()),
+                    true => {
+                        self.credentials.forget();
+                        Ok(())
+                    }
                     false => Err(Error::Impostor),
                 }
             }

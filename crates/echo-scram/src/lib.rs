@@ -90,10 +90,20 @@ pub enum Error {
     /// The peer's message is not what RFC 5802 says.
     #[error("malformed {0}")]
     Malformed(Part),
-    /// The client may not come in: user, password, channel binding or identity are not right. Which of
-    /// them is not told.
+    /// The client may not come in: user, password, mechanism or identity are not right. Which of them is not
+    /// told.
     #[error("authentication failed")]
     Denied,
+    /// The client is bound to another channel than the server's, or its word on it was changed on the way,
+    /// whatever its password is.
+    #[error("what the client is bound to is not this connection: somebody stands between")]
+    OtherChannel,
+    /// What the client says of channel binding does not go with the mechanism that was asked for, or with what is
+    /// offered: somebody may have hidden the better mechanism.
+    #[error(
+        "the mechanism does not go with what the client says of channel binding: somebody stands between"
+    )]
+    Downgraded,
     /// The server refused, in its own words.
     #[error("the server refused: {0}")]
     Refused(String),
@@ -108,6 +118,10 @@ pub enum Error {
         "the server asks for {0} iterations: from {MIN_ITERATIONS} to {MAX_ITERATIONS} are done"
     )]
     Iterations(u64),
+    /// A server asks with another salt than the one that the password was for, and the password is there no
+    /// more.
+    #[error("the server asks for the password again: it was changed, or this is another server")]
+    Forgotten,
     /// A password that is empty, too long, or holds characters that SASLprep (RFC 4013) forbids.
     #[error("a password is 1 to 1024 bytes long, and without characters that SASLprep forbids")]
     BadPassword,

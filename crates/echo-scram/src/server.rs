@@ -25,9 +25,9 @@ impl Server {
     /// Reads the client's first message, on a channel whose TLS exporter says `binding`, if it has one.
     ///
     /// # Errors
-    /// [`Error::Malformed`]; [`Error::Denied`] where the client's word on channel binding does not go
-    /// with the mechanism, or shows that somebody has hidden the mechanism for it; and where it wants to
-    /// act as somebody else.
+    /// [`Error::Malformed`]; [`Error::Downgraded`] where the client's word on channel binding does not go with the
+    /// mechanism, or shows that somebody has hidden the mechanism for it; [`Error::Denied`] where it wants to act
+    /// as somebody else.
     pub fn start(
         mechanism: Mechanism,
         binding: Option<&[u8]>,
@@ -37,7 +37,7 @@ impl Server {
         let bound = match (mechanism, first.flag, binding) {
             (Mechanism::Sha256, Flag::None, _) | (Mechanism::Sha256, Flag::NotOffered, None) => &[],
             (Mechanism::Sha256Plus, Flag::Named(EXPORTER), Some(value)) => value,
-            _ => return Err(Error::Denied),
+            _ => return Err(Error::Downgraded),
         };
         // A name that cannot be is one that nobody has.
         let prepared = |name: String| prepare_name(&name).unwrap_or(name);
@@ -99,7 +99,8 @@ impl Challenged {
     /// the same work, in constant time.
     ///
     /// # Errors
-    /// [`Error::Malformed`] and [`Error::Denied`].
+    /// [`Error::Malformed`]; [`Error::OtherChannel`], which does not depend on user and password; and
+    /// [`Error::Denied`].
     pub fn finish(self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let last = ClientFinal::parse(message)?;
         let proof: [u8; KEY_LEN] = last.proof[..].try_into().unwrap_or([0; KEY_LEN]);
@@ -112,9 +113,10 @@ impl Challenged {
         let fresh = last.nonce.as_bytes().ct_eq(self.nonce.as_bytes());
         let server_signature = hmac(self.verifier.server_key(), &said);
         let message = format!("v={}", encode(&*server_signature));
-        match bool::from(proved & fits & bound & fresh) {
-            true => Ok(message.into()),
-            false => Err(Error::Denied),
+        match (bool::from(bound), bool::from(proved & fits & fresh)) {
+            (false, _) => Err(Error::OtherChannel),
+            (true, false) => Err(Error::Denied),
+            (true, true) => Ok(message.into()),
         }
     }
 }

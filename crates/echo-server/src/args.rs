@@ -19,7 +19,7 @@ URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and I
   unix:@NAME (abstract); for datagrams udp://HOST:PORT, unixgram:PATH; systemd:NAME (all that were
   passed as FileDescriptorName=NAME; any that was passed is adopted by its address); joined by &:
   ?mode=auto|framed|raw, ?perm=0660 (Unix paths), ?rate=COUNT (datagrams, instead of --udp-rate),
-  ?auth=required (users alone, of --users FILE)
+  ?auth=required (users of --users FILE alone, by password or, with --tls-client-ca, by certificate)
 Units: us ms s m h d; B kB MB GB KiB MiB GiB
 Settings: an option wins over its variable, as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN
   separates URIs by commas), that over its line in the file, as in drain-timeout = \"30s\"

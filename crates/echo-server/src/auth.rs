@@ -13,6 +13,7 @@ use echo_core::{Mode, Peer};
 use echo_scram::{Challenged, Mechanism, Server};
 use zeroize::Zeroizing;
 
+use crate::tls::certificate;
 use crate::visitor::{User, Visitor};
 use slow::Slowness;
 use users::Found;
@@ -21,8 +22,8 @@ pub(crate) use users::Users;
 /// Failed tries on one connection, the last of which ends it.
 const TRIES: u8 = 3;
 
-/// What is told of a failure, whatever it was.
-const FAILED: &str = "authentication failed";
+/// What is told of a failure, whether there is such a user or not.
+const FAILED: &str = "wrong name or password";
 
 /// The users, and what is remembered of those who try to be one.
 #[derive(Debug, Default)]
@@ -31,11 +32,12 @@ pub(crate) struct Auth {
     slowness: Slowness,
     plain: Counts,
     plus: Counts,
+    certificates: Counts,
     /// Connections that failed so often that they were ended.
     exhausted: AtomicU64,
 }
 
-/// How exchanges of one mechanism ended.
+/// How exchanges of one mechanism ended, or whose certificates were shown where users alone are served.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) success: AtomicU64,
@@ -66,7 +68,8 @@ impl Auth {
     /// The counters by mechanism.
     pub(crate) fn stats(&self) -> impl Iterator<Item = (&'static str, &Counts)> {
         let mechanisms = [Mechanism::Sha256, Mechanism::Sha256Plus];
-        mechanisms.into_iter().map(|it| (it.name(), self.counts(it)))
+        let mechanisms = mechanisms.into_iter().map(|it| (it.name(), self.counts(it)));
+        mechanisms.chain([("certificate", &self.certificates)])
     }
 
     /// How many connections were ended for their failures.
@@ -109,12 +112,52 @@ pub(crate) fn judge_options(endpoint: &Endpoint) -> Result<(), String> {
     Ok(())
 }
 
+/// Who is at the other end before anything was said: whom the certificate names that the peer has shown, and the
+/// listener has checked. Who cannot be told by it may say so himself, and must where that is `required`.
+pub(crate) fn by_certificate(auth: &Auth, connection: &mut Connection, required: bool) -> Visitor {
+    let Some(certificate) = connection.peer_certificate() else { return Visitor::default() };
+    let Some(users) = auth.users() else { return Visitor::default() };
+    let found = certificate::common_name(certificate).map(|name| users.get(&name).cloned());
+    match found {
+        Ok(Some(user)) => {
+            auth.certificates.success.fetch_add(1, Relaxed);
+            connection.set_user(user.name.as_str().into());
+            return Visitor { user: Some(user) };
+        }
+        Ok(None) => tracing::debug!("a certificate's common name is no user's"),
+        Err(why) => tracing::debug!("a certificate is no user's: {why}"),
+    }
+    if required {
+        auth.certificates.failure.fetch_add(1, Relaxed);
+    }
+    Visitor::default()
+}
+
 /// What a connection has tried. Most never do.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts(Option<Box<Tried>>);
+pub(crate) enum Attempts {
+    #[default]
+    None,
+    Some(Box<Tried>),
+    /// One has succeeded, and there will be no other.
+    Over,
+}
+
+impl Attempts {
+    /// What was tried, unless no more is to be.
+    fn tried(&mut self) -> Option<&mut Tried> {
+        if matches!(self, Self::None) {
+            *self = Self::Some(Box::default());
+        }
+        match self {
+            Self::Some(tried) => Some(tried),
+            _ => None,
+        }
+    }
+}
 
 #[derive(Debug, Default)]
-struct Tried {
+pub(crate) struct Tried {
     failures: u8,
     exchange: Option<Exchange>,
 }
@@ -165,15 +208,13 @@ pub(crate) async fn frame(
     while let Some(chunk) = connection.chunk().await? {
         payload.extend_from_slice(&chunk);
     }
-    let tried = attempts.0.get_or_insert_default();
+    let Some(tried) = attempts.tried() else {
+        let text = "this connection has authenticated";
+        return refuse(connection, ErrorCode::UnexpectedKind, text, false).await;
+    };
     let under_way = tried.exchange.take();
     connection.set_login_under_way(false);
-    let request = AuthRequest::parse(&payload);
-    match request {
-        _ if visitor.user.is_some() => {
-            let text = "this connection has authenticated";
-            refuse(connection, ErrorCode::UnexpectedKind, text, false).await
-        }
+    match AuthRequest::parse(&payload) {
         Ok(AuthRequest::Start { mechanism, initial }) => {
             // The one before, if there was one, is given up.
             drop(under_way);
@@ -196,13 +237,11 @@ pub(crate) async fn frame(
                     attempt.succeeded = true;
                     connection.set_user(user.name.as_str().into());
                     visitor.user = Some(user);
-                    attempts.0 = None;
+                    *attempts = Attempts::Over;
                     answer(connection, AuthReply::Success(&signature)).await
                 }
-                (Err(echo_scram::Error::Malformed(_)), _) => {
-                    fail(auth, tried, connection, Why::Malformed).await
-                }
-                _ => fail(auth, tried, connection, Why::Denied).await,
+                (Err(error), _) => fail(auth, tried, connection, error.into()).await,
+                (Ok(_), false) => fail(auth, tried, connection, Why::Denied).await,
             }
         }
         Err(_) => fail(auth, tried, connection, Why::Malformed).await,
@@ -214,6 +253,18 @@ enum Why {
     Denied,
     Malformed,
     NoMechanism,
+    /// Somebody may stand between: it tells nothing of users.
+    Channel(echo_scram::Error),
+}
+
+impl From<echo_scram::Error> for Why {
+    fn from(error: echo_scram::Error) -> Self {
+        match error {
+            echo_scram::Error::Malformed(_) => Self::Malformed,
+            echo_scram::Error::OtherChannel | echo_scram::Error::Downgraded => Self::Channel(error),
+            _ => Self::Denied,
+        }
+    }
 }
 
 async fn start(
@@ -231,10 +282,10 @@ async fn start(
     }
     let binding = connection.channel_binding();
     let binding = binding.as_ref().map(<[u8; 32]>::as_slice);
-    let server = Server::start(mechanism, binding, initial).map_err(|error| match error {
-        echo_scram::Error::Malformed(_) => Why::Malformed,
-        _ => Why::Denied,
-    })?;
+    if mechanism == Mechanism::Sha256Plus && binding.is_none() {
+        return Err(Why::NoMechanism);
+    }
+    let server = Server::start(mechanism, binding, initial)?;
     let users = auth.users().ok_or(Why::NoMechanism)?;
     let Found { user, known, verifier } = users.find(server.user());
     let (challenged, challenge) = server.challenge(verifier).map_err(|_| Why::Denied)?;
@@ -251,18 +302,25 @@ async fn fail(
     tried.failures += 1;
     let closes = tried.failures >= TRIES;
     let (code, text) = match why {
-        Why::Denied => (ErrorCode::Denied, FAILED),
-        Why::Malformed => (ErrorCode::Malformed, "malformed AUTH frame"),
-        Why::NoMechanism => {
-            (ErrorCode::Denied, "known are SCRAM-SHA-256, and on TLS SCRAM-SHA-256-PLUS")
-        }
+        Why::Denied => (ErrorCode::Denied, FAILED.to_owned()),
+        Why::Malformed => (ErrorCode::Malformed, "malformed AUTH frame".to_owned()),
+        Why::NoMechanism => (ErrorCode::Denied, mechanisms(connection)),
+        Why::Channel(error) => (ErrorCode::Denied, error.to_string()),
     };
-    refuse(connection, code, text, closes).await?;
+    refuse(connection, code, &text, closes).await?;
     if !closes {
         return Ok(());
     }
     auth.exhausted.fetch_add(1, Relaxed);
     Err(Error::Denied)
+}
+
+/// What may be asked for on this connection. A client that knows itself on TLS hears that the server is not.
+fn mechanisms(connection: &Connection) -> String {
+    match connection.channel_binding() {
+        Some(_) => "known here are SCRAM-SHA-256-PLUS and SCRAM-SHA-256".to_owned(),
+        None => "known here, without TLS, is SCRAM-SHA-256 alone".to_owned(),
+    }
 }
 
 async fn refuse(

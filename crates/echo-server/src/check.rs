@@ -18,7 +18,7 @@ use crate::logging;
 use crate::open_files;
 use crate::own;
 use crate::passed::{Descriptors, Passed};
-use crate::tls;
+use crate::tls::{self, Secured};
 
 /// Ports that not everybody may have, so that only trying tells.
 const PRIVILEGED: RangeInclusive<u16> = 1..=1023;
@@ -28,7 +28,7 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     let descriptors = Descriptors::take()?;
     let limits = config.settings.limits(open_files::raise())?;
     logging::check(config.settings.log)?;
-    tls::server(config)?;
+    let secured = tls::secured(config)?;
     config.settings.users()?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
@@ -41,6 +41,9 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     if !manager.is_empty() {
         words +=
             &format!("; only the service manager can tell whether it has {}", manager.join(", "));
+    }
+    if let Some(warning) = secured.as_ref().and_then(Secured::warning) {
+        words += &format!("; but {warning}");
     }
     Ok(words)
 }

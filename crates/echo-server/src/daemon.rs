@@ -25,7 +25,7 @@ use crate::exit::{CONFIG, Failure, SIGNALLED, UNAVAILABLE, reason};
 use crate::extension::Extension;
 use crate::files::{Files, Used};
 use crate::logging::Log;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Stored};
 use crate::notify::Notify;
 use crate::open_files;
 use crate::own;
@@ -34,7 +34,7 @@ use crate::readiness::Readiness;
 use crate::reload::{self, Failures, Reader};
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
-use crate::tls;
+use crate::tls::{self, Secured};
 
 /// How long uploads that the end has cut may take to be parked. A crash then costs no more than any.
 const PARKING: Duration = Duration::from_millis(500);
@@ -123,18 +123,23 @@ async fn live(
     let auth = Arc::new(Auth::default());
     auth.set(config.settings.users()?);
     let readiness = Readiness::starting();
+    // Of many files it takes a while until they are counted.
+    let stored = Stored::default();
     // It answers to the very end, which is where it is dropped.
     let _admin = tokio::select! {
-        admin = admin(&config, &service, &auth, &readiness, log) => admin?,
+        admin = admin(&config, &service, &auth, &stored, &readiness, log) => admin?,
         _ = signals.stop() => return Ok(End::default()),
     };
-    let files = files(&config)?;
+    let files = files(&config)?.map(|files| Arc::clone(stored.get_or_init(|| files)));
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
     passed.forget_lost(notify);
     config.or_listen_on(passed.endpoints());
-    let secured = tls::server(&config)?;
+    let secured = tls::secured(&config)?;
+    if let Some(warning) = secured.as_ref().and_then(Secured::warning) {
+        tracing::warn!("{warning}");
+    }
     let binding = async {
         passed.forget_unwanted(&config.listen, notify).await;
         bind::bind(&config.listen, config.settings.workers(), &passed).await
@@ -196,11 +201,13 @@ async fn admin(
     config: &Config,
     service: &Service,
     auth: &Arc<Auth>,
+    stored: &Stored,
     readiness: &Readiness,
     log: &Log,
 ) -> Result<Option<Admin>, Failure> {
     let Some(endpoint) = config.settings.admin.clone() else { return Ok(None) };
-    let metrics = Metrics::new(service.clone(), Arc::clone(auth), readiness.clone(), log.clone());
+    let (auth, stored) = (Arc::clone(auth), Arc::clone(stored));
+    let metrics = Metrics::new(service.clone(), auth, stored, readiness.clone(), log.clone());
     let metrics = metrics.map_err(|error| Failure::cannot_start(&error))?;
     Admin::start(endpoint, metrics).await.map(Some)
 }

@@ -45,6 +45,11 @@ impl echo_core::Extension for Extension {
         auth.with(files)
     }
 
+    fn begin(&self, connection: &mut Connection) -> Session {
+        let visitor = auth::by_certificate(&self.auth, connection, self.login_required);
+        Session { visitor, ..Session::default() }
+    }
+
     fn access(&self, session: &Session) -> Access {
         match &session.visitor.user {
             Some(user) if user.allow.contains(Allow::ECHO) => Access::Full,

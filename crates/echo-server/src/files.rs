@@ -2,7 +2,10 @@
 //!
 //! What may block runs on threads of its own, few at once; what waits for the peer does not.
 
+mod active;
+mod counts;
 mod download;
+mod jobs;
 mod list;
 mod owner;
 mod part;
@@ -21,22 +24,20 @@ use echo_core::{
     Commit, Connection, DataReply, Digest, Error, ErrorCode, FileName, Get, Header, Kind, List,
     MAX_CONTROL_LEN, Put, Read, Remove,
 };
-use tokio::sync::Semaphore;
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::visitor::{Allow, Visitor};
+use counts::Counts;
+pub(crate) use counts::{Fate, Limit};
 use download::Download;
+use jobs::{Jobs, run};
 pub(crate) use quota::{Bounds, Used};
 use quota::{Owner, Quota};
 use refusal::Refusal;
 use shelf::Shelf;
 use store::Store;
 use upload::Upload;
-
-/// How many threads may be at the disk at once: enough for a batch of syncs that the disk can take
-/// together, far fewer than Tokio has.
-const JOBS: usize = 32;
 
 /// What a store is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub(crate) struct Rules {
 pub(crate) struct Files {
     shelf: Arc<Shelf>,
     anonymous_put: bool,
-    jobs: Arc<Semaphore>,
+    jobs: Jobs,
 }
 
 /// What is under way on one connection. Boxed: most connections have nothing of the kind.
@@ -98,13 +99,30 @@ impl Files {
         let quota = Arc::new(Quota::new(rules.total, rules.each));
         list::count(&store, &quota)?;
         let shelf = Shelf::open(store, quota)?;
-        let jobs = Arc::new(Semaphore::new(JOBS));
-        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs })
+        Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs: Jobs::default() })
     }
 
     /// How much of it is used.
     pub(crate) fn used(&self) -> Used {
         self.shelf.quota.used()
+    }
+
+    /// How many unfinished uploads wait for somebody to go on with them.
+    pub(crate) fn parked(&self) -> usize {
+        self.shelf.parked()
+    }
+
+    /// What has happened.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shelf.counts
+    }
+
+    /// How often a bound was hit.
+    pub(crate) fn reached(&self, limit: Limit) -> u64 {
+        match limit {
+            Limit::Jobs => self.jobs.waited(),
+            limit => self.shelf.counts.reached(limit),
+        }
     }
 
     /// Waits until what stopped is parked, but not beyond `until`.
@@ -127,9 +145,17 @@ impl Files {
             Ok(_) if header.kind == Kind::READ => Ok(()),
             Ok(payload) => connection.send_frame(header.kind, &payload).await,
             Err(Fault::Refused(refusal)) => {
+                self.count(&refusal);
                 connection.send_frame(Kind::ERROR, &refusal.payload()).await
             }
             Err(Fault::Ended(error)) => Err(error),
+        }
+    }
+
+    fn count(&self, refusal: &Refusal) {
+        if !refusal.again {
+            self.counts().refuse(refusal.code);
+            refusal.limit.into_iter().for_each(|limit| self.counts().reach(limit));
         }
     }
 
@@ -155,7 +181,7 @@ impl Files {
                 refuse_what_follows(transfer, opened)
             }
             Kind::GET => {
-                let opened = self.get(transfer, visitor, &payload).await;
+                let opened = self.get(transfer, visitor, &payload, connection).await;
                 refuse_what_follows(transfer, opened)
             }
             Kind::COMMIT => self.commit(transfer, &payload).await,
@@ -193,13 +219,15 @@ impl Files {
         transfer: &mut Transfer,
         visitor: &Visitor,
         payload: &[u8],
+        connection: &Connection,
     ) -> Result<Vec<u8>, Fault> {
         self.allow(visitor, Allow::GET)?;
         let get = &Get::parse(payload).map_err(|_| Refusal::malformed(Kind::GET))?;
         admitted(get.name)?;
         *transfer = Transfer::Nothing;
-        let (download, reply) =
-            Download::open(&self.shelf, &owner(visitor), get, &self.jobs).await?;
+        let owner = owner(visitor);
+        let opened = Download::open(&self.shelf, &owner, get, &self.jobs, connection);
+        let (download, reply) = opened.await?;
         *transfer = Transfer::Download(Box::new(download));
         Ok(written(|out| reply.put(out)))
     }
@@ -211,11 +239,11 @@ impl Files {
         connection: &mut Connection,
     ) -> Result<Vec<u8>, Fault> {
         let max = connection.max_frame();
-        if header.len > max {
-            let text = Error::FrameTooLong { len: header.len, max }.to_string();
-            return Err(Refusal::new(ErrorCode::TooLong, text).into());
-        }
         let received = match transfer {
+            Transfer::Upload(_) if header.len > max => {
+                let text = Error::FrameTooLong { len: header.len, max }.to_string();
+                Err(Refusal::new(ErrorCode::TooLong, text).into())
+            }
             Transfer::Upload(upload) => upload.receive(connection, &self.jobs).await,
             Transfer::Refused(refusal) => Err(refusal.as_ref().clone().into()),
             _ => return Err(Refusal::out_of_place("no upload is open").into()),
@@ -272,7 +300,11 @@ impl Files {
         let (shelf, name) = (Arc::clone(&self.shelf), name.as_bytes().to_vec());
         let remove = move || {
             let name = FileName::new(&name).map_err(io::Error::other)?;
-            shelf.store.remove(name).map(|gone| shelf.quota.gone(gone))
+            shelf.store.remove(name).map(|gone| {
+                shelf.counts.removed.add_one();
+                shelf.counts.removed.add_bytes(gone.size);
+                shelf.quota.gone(gone);
+            })
         };
         run(&self.jobs, remove).await?.await?.map_err(Refusal::removing)?;
         Ok(Vec::new())
@@ -314,23 +346,9 @@ fn out_of_place(transfer: &mut Transfer, other: Transfer, text: &'static str) ->
 /// What was sent behind a frame that is refused is refused for the same reason.
 fn refuse_what_follows<T>(transfer: &mut Transfer, answer: Result<T, Fault>) -> Result<T, Fault> {
     if let Err(Fault::Refused(refusal)) = &answer {
-        *transfer = Transfer::Refused(Box::new(refusal.clone()));
+        *transfer = Transfer::Refused(Box::new(Refusal { again: true, ..refusal.clone() }));
     }
     answer
-}
-
-/// Runs what may block, on another thread: when there is room for it.
-async fn run<T: Send + 'static>(
-    jobs: &Arc<Semaphore>,
-    job: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Fault> {
-    let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
-    let permit = Arc::clone(jobs).acquire_owned().await.map_err(closed)?;
-    Ok(spawn_blocking(move || {
-        let done = job();
-        drop(permit);
-        done
-    }))
 }
 
 async fn collect(len: u32, connection: &mut Connection) -> Result<Vec<u8>, Error> {

@@ -27,6 +27,7 @@ mod passed;
 mod protection;
 mod readiness;
 mod reload;
+mod secrecy;
 mod serving;
 mod settings;
 mod signals;

@@ -4,11 +4,12 @@
 //! program knows.
 
 pub(crate) mod exposition;
+mod files;
 mod process;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use echo_core::{Datagrams, HandshakeFault, LocalAddr, Service, ServiceTime, Snapshot, TlsCounts};
@@ -16,11 +17,15 @@ use echo_core::{Datagrams, HandshakeFault, LocalAddr, Service, ServiceTime, Snap
 use self::exposition::{Exposition, Format};
 use self::process::Process;
 use crate::auth::Auth;
+use crate::files::{Files, Limit};
 use crate::logging::Log;
 use crate::readiness::Readiness;
 
 /// The label of the listeners that ended long ago.
 const OTHERS: &str = "other";
+
+/// The store, once it is open.
+pub(crate) type Stored = Arc<OnceLock<Arc<Files>>>;
 
 /// Where the numbers come from.
 #[derive(Debug)]
@@ -29,6 +34,7 @@ pub(crate) struct Metrics {
     pub(crate) readiness: Readiness,
     pub(crate) admin: AdminStats,
     auth: Arc<Auth>,
+    stored: Stored,
     log: Log,
     process: Process,
 }
@@ -50,11 +56,12 @@ impl Metrics {
     pub(crate) fn new(
         service: Service,
         auth: Arc<Auth>,
+        stored: Stored,
         readiness: Readiness,
         log: Log,
     ) -> io::Result<Self> {
         let (admin, process) = (AdminStats::default(), Process::new()?);
-        Ok(Self { service, readiness, admin, auth, log, process })
+        Ok(Self { service, readiness, admin, auth, stored, log, process })
     }
 
     /// All of them at this moment.
@@ -69,6 +76,9 @@ impl Metrics {
         expose_faults(&mut out, &stats);
         expose_tls(&mut out, &stats.tls);
         self.expose_auth(&mut out);
+        if let Some(files) = self.stored.get() {
+            files::expose(&mut out, files);
+        }
         expose_datagrams(&mut out, &stats.datagrams);
         out.counter("echo_admin_requests", "Requests that the admin endpoint has answered.")
             .sample(&[], self.admin.requests.load(Relaxed));
@@ -177,6 +187,10 @@ impl Metrics {
             ("admin_timeout", self.admin.late.load(Relaxed)),
         ] {
             reached.sample(&[("limit", limit)], count);
+        }
+        for limit in Limit::ALL {
+            let count = self.stored.get().map_or(0, |files| files.reached(limit));
+            reached.sample(&[("limit", limit.word())], count);
         }
         // The kernel's: of all sockets of this host (or container).
         if let Some(overflows) = process::listen_overflows() {
@@ -295,8 +309,8 @@ mod tests {
     /// Each bound under its own name: a number that is in the wrong place leads an operator astray.
     #[test]
     fn each_limit_has_the_counter_of_its_name() {
-        let (service, auth) = (Service::default(), Arc::default());
-        let metrics = Metrics::new(service, auth, Readiness::starting(), Log::nowhere());
+        let (service, auth, stored) = (Service::default(), Arc::default(), Arc::default());
+        let metrics = Metrics::new(service, auth, stored, Readiness::starting(), Log::nowhere());
         let mut stats = Snapshot::default();
         let counters: [(&str, Counter); 22] = [
             ("connections", |it| &mut it.gate_full),

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use echo_core::tls::Server;
 use echo_core::{Endpoint, Limits, Seldom, Service};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
@@ -19,7 +18,7 @@ use crate::open_files;
 use crate::own;
 use crate::passed::Passed;
 use crate::serving::Serving;
-use crate::tls;
+use crate::tls::{self, Secured};
 
 /// Settings of the process, which has them from its start to its end.
 const AT_START: [&str; 12] = [
@@ -67,7 +66,7 @@ pub(crate) struct Change {
     /// What is listened on already, with how it is to speak.
     kept: Vec<Endpoint>,
     added: Vec<Bound>,
-    secured: Option<Server>,
+    secured: Option<Secured>,
 }
 
 /// How long a file system may take to give the file: far longer than one that works, and less than who asks
@@ -116,7 +115,7 @@ pub(crate) async fn prepare(
     config.or_listen_on(passed.endpoints());
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
-    let secured = tls::server(&config)?;
+    let secured = tls::secured(&config)?;
     let users = config.settings.users()?;
     // Those that no peer finds any more are bound anew.
     let mut listening: Vec<_> = serving.endpoints(passed).collect();
@@ -167,6 +166,9 @@ impl Change {
         }
         serving.add(added, &settings.greeting, secured);
         serving.say_protection(&limits);
+        if let Some(warning) = secured.and_then(Secured::warning) {
+            tracing::warn!("{warning}");
+        }
         *running = config;
         format!("reloaded: {all} to listen on, {new} of them new, {removed} drained")
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use echo_core::tls::{Port, Server};
+use echo_core::tls::{Policy, Port};
 use echo_core::{
     Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Limits, Report,
     ServeError, Service, serve, serve_datagrams,
@@ -21,7 +21,7 @@ use crate::notify::Notify;
 use crate::passed::{self, Passed};
 use crate::protection::Protection;
 use crate::signals::Stop;
-use crate::tls;
+use crate::tls::Secured;
 
 /// How long a hard stop waits for tasks to see it.
 const HARD_STOP: Duration = Duration::from_millis(150);
@@ -74,7 +74,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Starts to serve what was bound.
-    pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str, secured: Option<&Server>) {
+    pub(crate) fn add(&mut self, bound: Vec<Bound>, greeting: &str, secured: Option<&Secured>) {
         let mut futures = Vec::new();
         for Bound { uri, endpoint, sockets, adopted } in bound {
             let stored = passed::stored_name(&uri, endpoint.perm, sockets.addresses().next());
@@ -85,7 +85,7 @@ impl<'a> Serving<'a> {
             let protection = Protection::new(sockets.addresses());
             let streams = echo(&endpoint, greeting, &self.extension);
             let streams = Arc::new(Streams(RwLock::new(streams)));
-            let port = Port::new(tls::policy(&endpoint, secured));
+            let port = Port::new(policy(&endpoint, secured));
             for listener in sockets.listeners {
                 let listener = listener.secured(port.clone());
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
@@ -119,7 +119,7 @@ impl<'a> Serving<'a> {
         &mut self,
         wanted: &[Endpoint],
         greeting: &str,
-        secured: Option<&Server>,
+        secured: Option<&Secured>,
         patience: Duration,
     ) -> usize {
         let mut wanted: Vec<_> = wanted.iter().collect();
@@ -222,18 +222,22 @@ impl Listening {
         wanted: &Endpoint,
         greeting: &str,
         extension: &Extension,
-        secured: Option<&Server>,
+        secured: Option<&Secured>,
     ) {
         let mode = wanted.mode.unwrap_or_default();
         let echo = echo(wanted, greeting, extension);
         *self.streams.0.write().unwrap_or_else(PoisonError::into_inner) = echo;
-        self.port.set(tls::policy(wanted, secured));
+        self.port.set(policy(wanted, secured));
         if let Some(datagrams) = &self.datagrams {
             datagrams.set_mode(mode);
             datagrams.set_rate(wanted.rate);
         }
         self.endpoint = wanted.clone();
     }
+}
+
+fn policy(endpoint: &Endpoint, secured: Option<&Secured>) -> Policy {
+    secured.map_or(Policy::Plain, |secured| secured.policy(endpoint))
 }
 
 fn echo(endpoint: &Endpoint, greeting: &str, extension: &Extension) -> Arc<Echo<Extension>> {

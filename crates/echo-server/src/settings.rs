@@ -13,7 +13,7 @@ use crate::auth::Users;
 use crate::exit::Failure;
 use crate::files::{Bounds, Rules};
 use crate::logging::{self, Format};
-use crate::{admin, open_files, units};
+use crate::{admin, open_files, secrecy, units};
 
 /// What is asked for when nothing else is.
 pub(crate) const DEFAULT_LISTEN: [&str; 2] = ["tcp://127.0.0.1:7777", "udp://127.0.0.1:7777"];
@@ -123,8 +123,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_key: Option<PathBuf>,
 
-    /// Whoever comes by TLS must show a certificate that one of these authorities (PEM) vouches for
-    /// [default: nobody has to show one]
+    /// Whoever comes by TLS must show a certificate that one of these authorities (PEM) vouches for, and where
+    /// auth=required may; its common name is the user's [default: nobody is asked for one]
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_client_ca: Option<PathBuf>,
 
@@ -244,7 +244,9 @@ impl Settings {
 impl Settings {
     /// The users, if there are any.
     pub(crate) fn users(&self) -> Result<Option<Users>, Failure> {
-        self.users.as_deref().map(Users::read).transpose()
+        let Some(path) = self.users.as_deref() else { return Ok(None) };
+        secrecy::protect();
+        Users::read(path).map(Some)
     }
 }
 

@@ -38,7 +38,8 @@ fn can_run(program: &str, args: &[&str]) -> bool {
 /// A server with some traffic of every kind behind it.
 fn used_server(folder: &std::path::Path) -> (Server, Admin, Vec<Peer>) {
     let unix = format!("--listen=unix:{}/a%20\"quoted\"%0Aname", folder.display());
-    let server = Server::start(&[TCP, &unix, UDP, ADMIN, "--max-frame=1KiB"]);
+    let files = format!("--files={}", folder.display());
+    let server = Server::start(&[TCP, &unix, UDP, ADMIN, "--max-frame=1KiB", &files]);
     let admin = Admin::of(&server);
     let tcp = server.uris()[0].clone();
     let open = vec![Peer::connect(&tcp), Peer::connect(&tcp), Peer::connect(&tcp)];

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use echo_core::client::{Client, Error, Options};
 use echo_core::tls;
@@ -65,6 +66,69 @@ fn wrong_certificates_are_told_before_the_start() {
         assert!(stderr.contains(told), "{args:?}: {stderr}");
         assert_eq!((code, stderr.lines().count()), (Some(expected), 1), "{args:?}: {stderr}");
     }
+}
+
+/// A certificate whose time is wrong is told by `check`, at the start and at a reload, in a line each; the server
+/// starts all the same.
+#[test]
+fn certificates_whose_time_is_wrong_are_told() {
+    let settings = Settings::new("");
+    let path = |name: &str| settings.beside(name);
+    let (cert, key, control) = (path("cert"), path("key"), path("control"));
+    let write = |begin: i64, end: i64| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let today = rcgen::date_time_ymd(1970, 1, 1) + now;
+        // An hour more, so that no day is over while this runs.
+        let day = |days: i64| Duration::from_secs(days.unsigned_abs() * 86_400 + 3600);
+        params.not_before = if begin < 0 { today - day(begin) } else { today + day(begin) };
+        params.not_after = if end < 0 { today - day(end) } else { today + day(end) };
+        let made = KeyPair::generate().unwrap();
+        fs::write(&cert, params.self_signed(&made).unwrap().pem()).unwrap();
+        fs::write(&key, made.serialize_pem()).unwrap();
+    };
+    let common = ["--listen", "tls://127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+    let check = || ends(with_args(&[&common[..], &["check"]].concat()));
+    let cases = [
+        (-2, 40, None),
+        (-2, 29, Some("expires in 29 days")),
+        (-2, 0, Some("expires in 1 hour")),
+        (-9, -3, Some("has expired 3 days ago: clients refuse it")),
+        (2, 90, Some("is not valid before 2 days from now: clients refuse it")),
+    ];
+    for (begin, end, told) in cases {
+        write(begin, end);
+        let (code, stdout, stderr) = check();
+        assert_eq!((code, stderr.as_str(), stdout.lines().count()), (Some(0), "", 1), "{stdout}");
+        let told = told.map(|told| format!("; but the certificate in {cert} {told}"));
+        assert!(
+            told.map_or_else(|| !stdout.contains("but"), |told| stdout.trim_end().ends_with(&told)),
+            "{stdout}"
+        );
+    }
+    write(-9, -3);
+    let args = [&common[..], &["--control", &control]].concat();
+    let mut server = Server::start_command(with_args(&args), 1);
+    server.wait_for_stderr(&format!("WARN the certificate in {cert} has expired 3 days ago"));
+    for (begin, end, told) in cases {
+        write(begin, end);
+        assert_eq!(ends(with_args(&["ctl", "reload", "--control", &control])).0, Some(0));
+        if let Some(told) = told {
+            server.wait_for_stderr_times(told, 1);
+        }
+    }
+    assert_eq!(server.stop(), Some(0));
+    let told = server.stderr().lines().filter(|line| line.contains("WARN")).count();
+    assert_eq!(told, 5, "one line each: {}", server.stderr());
+    // Of a chain the worst.
+    let good = made();
+    fs::write(&cert, format!("{}{}", good.0, fs::read_to_string(&cert).unwrap())).unwrap();
+    fs::write(&key, good.1).unwrap();
+    let (_, stdout, _) = check();
+    assert!(
+        stdout.contains(&format!("but an authority's certificate in {cert} is not")),
+        "{stdout}"
+    );
 }
 
 /// New certificates under load: who is connected goes on, and who comes gets the new one. A wrong one

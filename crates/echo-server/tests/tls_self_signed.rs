@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use echo_core::client::{Client, Options};
@@ -77,6 +78,7 @@ fn clients_believe_it_by_name_and_by_address() {
             let echoed = openssl(&[&common[..], &trust, &check].concat(), "hello\n");
             assert_eq!(echoed, "hello\n");
         }
+        said_in_the_readme(&settings, &cert, &port);
         for (check, told) in [
             (["-checkhost", "other.example"], "does match"),
             (["-checkhost", "none.example"], "does NOT match"),
@@ -93,6 +95,36 @@ fn clients_believe_it_by_name_and_by_address() {
         assert!(told.contains(print), "{told} {shown}");
     }
     assert_eq!(server.stop(), Some(0));
+}
+
+/// The commands as README has them, for a name that resolves here. How long a pipe has to stay open depends on the
+/// machine.
+fn said_in_the_readme(settings: &Settings, cert: &str, port: &str) {
+    let readme = include_str!("../../../README.md");
+    let run = |command: &str| {
+        assert!(readme.contains(command), "README says otherwise: {command}");
+        let command = command.replace("echo.example:7777", &format!("localhost:{port}"));
+        let command = command.replace("ca.pem", cert);
+        let mut told = Vec::new();
+        for seconds in [1, 4, 16] {
+            let command = command.replace("sleep 1", &format!("sleep {seconds}"));
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &command]).current_dir(Path::new(settings.path()).parent().unwrap());
+            told = shell.output().unwrap().stdout;
+            if !told.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(String::from_utf8_lossy(&told), "hello\n", "{command}");
+    };
+    run(
+        "(echo hello; sleep 1) | openssl s_client -quiet -no_ign_eof -CAfile ca.pem -connect echo.example:7777 2>/dev/null",
+    );
+    if Command::new("socat").arg("-V").output().is_err() {
+        support::skip("said_in_the_readme", "socat");
+        return;
+    }
+    run("echo hello | socat - OPENSSL:echo.example:7777,cafile=ca.pem");
 }
 
 #[test]

@@ -214,7 +214,12 @@ impl Fetcher {
         meter.open(reply.offset, Some(reply.size));
         let mut stream = Stream::new(&reply, dialogue)?;
         let mut writing = spawn_blocking(move || (file, Ok(())));
-        while let Some(data) = stream.next(dialogue).await? {
+        let came = loop {
+            let data = match stream.next(dialogue).await {
+                Ok(Some(data)) => data,
+                Ok(None) => break Ok(()),
+                Err(trouble) => break Err(trouble),
+            };
             *alive = Instant::now();
             meter.moved(data.len() as u64);
             // What came before was written while this came.
@@ -224,9 +229,11 @@ impl Fetcher {
                 let written = file.append(&data);
                 (file, written)
             });
-        }
+        };
+        // Also after a loss: the next connection goes on with the file, and has to have it for itself.
         let (file, written) = joined(writing).await?;
         written.map_err(unwritable)?;
+        came?;
         let told = done(dialogue).await?;
         let digest = Digest(file.digest.clone().finalize().into());
         let size = file.len;

@@ -78,7 +78,7 @@ pub enum Error {
     /// The server will not serve this.
     #[error("refused: {0}")]
     Rejected(String),
-    /// The server knows no such user, or not with that password.
+    /// The server knows no such user, or not with that password; or somebody stands between. In its own words.
     #[error("denied: {0}")]
     Denied(String),
     /// The message was not sent.
@@ -149,6 +149,11 @@ impl Error {
         }
         let _ = error;
         None
+    }
+
+    /// What an ERROR frame says of a login that failed.
+    pub(super) fn denied(text: &str) -> Self {
+        Self::Denied(text.escape_debug().to_string())
     }
 
     /// What an ERROR frame says.

@@ -151,9 +151,7 @@ async fn answer(stream: &mut Stream, input: &mut Vec<u8>) -> Result<Vec<u8>, Err
 
 fn refused(payload: &[u8]) -> Error {
     match ErrorFrame::parse(payload) {
-        Ok(error) if error.code == ErrorCode::Denied => {
-            Error::Denied("wrong name or password".to_owned())
-        }
+        Ok(error) if error.code == ErrorCode::Denied => Error::denied(&error.text),
         Ok(error) => Error::rejected(error.code, &error.text),
         Err(_) => garbage("a malformed ERROR frame"),
     }

@@ -102,6 +102,12 @@ impl Session {
         self.plain + self.wire.len()
     }
 
+    /// No fewer bytes than there can be plaintext in what is here: rustls does not tell how much it has of a
+    /// record that is not whole.
+    pub(crate) fn may_hold(&self) -> usize {
+        self.held() + MAX_RECORD
+    }
+
     /// The certificate that the peer has shown, in DER.
     pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
         self.tls.peer_certificates()?.first().map(|certificate| certificate.as_ref())
@@ -321,5 +327,8 @@ impl Write for Outward<'_, '_> {
     }
 }
 
-/// Four full records (RFC 8446, section 5.2).
-const WRITE_AT_ONCE: usize = 4 * (5 + (16 << 10) + 256);
+/// The longest record (RFC 8446, section 5.2).
+const MAX_RECORD: usize = 5 + (16 << 10) + 256;
+
+/// Four of them.
+const WRITE_AT_ONCE: usize = 4 * MAX_RECORD;

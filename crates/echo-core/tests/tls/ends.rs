@@ -1,6 +1,6 @@
 //! How connections under TLS end: in order, cut, and in a drain.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use echo_core::Limits;
 use echo_core::client::{Client, Error, Event};
 use echo_core::tls::Policy;
 
-use crate::support::{Authority, Running, all, blocking, until, write};
+use crate::support::{Authority, Other, Running, acknowledged, all, blocking, taken, until, write};
 
 /// FIN without close_notify: what came is answered, with close_notify, and it is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,13 +92,10 @@ async fn a_drain_under_load_loses_no_reply() {
     }
 }
 
-/// What a socket holds when the drain begins is answered, in plaintext and ciphertext.
-#[tokio::test]
-async fn the_last_pass_takes_what_has_arrived() {
-    let authority = Arc::new(Authority::new());
-    let running = Running::start(Policy::Always(authority.server()), Limits::default());
-    let (addr, known) = (running.addr, Arc::clone(&authority));
-    let mut stream = blocking(move || {
+/// A client of rustls's own that has said HELLO.
+async fn greeted(running: &Running, authority: &Arc<Authority>) -> Other {
+    let (addr, known) = (running.addr, Arc::clone(authority));
+    blocking(move || {
         let mut stream = known.other_client(addr);
         write(&mut stream, b"\x80\0\0\0");
         let mut head = [0; 4];
@@ -107,11 +104,19 @@ async fn the_last_pass_takes_what_has_arrived() {
         stream.read_exact(&mut hello).unwrap();
         stream
     })
-    .await;
+    .await
+}
+
+/// What a socket holds when the drain begins is answered, in plaintext and ciphertext.
+#[tokio::test]
+async fn the_last_pass_takes_what_has_arrived() {
+    let authority = Arc::new(Authority::new());
+    let running = Running::start(Policy::Always(authority.server()), Limits::default());
+    let mut stream = greeted(&running, &authority).await;
     // This thread is the server's only one: it reads nothing before the drain has begun.
     write(&mut stream, b"\0\0\0\x01a\0\0\0\x01b");
     write(&mut stream, b"\0\0\0\x01c");
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    acknowledged(&stream.sock).await;
     let drained = running.drain();
     let back = blocking(move || {
         let back = all(&mut stream);
@@ -126,4 +131,29 @@ async fn the_last_pass_takes_what_has_arrived() {
     assert_eq!(goaway[0], 0x81);
     assert_eq!(goaway.last(), Some(&4), "HELLO and three");
     assert_eq!(report.drained.total(), 1);
+}
+
+/// So is what the rest of a record makes readable, of which most was read before.
+#[tokio::test]
+async fn the_last_pass_takes_a_record_that_was_read_in_part() {
+    let authority = Arc::new(Authority::new());
+    let running = Running::start(Policy::Always(authority.server()), Limits::default());
+    let mut stream = greeted(&running, &authority).await;
+    let frame = b"\0\0\0\x0ctwelve bytes";
+    // A full record and a short one.
+    let frames = frame.repeat(1024 + 10);
+    stream.conn.writer().write_all(&frames).unwrap();
+    let mut wire = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut wire).unwrap();
+    }
+    write(&stream.sock, &wire[..16_000]);
+    taken(&stream.sock).await;
+    // This thread is the server's only one: it reads nothing before the drain has begun.
+    write(&stream.sock, &wire[16_000..]);
+    let drained = running.drain();
+    let back = blocking(move || all(&mut stream));
+    let (_, back) = tokio::join!(drained, back);
+    let back = back.unwrap();
+    assert!(back.starts_with(&frames), "{} of {} bytes came back", back.len(), frames.len());
 }

@@ -24,6 +24,8 @@ use tokio::time::Instant;
 /// Far more than anything here takes, on a machine that is busy.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
+pub(crate) type Other = StreamOwned<ClientConnection, TcpStream>;
+
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -73,10 +75,7 @@ impl Authority {
     }
 
     /// A client that is no part of this project.
-    pub(crate) fn other_client(
-        &self,
-        addr: SocketAddr,
-    ) -> StreamOwned<ClientConnection, TcpStream> {
+    pub(crate) fn other_client(&self, addr: SocketAddr) -> Other {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let config = rustls::ClientConfig::builder_with_provider(echo_core::tls::provider())
@@ -136,6 +135,31 @@ pub(crate) async fn until(what: impl Fn() -> bool) {
         assert!(began.elapsed() < SOON, "it never became so");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits until the kernel at the other end has all that was written: it acknowledges what it has queued.
+pub(crate) async fn acknowledged(socket: &TcpStream) {
+    let (ours, theirs) = (socket.local_addr().unwrap(), socket.peer_addr().unwrap());
+    until(|| queues(ours, theirs).0 == 0).await;
+}
+
+/// The same, and until the other end has read it.
+pub(crate) async fn taken(socket: &TcpStream) {
+    acknowledged(socket).await;
+    let (ours, theirs) = (socket.local_addr().unwrap(), socket.peer_addr().unwrap());
+    until(|| queues(theirs, ours).1 == 0).await;
+}
+
+/// What a socket has sent and not seen acknowledged, and what it was sent and has not read.
+fn queues(local: SocketAddr, remote: SocketAddr) -> (u64, u64) {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ports = [local, remote].map(|addr| format!(":{:04X}", addr.port()));
+    // Behind the number: this end, the other, the state, and the queues.
+    let mut fields = sockets.lines().map(|line| line.split_whitespace().skip(1));
+    let ours = fields.find(|ends| ends.clone().zip(&ports).all(|(end, port)| end.ends_with(port)));
+    let (sent, received) = ours.unwrap().nth(3).unwrap().split_once(':').unwrap();
+    let bytes = |field| u64::from_str_radix(field, 16).unwrap();
+    (bytes(sent), bytes(received))
 }
 
 /// Runs a peer that blocks.

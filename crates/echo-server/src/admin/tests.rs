@@ -25,7 +25,9 @@ impl Running {
         let (listener, connector) = Listener::memory();
         let readiness = Readiness::starting();
         readiness.ready();
-        let metrics = Metrics::new(service, Arc::default(), readiness, Log::nowhere()).unwrap();
+        let metrics =
+            Metrics::new(service, Arc::default(), Arc::default(), readiness, Log::nowhere())
+                .unwrap();
         let answers = Arc::new(Answers { metrics });
         let stop = Drain::new();
         let mut task = JoinSet::new();

@@ -31,7 +31,7 @@ pub(crate) enum Task {
         #[arg(long, value_name = "SIZE", value_parser = units::size)]
         quota: Option<u64>,
     },
-    /// Give a user another password
+    /// Give a user another password, or none
     Passwd {
         /// The name
         name: String,
@@ -58,14 +58,22 @@ pub(crate) struct Source {
     /// Read the password from this file [default: from $ECHO_PASSWORD, else from the terminal]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+
+    /// No password: the user comes by a certificate (--tls-client-ca) whose common name is the user's
+    #[arg(long, conflicts_with = "password_file")]
+    no_password: bool,
 }
 
 impl Source {
-    fn read(&self) -> Result<Password, Failure> {
+    fn read(&self) -> Result<Option<Password>, Failure> {
+        if self.no_password {
+            return Ok(None);
+        }
         let prompts = ["New password: ", "Again: "];
         let text = ask::password(self.password_file.as_deref(), &prompts)
             .map_err(|error| Failure::new(USAGE, reason(&error)))?;
-        Password::new(&text).map_err(|error| Failure::new(USAGE, error.to_string()))
+        let password = Password::new(&text);
+        password.map(Some).map_err(|error| Failure::new(USAGE, error.to_string()))
     }
 }
 
@@ -81,7 +89,7 @@ pub(crate) fn run(task: &Task, path: Option<&Path>) -> Result<String, Failure> {
             let allow = allow.iter().fold(Allow::default(), |all, one| all.with(*one));
             let user = User { name: name.clone(), allow, quota: *quota };
             let mut change = Change::begin(path)?;
-            if !change.users.add(user, &password)? {
+            if !change.users.add(user, password.as_ref())? {
                 return Err(refused(format!("{name} is there already: user passwd changes it")));
             }
             change.commit()?;
@@ -90,11 +98,12 @@ pub(crate) fn run(task: &Task, path: Option<&Path>) -> Result<String, Failure> {
         Task::Passwd { name: given, password } => {
             let (name, password) = (name(given)?, password.read()?);
             let mut change = Change::begin(path)?;
-            if !change.users.set_password(&name, &password)? {
+            if !change.users.set_password(&name, password.as_ref())? {
                 return Err(refused(format!("there is no {name}")));
             }
             change.commit()?;
-            Ok(format!("changed the password of {name}\n"))
+            let done = if password.is_some() { "changed" } else { "removed" };
+            Ok(format!("{done} the password of {name}\n"))
         }
         Task::Remove { name: given } => {
             let name = name(given)?;
@@ -106,17 +115,21 @@ pub(crate) fn run(task: &Task, path: Option<&Path>) -> Result<String, Failure> {
             Ok(format!("removed {name}\n"))
         }
         Task::List { json } => {
-            Ok(Users::read(path)?.iter().map(|user| line(user, *json)).collect())
+            let users = Users::read(path)?;
+            Ok(users.iter().map(|(user, password)| line(user, password, *json)).collect())
         }
     }
 }
 
-fn line(user: &User, json: bool) -> String {
+fn line(user: &User, has_password: bool, json: bool) -> String {
     let User { name, allow, quota } = user;
     let words: Vec<_> = users::words(*allow).collect();
     if json {
-        return format!("{}\n", json!({ "name": name, "allow": words, "quota": quota }));
+        let line =
+            json!({ "name": name, "allow": words, "quota": quota, "password": has_password });
+        return format!("{line}\n");
     }
     let quota = quota.map_or_else(String::new, |bytes| format!("\tquota {bytes}"));
-    format!("{name}\t{}{quota}\n", words.join(","))
+    let password = if has_password { "" } else { "\tno password" };
+    format!("{name}\t{}{quota}{password}\n", words.join(","))
 }

@@ -1,18 +1,19 @@
 //! The file of users: who they are, what they may do, and how they prove it. No passwords.
 
+mod change;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use echo_scram::{KEY_LEN, MAX_ITERATIONS, MIN_ITERATIONS, Password, SALT_LEN, Verifier};
-use rustix::fs::{FlockOperation, flock};
 use subtle::ConstantTimeEq;
 use toml::{Table, Value};
 use zeroize::Zeroizing;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::exit::{CONFIG, Failure, IO, reason};
 use crate::units;
 use crate::visitor::{Allow, User};
+pub(super) use change::Change;
 
 /// The form of the file.
 const VERSION: i64 = 1;
@@ -50,22 +52,34 @@ pub(crate) struct Users {
     iterations: u32,
     /// Makes what is told of users that are not there, always the same.
     secret: Zeroizing<[u8; KEY_LEN]>,
-    users: BTreeMap<String, (Arc<User>, Verifier)>,
+    users: BTreeMap<String, Entry>,
     /// In the place of users that are not there.
-    nobody: (Arc<User>, Verifier),
+    nobody: Arc<User>,
     /// The users, and nobody, in the order of a keyed digest of their names, as they were read from the file: a
     /// search for any name takes the same steps, and who comes near a name learns nothing.
-    by_digest: Vec<(Digest, Arc<User>, Verifier)>,
+    by_digest: Vec<(Digest, Provable)>,
+}
+
+/// A user, and what proves a password to be his: nothing, if he has none and comes by a certificate alone.
+type Entry = (Arc<User>, Option<Verifier>);
+
+/// The same with something to prove for everybody, which those without a password cannot.
+#[derive(Clone)]
+struct Provable {
+    user: Arc<User>,
+    verifier: Verifier,
+    has_password: bool,
 }
 
 /// What the secret makes of a name: nobody else can tell it, so that its bytes may decide how long a
 /// comparison takes.
 type Digest = [u8; KEY_LEN];
 
-/// What there is to a name.
+/// What there is to a name that is to be proved by a password.
 pub(super) struct Found {
     /// Nobody, with no rights, if the user is not `known`.
     pub(super) user: Arc<User>,
+    /// There is such a user, with a password.
     pub(super) known: bool,
     /// What proves it; nothing does, if the user is not known.
     pub(super) verifier: Verifier,
@@ -87,8 +101,8 @@ impl Users {
 
     fn empty(iterations: u32, secret: Zeroizing<[u8; KEY_LEN]>) -> Self {
         let user = User { name: String::new(), allow: Allow::default(), quota: Some(0) };
-        let nobody = (Arc::new(user), Verifier::unknown(&*secret, "", iterations));
-        Self { iterations, secret, users: BTreeMap::new(), nobody, by_digest: Vec::new() }
+        let (nobody, users) = (Arc::new(user), BTreeMap::new());
+        Self { iterations, secret, users, nobody, by_digest: Vec::new() }
     }
 
     /// Reads the file, all or nothing.
@@ -149,9 +163,14 @@ impl Users {
             }
             Some(_) => return Err("quota: write a size".to_owned()),
         };
-        let salt = bytes::<SALT_LEN>(table, "salt")?;
-        let keys = (bytes::<KEY_LEN>(table, "stored-key")?, bytes::<KEY_LEN>(table, "server-key")?);
-        let verifier = Verifier::from_parts(&salt, self.iterations, keys.0, keys.1);
+        let parts = ["salt", "stored-key", "server-key"];
+        let verifier = if parts.iter().any(|part| table.contains_key(*part)) {
+            let salt = bytes::<SALT_LEN>(table, parts[0])?;
+            let keys = (bytes::<KEY_LEN>(table, parts[1])?, bytes::<KEY_LEN>(table, parts[2])?);
+            Some(Verifier::from_parts(&salt, self.iterations, keys.0, keys.1))
+        } else {
+            None
+        };
         let user = Arc::new(User { name: name.to_owned(), allow, quota });
         match self.users.insert(name.to_owned(), (user, verifier)) {
             None => Ok(()),
@@ -160,39 +179,46 @@ impl Users {
     }
 
     fn put_in_order(&mut self) {
-        let all = self.users.values().chain([&self.nobody]);
-        let all = all.map(|(user, verifier)| {
-            let digest =
-                *Verifier::unknown(&*self.secret, &user.name, self.iterations).server_key();
-            (digest, Arc::clone(user), verifier.clone())
+        let nobody = (Arc::clone(&self.nobody), None);
+        let all = self.users.values().chain([&nobody]).map(|(user, verifier)| {
+            let unknown = Verifier::unknown(&*self.secret, &user.name, self.iterations);
+            let digest = *unknown.server_key();
+            let has_password = verifier.is_some();
+            let verifier = verifier.clone().unwrap_or(unknown);
+            (digest, Provable { user: Arc::clone(user), verifier, has_password })
         });
         self.by_digest = all.collect();
-        self.by_digest.sort_unstable_by_key(|(digest, ..)| *digest);
+        self.by_digest.sort_unstable_by_key(|(digest, _)| *digest);
     }
 
-    /// The user of that name, if there is one, and what proves it. The same work for all: in place of
-    /// who is not there somebody else is found, and nothing of him used.
+    /// The user of that name, if there is one with a password, and what proves it. The same work for all: in
+    /// place of who is not there somebody else is found, and nothing of him used.
     pub(super) fn find(&self, name: &str) -> Found {
         let unknown = Verifier::unknown(&*self.secret, name, self.iterations);
         let sought = unknown.server_key();
-        let index = self.by_digest.partition_point(|(digest, ..)| digest < sought);
+        let index = self.by_digest.partition_point(|(digest, _)| digest < sought);
         let last = self.by_digest.len().saturating_sub(1);
-        let Some((digest, user, verifier)) = self.by_digest.get(index.min(last)) else {
-            return Found { user: Arc::clone(&self.nobody.0), known: false, verifier: unknown };
+        let Some((digest, found)) = self.by_digest.get(index.min(last)) else {
+            return Found { user: Arc::clone(&self.nobody), known: false, verifier: unknown };
         };
-        let known = bool::from(digest.ct_eq(sought)) && !name.is_empty();
-        let user = [&self.nobody.0, user][usize::from(known)];
-        let verifier = verifier.clone().or_unknown(known, &unknown);
+        let known = bool::from(digest.ct_eq(sought)) & found.has_password;
+        let user = [&self.nobody, &found.user][usize::from(known)];
+        let verifier = found.verifier.clone().or_unknown(known, &unknown);
         Found { user: Arc::clone(user), known, verifier }
     }
 
-    /// All of them, by name.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &User> {
-        self.users.values().map(|(user, _)| &**user)
+    /// The user of that very name, for whom somebody else vouches.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<User>> {
+        self.users.get(name).map(|(user, _)| user)
     }
 
-    /// Adds a user; `false` if there is one of that name.
-    pub(super) fn add(&mut self, user: User, password: &Password) -> Result<bool, Failure> {
+    /// All of them, by name, and whether they have a password.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&User, bool)> {
+        self.users.values().map(|(user, verifier)| (&**user, verifier.is_some()))
+    }
+
+    /// Adds a user, with a password or without; `false` if there is one of that name.
+    pub(super) fn add(&mut self, user: User, password: Option<&Password>) -> Result<bool, Failure> {
         if self.users.contains_key(&user.name) {
             return Ok(false);
         }
@@ -201,11 +227,11 @@ impl Users {
         Ok(true)
     }
 
-    /// Gives a user another password; `false` if there is no such user.
+    /// Gives a user another password, or none; `false` if there is no such user.
     pub(super) fn set_password(
         &mut self,
         name: &str,
-        password: &Password,
+        password: Option<&Password>,
     ) -> Result<bool, Failure> {
         let new = self.verifier(password)?;
         let Some((_, verifier)) = self.users.get_mut(name) else { return Ok(false) };
@@ -218,9 +244,9 @@ impl Users {
         self.users.remove(name).is_some()
     }
 
-    fn verifier(&self, password: &Password) -> Result<Verifier, Failure> {
-        Verifier::derive(password, self.iterations)
-            .map_err(|error| Failure::new(IO, error.to_string()))
+    fn verifier(&self, password: Option<&Password>) -> Result<Option<Verifier>, Failure> {
+        let verifier = password.map(|password| Verifier::derive(password, self.iterations));
+        verifier.transpose().map_err(|error| Failure::new(IO, error.to_string()))
     }
 
     fn to_text(&self) -> Zeroizing<String> {
@@ -234,11 +260,12 @@ impl Users {
             let name = Value::from(user.name.as_str());
             let allow: Vec<_> = words(user.allow).map(|word| format!("\"{word}\"")).collect();
             let quota = user.quota.map_or_else(String::new, |it| format!("quota = {it}\n"));
+            let allow = allow.join(", ");
+            let _ = write!(text, "\n[[user]]\nname = {name}\nallow = [{allow}]\n{quota}");
+            let Some(verifier) = verifier else { continue };
             let _ = write!(
                 text,
-                "\n[[user]]\nname = {name}\nallow = [{}]\n{quota}salt = \"{}\"\nstored-key = \"{}\"\n\
-                 server-key = \"{}\"\n",
-                allow.join(", "),
+                "salt = \"{}\"\nstored-key = \"{}\"\nserver-key = \"{}\"\n",
                 encode(verifier.salt()),
                 encode(verifier.stored_key()),
                 encode(verifier.server_key()),
@@ -257,79 +284,6 @@ pub(crate) fn allow(word: &str) -> Result<Allow, String> {
 /// The words for what a user may do.
 pub(super) fn words(allow: Allow) -> impl Iterator<Item = &'static str> {
     WORDS.iter().filter(move |(_, it)| allow.contains(*it)).map(|(word, _)| *word)
-}
-
-/// A change of the file: its folder is locked, so that of two writers one waits for the other.
-pub(super) struct Change {
-    path: PathBuf,
-    folder: File,
-    pub(super) users: Users,
-    /// Whose the file is, if it was there.
-    owner: Option<(u32, u32)>,
-}
-
-impl Change {
-    /// Locks, and reads what there is; a file that is not there is empty.
-    pub(super) fn begin(path: &Path) -> Result<Self, Failure> {
-        // A link is followed: what it leads to is replaced, not the link.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let failed = |error: io::Error| write_failure(&path, &error);
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let folder = File::open(folder).map_err(failed)?;
-        flock(&folder, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        let (users, owner) = match fs::symlink_metadata(&path) {
-            Ok(found) => (Users::read(&path)?, Some((found.uid(), found.gid()))),
-            Err(error) if error.kind() == ErrorKind::NotFound => (Users::new()?, None),
-            Err(error) => return Err(failed(error)),
-        };
-        Ok(Self { path, folder, users, owner })
-    }
-
-    /// Replaces the file: there is the old one or the new one at every moment, and the new one is on
-    /// the disk before it is there.
-    pub(super) fn commit(self) -> Result<(), Failure> {
-        self.write().map_err(|error| write_failure(&self.path, &error))
-    }
-
-    fn write(&self) -> io::Result<()> {
-        let name = self.path.file_name().ok_or(ErrorKind::InvalidInput)?;
-        let mut new = std::ffi::OsString::from(".");
-        new.push(name);
-        new.push(".new");
-        let new = self.path.with_file_name(new);
-        // What a writer that was killed has left: under the lock nobody else's.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        let written = self.fill(&mut file).and_then(|()| fs::rename(&new, &self.path));
-        if written.is_err() {
-            // It says more than a second error would.
-            let _ = fs::remove_file(&new);
-        }
-        written?;
-        self.folder.sync_all()
-    }
-
-    fn fill(&self, file: &mut File) -> io::Result<()> {
-        let metadata = file.metadata()?;
-        if let Some((uid, gid)) = self.owner
-            && (uid, gid) != (metadata.uid(), metadata.gid())
-        {
-            // The server that reads it may be another user than who writes it.
-            std::os::unix::fs::fchown(&*file, Some(uid), Some(gid))?;
-        }
-        file.write_all(self.users.to_text().as_bytes())?;
-        file.sync_all()
-    }
-}
-
-fn write_failure(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(IO, format!("cannot write users {}: {}", path.display(), reason(error)))
 }
 
 /// The file's text, if nobody else may read or write it.

@@ -9,18 +9,18 @@ use echo_core::{Connection, Digest, Error, FileName, Get, GetReply, Header, Kind
 use echo_folder::{attributes, size};
 use rustix::fs::Stat;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::Fault;
+use super::jobs::{Jobs, run};
 use super::quota::{Open, Owner};
 use super::refusal::Refusal;
 use super::shelf::Shelf;
-use super::{Fault, run};
 
 /// What is read at once.
 const BLOCK: usize = 256 << 10;
 
-/// What of a prefix is digested in one go, so that others have their turns, and nobody who left.
+/// What of a prefix is digested in one go, so that others have their turns, and nobody who has left.
 const SKIP: u64 = 64 << 20;
 
 /// A download under way.
@@ -34,6 +34,7 @@ pub(crate) struct Download {
     block: Vec<u8>,
     used: usize,
     work: Work,
+    shelf: Arc<Shelf>,
     _open: Open,
 }
 
@@ -95,17 +96,22 @@ impl Download {
         shelf: &Arc<Shelf>,
         owner: &Owner,
         get: &Get<'_>,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
+        connection: &Connection,
     ) -> Result<(Self, GetReply), Fault> {
         let open = shelf.quota.open(owner)?;
-        let (shelf, name) = (Arc::clone(shelf), get.name.as_bytes().to_vec());
+        let (store, name) = (Arc::clone(shelf), get.name.as_bytes().to_vec());
         let start = move || {
             let name = FileName::new(&name).map_err(io::Error::other)?;
-            Reader::open(&shelf, name)
+            Reader::open(&store, name)
         };
         let (mut reader, stat) = run(jobs, start).await?.await?.map_err(Refusal::reading)?;
         if 0 < get.offset && get.offset <= reader.size {
             while reader.at < get.offset {
+                let _turn = jobs.digest().await?;
+                if connection.has_hung_up() {
+                    return Err(Refusal::out_of_place("nobody waits for this file any more").into());
+                }
                 let offset = get.offset;
                 let skip = move || reader.skip(offset).map(|()| reader);
                 reader = run(jobs, skip).await?.await?.map_err(Refusal::reading)?;
@@ -117,8 +123,8 @@ impl Download {
         let first = move || reader.read(Vec::new()).map(|block| (reader, block));
         let (reader, block) = run(jobs, first).await?.await?.map_err(Refusal::reading)?;
         let (size, sent) = (reply.size, reply.offset);
-        let download = Self { size, sent, block, used: 0, work: Work::Here(reader), _open: open };
-        Ok((download, reply))
+        let (work, shelf) = (Work::Here(reader), Arc::clone(shelf));
+        Ok((Self { size, sent, block, used: 0, work, shelf, _open: open }, reply))
     }
 
     /// Answers READ with as much, or with what is left.
@@ -126,7 +132,7 @@ impl Download {
         &mut self,
         len: u32,
         connection: &mut Connection,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
     ) -> Result<(), Fault> {
         if self.used == self.block.len() && self.sent < self.size {
             // Before anything is promised.
@@ -136,8 +142,12 @@ impl Download {
         connection.send_header(Header { kind: Kind::DATA, len: owed as u32 }).await?;
         while owed > 0 {
             if self.used == self.block.len() {
-                let read = self.advance(jobs).await?;
-                read.map_err(|error| Error::Handler(Box::new(error)))?;
+                let read = self.advance(jobs).await?.map_err(Refusal::reading);
+                // More is promised than there is: only the connection's end can tell.
+                read.map_err(|refusal| {
+                    self.shelf.counts.refuse(refusal.code);
+                    Error::Handler(refusal.text.into())
+                })?;
             }
             self.read_ahead(jobs).await?;
             let rest = &self.block[self.used..];
@@ -148,12 +158,13 @@ impl Download {
             self.used += len;
             self.sent += len as u64;
             owed -= len as u64;
+            self.shelf.counts.got.add_bytes(len as u64);
         }
         Ok(())
     }
 
     /// Starts to read the next block, unless that is under way, or there is none.
-    async fn read_ahead(&mut self, jobs: &Arc<Semaphore>) -> Result<(), Fault> {
+    async fn read_ahead(&mut self, jobs: &Jobs) -> Result<(), Fault> {
         match std::mem::replace(&mut self.work, Work::Nowhere) {
             Work::Here(mut reader) if reader.at < reader.size => {
                 let job = move || {
@@ -168,7 +179,7 @@ impl Download {
     }
 
     /// Takes the next block.
-    async fn advance(&mut self, jobs: &Arc<Semaphore>) -> Result<io::Result<()>, Fault> {
+    async fn advance(&mut self, jobs: &Jobs) -> Result<io::Result<()>, Fault> {
         self.read_ahead(jobs).await?;
         let gone = || Refusal::out_of_place("the download was given up");
         let Work::There(job) = std::mem::replace(&mut self.work, Work::Nowhere) else {
@@ -185,6 +196,7 @@ impl Download {
     pub(super) fn digest(self) -> Result<Digest, Refusal> {
         match self.work {
             Work::Here(reader) if self.sent == self.size => {
+                self.shelf.counts.got.add_one();
                 Ok(Digest(reader.digest.finalize().into()))
             }
             _ => Err(Refusal::out_of_place("not all of the file was read")),

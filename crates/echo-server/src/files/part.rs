@@ -12,9 +12,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use echo_core::{Attributes, Commit, ErrorCode, FileName};
 use echo_folder::{is_hole, set_attributes};
 use rustix::fs::{fdatasync, fsync};
@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::counts::Fate;
 use super::owner;
 use super::quota::{Open, Owner};
 use super::refusal::Refusal;
@@ -35,6 +36,9 @@ const SYNC_BYTES: u64 = 64 << 20;
 
 /// And a slow one after so long.
 const SYNC_TIME: Duration = Duration::from_secs(10);
+
+/// What is written at once, or left out where it is a hole.
+const PIECE: usize = 64 << 10;
 
 /// What is read at once to digest it again.
 const BLOCK: usize = 256 << 10;
@@ -59,19 +63,28 @@ pub(super) struct Part {
     syncing: Option<Receiver<io::Result<()>>>,
     /// It is of no use any more.
     spoilt: bool,
+    /// A state of it is saved.
+    resumable: bool,
     open: Option<Open>,
 }
 
 impl Part {
-    /// A part of no bytes yet, or one that is to be [resumed](Self::resume).
+    /// A part of no bytes yet, or one that is to be [resumed](Self::resume). The shelf was
+    /// [entered](Shelf::enter) for it.
     pub(super) fn new(
         shelf: &Arc<Shelf>,
         owner: Owner,
         key: Key,
         parked: Option<Parked>,
-        open: Open,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Refusal> {
+        let open = match shelf.quota.open(&owner) {
+            Ok(open) => open,
+            Err(refusal) => {
+                shelf.left(&key, parked);
+                return Err(refusal);
+            }
+        };
+        Ok(Self {
             shelf: Arc::clone(shelf),
             owner,
             key,
@@ -84,8 +97,9 @@ impl Part {
             synced_at: Instant::now(),
             syncing: None,
             spoilt: false,
+            resumable: false,
             open: Some(open),
-        }
+        })
     }
 
     /// Goes on with what was parked; from the beginning, if that is of no use any more.
@@ -93,6 +107,7 @@ impl Part {
         let Some(parked) = self.parked.take() else { return };
         match self.try_resume(&parked.id) {
             Ok(()) => {
+                self.shelf.counts.part(Fate::Resumed);
                 // What the file had lost, or had more.
                 self.shelf.quota.give_bytes(&self.key.owner, parked.len.saturating_sub(self.len));
             }
@@ -100,6 +115,7 @@ impl Part {
                 tracing::warn!(
                     "an upload starts anew, as what was parked of it is broken: {error}"
                 );
+                self.shelf.counts.part(Fate::Lost);
                 self.digest = Sha256::new();
                 self.shelf.take_away(&self.key.owner, &parked);
             }
@@ -120,6 +136,7 @@ impl Part {
             at += len as u64;
         }
         (self.len, self.written, self.synced) = (at, at, state.covered);
+        self.resumable = true;
         self.file = Some((Arc::new(file), id.to_owned()));
         Ok(())
     }
@@ -128,11 +145,21 @@ impl Part {
     pub(super) fn start_anew(&mut self) {
         self.shelf.start_anew(&self.key);
         if let Some((_, id)) = self.file.take() {
-            self.shelf.discard(&id);
-            self.shelf.quota.give_bytes(&self.key.owner, self.len);
+            self.shelf.discard(&self.key.owner, &id, self.len);
         }
         self.digest = Sha256::new();
         (self.len, self.written, self.synced) = (0, 0, 0);
+        self.resumable = false;
+    }
+
+    /// Sees to it that a crash of the server leaves something to go on with: a state that covers nothing
+    /// yet, so that all of it is read and digested again.
+    pub(super) fn make_resumable(&mut self) -> Result<(), Refusal> {
+        let Some((_, id)) = self.file.as_ref().filter(|_| !self.resumable) else { return Ok(()) };
+        let state = State { key: self.key.clone(), covered: 0, digest: Sha256::new() };
+        self.shelf.note(id, &state).map_err(Refusal::writing)?;
+        self.resumable = true;
+        Ok(())
     }
 
     /// Bytes that have come.
@@ -145,42 +172,54 @@ impl Part {
         self.digest.clone().finalize().into()
     }
 
+    /// Whether nobody can go on with it.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.spoilt
+    }
+
     /// Nobody will go on with it.
     pub(super) fn spoil(&mut self) {
         self.spoilt = true;
     }
 
     /// Appends bytes. What fails spoils it.
-    pub(super) fn append(&mut self, chunks: &[Bytes]) -> Result<(), Refusal> {
-        let appended = self.try_append(chunks);
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let appended = self.try_append(bytes);
         self.spoilt |= appended.is_err();
         appended
     }
 
-    fn try_append(&mut self, chunks: &[Bytes]) -> Result<(), Refusal> {
-        let len = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+    fn try_append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let len = bytes.len() as u64;
+        self.shelf.counts.put.add_bytes(len);
         self.shelf.quota.take_bytes(&self.owner, len)?;
-        let file = self.file().inspect_err(|_| self.shelf.quota.give_bytes(&self.key.owner, len));
-        let file = file.map_err(Refusal::writing)?;
+        let file =
+            self.file().inspect_err(|_| self.shelf.quota.give_bytes(&self.key.owner, len))?;
         let mut at = self.len;
         self.len += len;
-        for chunk in chunks {
-            if !is_hole(chunk) {
-                file.write_all_at(chunk, at).map_err(Refusal::writing)?;
-                self.written = at + chunk.len() as u64;
+        for piece in bytes.chunks(PIECE) {
+            if !is_hole(piece) {
+                file.write_all_at(piece, at).map_err(Refusal::writing)?;
+                self.written = at + piece.len() as u64;
             }
-            at += chunk.len() as u64;
-            self.digest.update(chunk);
+            at += piece.len() as u64;
+            // While it is in the cache.
+            self.digest.update(piece);
         }
         self.sync_now_and_then(&file).map_err(Refusal::writing)
     }
 
-    /// The file, which is made for the first bytes.
-    fn file(&mut self) -> io::Result<Arc<File>> {
+    /// The file, which is made, and counted, for the first bytes.
+    fn file(&mut self) -> Result<Arc<File>, Refusal> {
         match &self.file {
             Some((file, _)) => Ok(Arc::clone(file)),
             None => {
-                let (file, id) = self.shelf.create()?;
+                self.shelf.quota.take_file(&self.owner)?;
+                let created = self.shelf.create();
+                if created.is_err() {
+                    self.shelf.quota.give_file(&self.key.owner);
+                }
+                let (file, id) = created.map_err(Refusal::writing)?;
                 let file = Arc::new(file);
                 self.file = Some((Arc::clone(&file), id));
                 Ok(file)
@@ -209,7 +248,7 @@ impl Part {
         let Some((file, id)) = self.file.clone() else { return Ok(()) };
         let (shelf, state) = (Arc::clone(&self.shelf), self.state());
         let (ended, syncing) = sync_channel(1);
-        self.syncing = Some(syncing);
+        (self.syncing, self.resumable) = (Some(syncing), true);
         // Beside what comes next, so that neither disk nor network waits for the other.
         drop(Handle::current().spawn_blocking(move || {
             let synced =
@@ -249,35 +288,32 @@ impl Part {
         if digest != commit.digest {
             return Err(Refusal::new(ErrorCode::Mismatch, "what came has another SHA-256"));
         }
-        self.shelf.quota.take_file(&self.owner)?;
-        let published = self.publish(keep);
-        if published.is_err() {
-            self.shelf.quota.give_file(&self.key.owner);
-        }
-        let replaced = published.map_err(Refusal::writing)?;
+        let file = self.file()?;
+        let replaced = self.publish(&file, keep).map_err(Refusal::writing)?;
+        self.shelf.counts.put.add_one();
         if let Some(gone) = replaced {
             self.shelf.quota.gone(gone);
         }
-        // It is a part no longer.
+        // It is a part no longer; nor is another one of the same name of use to anybody.
         if let Some((_, id)) = self.file.take()
-            && self.synced > 0
+            && self.resumable
         {
             self.shelf.forget(&id);
         }
+        self.shelf.start_anew(&self.key);
         Ok(())
     }
 
-    fn publish(&mut self, keep: Option<Attributes>) -> io::Result<Option<Gone>> {
+    fn publish(&mut self, file: &File, keep: Option<Attributes>) -> io::Result<Option<Gone>> {
         self.await_sync()?;
-        let file = self.file()?;
-        self.extend(&file)?;
+        self.extend(file)?;
         if let Some(name) = &self.key.owner {
-            owner::note(&file, name)?;
+            owner::note(file, name)?;
         }
         if let Some(attributes) = keep {
-            set_attributes(&file, attributes)?;
+            set_attributes(file, attributes)?;
         }
-        fsync(&file)?;
+        fsync(file)?;
         let Some((_, id)) = &self.file else { return Ok(None) };
         let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
         self.shelf.store.publish(&part_name(id), name)
@@ -292,7 +328,8 @@ impl Drop for Part {
             key: self.key.clone(),
             file: self.file.take(),
             len: self.len,
-            parked: (!self.spoilt).then(|| self.state()),
+            // A job that has panicked may have digested what it has not written.
+            parked: (!self.spoilt && !thread::panicking()).then(|| self.state()),
             syncing: self.syncing.take(),
             shelf: Arc::clone(&self.shelf),
             _open: self.open.take(),
@@ -329,12 +366,15 @@ impl Leaving {
             saved.is_ok()
         });
         if parked {
+            self.shelf.counts.part(Fate::Parked);
             tracing::debug!(bytes = self.len, "an upload is parked");
             let (id, since) = (id.clone(), SystemTime::now());
             self.shelf.left(&self.key, Some(Parked { id, len: self.len, since }));
         } else {
-            self.shelf.discard(id);
-            self.shelf.quota.give_bytes(&self.key.owner, self.len);
+            if self.parked.is_some() {
+                self.shelf.counts.part(Fate::Lost);
+            }
+            self.shelf.discard(&self.key.owner, id, self.len);
             self.shelf.left(&self.key, None);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use echo_core::ErrorCode;
 
+use super::counts::Limit;
 use super::refusal::Refusal;
 use super::store::Gone;
 
@@ -63,8 +64,8 @@ impl Quota {
     pub(super) fn take_bytes(&self, owner: &Owner, len: u64) -> Result<(), Refusal> {
         let each = Bounds { bytes: owner.bytes.unwrap_or(self.each.bytes), ..self.each };
         self.try_change(owner, each, |used, bounds| {
-            used.bytes =
-                used.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes).ok_or("bytes")?;
+            let sum = used.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes);
+            used.bytes = sum.ok_or(What::Bytes)?;
             Ok(())
         })
     }
@@ -73,7 +74,7 @@ impl Quota {
     pub(super) fn take_file(&self, owner: &Owner) -> Result<(), Refusal> {
         self.try_change(owner, self.each, |used, bounds| {
             used.files += 1;
-            if used.files <= bounds.files { Ok(()) } else { Err("files") }
+            if used.files <= bounds.files { Ok(()) } else { Err(What::Files) }
         })
     }
 
@@ -99,9 +100,8 @@ impl Quota {
     pub(super) fn open(self: &Arc<Self>, owner: &Owner) -> Result<Open, Refusal> {
         self.try_change(owner, self.each, |used, bounds| {
             used.transfers += 1;
-            if used.transfers <= bounds.transfers { Ok(()) } else { Err("open transfers") }
-        })
-        .map_err(|refusal| Refusal { code: ErrorCode::Busy, ..refusal })?;
+            if used.transfers <= bounds.transfers { Ok(()) } else { Err(What::Transfers) }
+        })?;
         Ok(Open { quota: Arc::clone(self), owner: owner.name.clone() })
     }
 
@@ -121,18 +121,38 @@ impl Quota {
         &self,
         owner: &Owner,
         bounds: Bounds,
-        change: impl Fn(&mut Used, &Bounds) -> Result<(), &'static str>,
+        change: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
     ) -> Result<(), Refusal> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut total, mut own) = (used.0, used.1.get(&owner.name).copied().unwrap_or_default());
-        let full = |whose, what| {
-            Refusal::new(ErrorCode::NoSpace, format!("{whose} quota of {what} is used up"))
-        };
-        change(&mut total, &self.total).map_err(|what| full("the server's", what))?;
-        change(&mut own, &bounds).map_err(|what| full("your", what))?;
+        change(&mut total, &self.total).map_err(|what| what.refused(false))?;
+        change(&mut own, &bounds).map_err(|what| what.refused(true))?;
         used.0 = total;
         used.1.insert(owner.name.clone(), own);
         Ok(())
+    }
+}
+
+/// What there may be no more of.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Bytes,
+    Files,
+    Transfers,
+}
+
+impl What {
+    /// As a peer and the operator are told: for that peer, or for all.
+    fn refused(self, own: bool) -> Refusal {
+        let (what, code, [all, each]) = match self {
+            Self::Bytes => ("bytes", ErrorCode::NoSpace, [Limit::Bytes, Limit::UserBytes]),
+            Self::Files => ("files", ErrorCode::NoSpace, [Limit::Files, Limit::UserFiles]),
+            Self::Transfers => {
+                ("open transfers", ErrorCode::Busy, [Limit::Transfers, Limit::UserTransfers])
+            }
+        };
+        let (whose, limit) = if own { ("your", each) } else { ("the server's", all) };
+        Refusal::over(limit, code, format!("{whose} quota of {what} is used up"))
     }
 }
 
@@ -168,7 +188,8 @@ mod tests {
         let (ann, bob) = (owner("ann"), owner("bob"));
         quota.take_bytes(&ann, 60).unwrap();
         let refusal = quota.take_bytes(&ann, 1).unwrap_err();
-        assert_eq!(refusal, Refusal::new(ErrorCode::NoSpace, "your quota of bytes is used up"));
+        let text = "your quota of bytes is used up";
+        assert_eq!(refusal, Refusal::over(Limit::UserBytes, ErrorCode::NoSpace, text));
         quota.take_bytes(&bob, 40).unwrap();
         let refusal = quota.take_bytes(&bob, 1).unwrap_err();
         assert_eq!(refusal.text, "the server's quota of bytes is used up");

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use echo_core::{ErrorCode, ErrorFrame, Kind, Seldom};
 use rustix::io::Errno;
 
+use super::counts::Limit;
 use crate::exit::reason;
 
 /// A disk that fails does so with each transfer.
@@ -17,11 +18,20 @@ static FAILED: Mutex<Option<Seldom>> = Mutex::new(None);
 pub(crate) struct Refusal {
     pub(super) code: ErrorCode,
     pub(super) text: Cow<'static, str>,
+    /// The bound that was hit.
+    pub(super) limit: Option<Limit>,
+    /// Its reason was told before: it answers what was sent behind a frame that was refused.
+    pub(super) again: bool,
 }
 
 impl Refusal {
     pub(super) fn new(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), limit: None, again: false }
+    }
+
+    /// A bound is hit.
+    pub(super) fn over(limit: Limit, code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { limit: Some(limit), ..Self::new(code, text) }
     }
 
     /// The payload of such a frame cannot be read.
@@ -73,14 +83,11 @@ impl Refusal {
 
     /// What writing, or removing, came to.
     pub(super) fn writing(error: io::Error) -> Self {
+        let full = |text| Self::over(Limit::Disk, ErrorCode::NoSpace, text);
         match Errno::from_io_error(&error) {
-            Some(Errno::NOSPC) => Self::new(ErrorCode::NoSpace, "the server's disk is full"),
-            Some(Errno::DQUOT) => {
-                Self::new(ErrorCode::NoSpace, "the server has used up its quota on its disk")
-            }
-            Some(Errno::FBIG) => {
-                Self::new(ErrorCode::NoSpace, "the server cannot store a file that long")
-            }
+            Some(Errno::NOSPC) => full("the server's disk is full"),
+            Some(Errno::DQUOT) => full("the server has used up its quota on its disk"),
+            Some(Errno::FBIG) => full("the server cannot store a file that long"),
             Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
                 Self::no_place()
             }

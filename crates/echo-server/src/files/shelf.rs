@@ -17,7 +17,9 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::part::{Leaving, State};
+use super::active::Active;
+use super::counts::{Counts, Fate, Limit};
+use super::part::{Leaving, Part, State};
 use super::quota::Quota;
 use super::store::{LOCK, Store};
 
@@ -26,6 +28,13 @@ const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How often, at most, those that have stayed so long are looked for.
 const SWEEP: Duration = Duration::from_secs(3600);
+
+/// How long an upload that is to be resumed waits for the one before to be parked: a sync of what that had not
+/// synced, on a slow disk, behind others.
+const PARKING: Duration = Duration::from_secs(20);
+
+/// How long it waits beside one whose peer is heard: what a peer that is gone has left in buffers.
+const LOUD: Duration = Duration::from_secs(3);
 
 /// Whose upload it is, and of what name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,10 +51,32 @@ pub(super) struct Parked {
     pub(super) since: SystemTime,
 }
 
+/// What is found of an upload that begins.
+#[derive(Debug)]
+pub(super) enum Entered {
+    /// Perhaps a part that is parked.
+    New(Option<Parked>),
+    /// A part that another connection has left, without a word.
+    Taken(Box<Part>),
+}
+
 #[derive(Debug, Default)]
 struct Parts {
     parked: HashMap<Key, Parked>,
-    active: HashMap<Key, u32>,
+    under_way: HashMap<Key, UnderWay>,
+}
+
+/// The uploads of a key that are under way, or being parked.
+#[derive(Debug, Default)]
+struct UnderWay {
+    count: u32,
+    latest: Weak<Active>,
+}
+
+impl Parts {
+    fn enter(&mut self, key: &Key) {
+        self.under_way.entry(key.clone()).or_default().count += 1;
+    }
 }
 
 /// All parts of a store.
@@ -53,6 +84,7 @@ struct Parts {
 pub(super) struct Shelf {
     pub(super) store: Store,
     pub(super) quota: Arc<Quota>,
+    pub(super) counts: Counts,
     parts: Mutex<Parts>,
     changed: Notify,
     leaving: Sender<Leaving>,
@@ -69,6 +101,7 @@ impl Shelf {
         let shelf = Arc::new(Self {
             store,
             quota,
+            counts: Counts::default(),
             parts: Mutex::default(),
             changed: Notify::new(),
             leaving,
@@ -108,7 +141,10 @@ impl Shelf {
                 let state = name.strip_suffix(b".state").and_then(|id| str::from_utf8(id).ok());
                 let orphan = state.is_none_or(|id| self.open_private(&part_name(id)).is_err());
                 if orphan && !matches!(name, b"." | b"..") && name != LOCK.as_bytes() {
-                    self.unlink(OsStr::from_bytes(name));
+                    // A state may have gone with its part since the folder was read.
+                    if self.unlink(OsStr::from_bytes(name)) {
+                        self.counts.part(Fate::Swept);
+                    }
                 }
                 continue;
             };
@@ -117,35 +153,70 @@ impl Shelf {
                 Ok((meta, state)) if meta.modified().is_ok_and(is_fresh) => {
                     let since = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                     let len = meta.len();
-                    self.quota.found(state.key.owner.clone(), 0, len);
+                    self.quota.found(state.key.owner.clone(), 1, len);
                     self.put(state.key, Parked { id: id.to_owned(), len, since });
                 }
-                _ => self.discard(id),
+                readable => {
+                    match readable {
+                        Ok(_) => self.expired(),
+                        Err(_) => self.counts.part(Fate::Swept),
+                    }
+                    self.clear_away(id);
+                }
             }
         }
         Ok(())
     }
 
-    /// Counts an upload, and finds what is parked of it if it is to be resumed. While a connection that
-    /// was lost a moment ago still parks it, this waits, but not beyond `until`.
-    pub(super) async fn enter(&self, key: &Key, resume: bool, until: Instant) -> Option<Parked> {
+    /// Counts an upload, and finds what there is of it if it is to be resumed: what is parked, what is being
+    /// parked just now, or what a connection has left without a word. Beside a connection whose peer is heard,
+    /// it begins anew.
+    pub(super) async fn enter(&self, key: &Key, resume: bool) -> Entered {
+        let began = Instant::now();
         loop {
             let changed = self.changed.notified();
-            {
+            let beside = {
                 let mut parts = self.parts();
-                let found = if resume { parts.parked.remove(key) } else { None };
-                if found.is_some()
-                    || !resume
-                    || !parts.active.contains_key(key)
-                    || Instant::now() >= until
-                {
-                    *parts.active.entry(key.clone()).or_default() += 1;
-                    return found;
+                let parked = if resume { parts.parked.remove(key) } else { None };
+                match parts.under_way.get(key) {
+                    Some(under_way) if resume && parked.is_none() => under_way.latest.upgrade(),
+                    _ => {
+                        parts.enter(key);
+                        return Entered::New(parked);
+                    }
                 }
+            };
+            let (until, patience) = match &beside {
+                Some(active) => (active.silent_at(), began + LOUD),
+                None => (began + PARKING, began + PARKING),
+            };
+            let now = Instant::now();
+            if let Some(active) = &beside
+                && now >= until
+            {
+                let kept = timeout_at(began + PARKING, active.keep()).await;
+                if let Ok(Ok(part)) = kept
+                    && !part.is_spoilt()
+                {
+                    return Entered::Taken(part);
+                }
+            } else if now < patience {
+                // Held, it could not be parked.
+                drop(beside);
+                let _ = timeout_at(until.min(patience), changed).await;
+                continue;
             }
-            // Late: goes on without.
-            let _ = timeout_at(until, changed).await;
+            self.parts().enter(key);
+            return Entered::New(None);
         }
+    }
+
+    /// Makes an upload that has [entered](Self::enter) known to those that come after it.
+    pub(super) fn register(&self, key: &Key, active: &Arc<Active>) {
+        if let Some(under_way) = self.parts().under_way.get_mut(key) {
+            under_way.latest = Arc::downgrade(active);
+        }
+        self.changed.notify_waiters();
     }
 
     /// An upload has ended; with it comes what is parked of it.
@@ -154,10 +225,10 @@ impl Shelf {
             self.put(key.clone(), parked);
         }
         let mut parts = self.parts();
-        if let Some(count) = parts.active.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                parts.active.remove(key);
+        if let Some(under_way) = parts.under_way.get_mut(key) {
+            under_way.count -= 1;
+            if under_way.count == 0 {
+                parts.under_way.remove(key);
             }
         }
         drop(parts);
@@ -192,21 +263,31 @@ impl Shelf {
         let old: Vec<_> = parts.parked.extract_if(|_, parked| !is_fresh(parked.since)).collect();
         drop(parts);
         for (key, parked) in old {
+            self.expired();
             self.take_away(&key.owner, &parked);
         }
     }
 
+    fn expired(&self) {
+        self.counts.part(Fate::Expired);
+        self.counts.reach(Limit::Parked);
+    }
+
+    /// How many parts wait for somebody to go on with them.
+    pub(super) fn parked(&self) -> usize {
+        self.parts().parked.len()
+    }
+
     /// Takes a parked part away, and what is counted for it.
     pub(super) fn take_away(&self, owner: &Option<String>, parked: &Parked) {
-        self.discard(&parked.id);
-        self.quota.give_bytes(owner, parked.len);
+        self.discard(owner, &parked.id, parked.len);
     }
 
     /// Waits until no upload is under way, and all that stopped is parked.
     pub(super) async fn settled(&self, until: Instant) {
         loop {
             let changed = self.changed.notified();
-            if self.parts().active.is_empty() || timeout_at(until, changed).await.is_err() {
+            if self.parts().under_way.is_empty() || timeout_at(until, changed).await.is_err() {
                 return;
             }
         }
@@ -248,8 +329,23 @@ impl Shelf {
         Ok((file, state))
     }
 
-    /// Puts a state in the place of the one before. What it covers is synced.
+    /// Puts a state in the place of the one before, durably. What it covers is synced.
     pub(super) fn save(&self, id: &str, state: &State) -> io::Result<()> {
+        self.write_state(id, state, |file| Ok(fsync(file)?))?;
+        self.store.private().sync()
+    }
+
+    /// The same for as long as the system runs.
+    pub(super) fn note(&self, id: &str, state: &State) -> io::Result<()> {
+        self.write_state(id, state, |_| Ok(()))
+    }
+
+    fn write_state(
+        &self,
+        id: &str,
+        state: &State,
+        sync: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let new = format!("{id}.new");
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -257,16 +353,22 @@ impl Shelf {
         let mut file: File = openat(folder, &new, flags, Mode::RUSR | Mode::WUSR)?.into();
         let saved = file
             .write_all(&state.to_bytes())
-            .and_then(|()| Ok(fsync(&file)?))
+            .and_then(|()| sync(&file))
             .and_then(|()| Ok(renameat(folder, &new, folder, state_name(id))?));
         if saved.is_err() {
             self.unlink(OsStr::new(&new));
         }
-        saved.and_then(|()| folder.sync())
+        saved
     }
 
-    /// Takes a part away.
-    pub(super) fn discard(&self, id: &str) {
+    /// Takes a part away, and what is counted for it.
+    pub(super) fn discard(&self, owner: &Option<String>, id: &str, len: u64) {
+        self.clear_away(id);
+        self.quota.give_file(owner);
+        self.quota.give_bytes(owner, len);
+    }
+
+    fn clear_away(&self, id: &str) {
         self.forget(id);
         self.unlink(OsStr::new(&part_name(id)));
     }
@@ -276,12 +378,16 @@ impl Shelf {
         self.unlink(OsStr::new(&state_name(id)));
     }
 
-    /// What cannot be taken away now is found at the next start.
-    fn unlink(&self, name: &OsStr) {
-        match unlinkat(self.store.private(), name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => tracing::debug!("a part stays: {error}"),
+    /// Takes a file away, and says whether it was there. What cannot be taken away now is found at the
+    /// next start.
+    fn unlink(&self, name: &OsStr) -> bool {
+        let unlinked = unlinkat(self.store.private(), name, AtFlags::empty());
+        if let Err(error) = unlinked
+            && error != Errno::NOENT
+        {
+            tracing::debug!("a part stays: {error}");
         }
+        unlinked.is_ok()
     }
 
     fn open_private(&self, name: &str) -> io::Result<File> {

@@ -89,18 +89,22 @@ impl Store {
     /// are made.
     pub(super) fn publish(&self, part: &str, name: FileName<'_>) -> io::Result<Option<Gone>> {
         for _ in 0..ATTEMPTS {
-            let (folder, last, changed) = self.root.make(name)?;
-            let renamed = self.rename(part, &folder, last);
-            // Somebody removed the last file of that folder, and it with it.
-            if matches!(&renamed, Err(error) if error.kind() == io::ErrorKind::NotFound) {
-                continue;
+            match self.try_publish(part, name) {
+                // Somebody removed the last file of a folder on the way, and it with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                published => return published,
             }
-            let replaced = renamed?;
-            folder.sync()?;
-            changed.iter().try_for_each(Folder::sync)?;
-            return Ok(replaced);
         }
         Err(Errno::NOENT.into())
+    }
+
+    fn try_publish(&self, part: &str, name: FileName<'_>) -> io::Result<Option<Gone>> {
+        let made = self.root.make(name);
+        let (folder, last, changed) = made.inspect_err(|_| self.remove_empty(name))?;
+        let replaced = self.rename(part, &folder, last)?;
+        folder.sync()?;
+        changed.iter().try_for_each(Folder::sync)?;
+        Ok(replaced)
     }
 
     fn rename(&self, part: &str, folder: &Folder, last: &OsStr) -> io::Result<Option<Gone>> {
@@ -135,7 +139,8 @@ impl Store {
                 .root
                 .walk(folder)
                 .and_then(|(parent, last)| Ok(unlinkat(&parent, last, AtFlags::REMOVEDIR)?));
-            if removed.is_err() {
+            // One that is not there may have been the one that could not be made.
+            if removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
                 return;
             }
         }

@@ -2,35 +2,35 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use echo_core::{Attributes, Commit, Connection, ErrorCode, Put, PutReply};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
+use super::Fault;
+use super::active::Active;
+use super::jobs::{Jobs, run};
 use super::part::Part;
 use super::quota::Owner;
 use super::refusal::Refusal;
-use super::shelf::{Key, Shelf};
-use super::{Fault, run};
+use super::shelf::{Entered, Key, Shelf};
 
 /// What is handed to the disk at once. As much may wait while as much is written.
 const BLOCK: usize = 256 << 10;
 
-/// In so many chunks at most: a peer that sends byte by byte shall not hold a list of them.
-const CHUNKS: usize = 64;
+/// What a block begins with. It grows with what has come, not with what was announced.
+const FIRST: usize = 16 << 10;
 
-/// How long a resumption waits for a connection that was lost just now to park its part.
-const PARKING: Duration = Duration::from_secs(1);
-
-/// An upload under way. Dropped, it parks what has come.
+/// An upload under way. Dropped, it parks what has come, unless another connection goes on with it.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    work: Work,
-    pending: Vec<Bytes>,
-    pending_len: usize,
+    active: Arc<Active>,
+    /// What has come and is not with the disk yet: so many bytes of the block.
+    block: Vec<u8>,
+    filled: usize,
+    /// The block before, with a thread that writes it.
+    writing: Option<JoinHandle<Written>>,
+    /// A block that was written.
+    spare: Vec<u8>,
     received: u64,
     size: Option<u64>,
     keep: Option<Attributes>,
@@ -39,14 +39,11 @@ pub(crate) struct Upload {
     outlasts_drain: bool,
 }
 
-/// Where the part is.
+/// A block that a thread is done with.
 #[derive(Debug)]
-enum Work {
-    Here(Box<Part>),
-    /// With a thread that writes.
-    There(JoinHandle<(Box<Part>, Result<(), Refusal>)>),
-    /// A job was given up; so is the upload.
-    Nowhere,
+struct Written {
+    block: Vec<u8>,
+    result: Result<(), Refusal>,
 }
 
 impl Upload {
@@ -55,15 +52,19 @@ impl Upload {
         owner: Owner,
         put: &Put<'_>,
         draining: bool,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
     ) -> Result<Self, Fault> {
-        let open = shelf.quota.open(&owner)?;
         let key = Key { owner: owner.name.clone(), name: put.name.as_bytes().to_vec() };
-        let parked = shelf.enter(&key, put.resume, Instant::now() + PARKING).await;
+        let (name, size) = (key.name.clone(), put.size);
         let anew = !put.resume && shelf.has_parked(&key);
-        let (resumes, name, size) = (parked.is_some(), key.name.clone(), put.size);
-        let mut part = Box::new(Part::new(shelf, owner, key, parked, open));
-        if resumes || anew {
+        let (mut part, found) = match shelf.enter(&key, put.resume).await {
+            Entered::Taken(part) => (part, true),
+            Entered::New(parked) => {
+                let found = parked.is_some();
+                (Box::new(Part::new(shelf, owner, key.clone(), parked)?), found)
+            }
+        };
+        if found || anew {
             let prepare = move || {
                 part.resume();
                 if anew || size.is_some_and(|size| size < part.len()) {
@@ -74,10 +75,14 @@ impl Upload {
             part = run(jobs, prepare).await?.await?;
         }
         let reply = PutReply { offset: part.len(), prefix: part.prefix() };
+        let active = Active::new(part);
+        shelf.register(&key, &active);
         Ok(Self {
-            work: Work::Here(part),
-            pending: Vec::new(),
-            pending_len: 0,
+            active,
+            block: Vec::new(),
+            filled: 0,
+            writing: None,
+            spare: Vec::new(),
             received: reply.offset,
             size: put.size,
             keep: put.keep,
@@ -101,8 +106,7 @@ impl Upload {
     /// Another upload takes its place: of the same file, and not to go on with this.
     pub(super) async fn give_way(mut self, put: &Put<'_>) -> Result<(), Fault> {
         if !put.resume && put.name.as_bytes() == self.name {
-            let (mut part, _) = self.take().await?;
-            part.spoil();
+            self.spoil().await?;
         }
         Ok(())
     }
@@ -111,66 +115,66 @@ impl Upload {
     pub(super) async fn receive(
         &mut self,
         connection: &mut Connection,
-        jobs: &Arc<Semaphore>,
+        jobs: &Jobs,
     ) -> Result<u64, Fault> {
-        while let Some(chunk) = connection.chunk().await? {
-            self.received += chunk.len() as u64;
-            self.pending_len += chunk.len();
-            self.pending.push(chunk);
+        loop {
+            if self.filled == BLOCK {
+                self.write(jobs).await?;
+            }
+            if self.filled == self.block.len() {
+                self.block.resize((2 * self.filled).clamp(FIRST, BLOCK), 0);
+            }
+            let read = connection.read_payload(&mut self.block[self.filled..]).await?;
+            if read == 0 {
+                return Ok(self.received);
+            }
+            self.active.hear();
+            self.filled += read;
+            self.received += read as u64;
             if self.size.is_some_and(|size| self.received > size) {
                 self.spoil().await?;
                 return Err(
                     Refusal::new(ErrorCode::Mismatch, "more bytes came than announced").into()
                 );
             }
-            if self.pending_len >= BLOCK || self.pending.len() >= CHUNKS {
-                self.write(jobs).await?;
-            }
         }
-        Ok(self.received)
     }
 
     async fn spoil(&mut self) -> Result<(), Fault> {
-        self.take().await?.0.spoil();
+        // What the last write came to makes no difference any more.
+        drop(self.written().await);
+        self.active.keep().await?.spoil();
         Ok(())
     }
 
-    /// Hands what is pending to a thread, once the one before is done.
-    async fn write(&mut self, jobs: &Arc<Semaphore>) -> Result<(), Fault> {
-        let (mut part, written) = self.take().await?;
-        written?;
-        let chunks = mem::take(&mut self.pending);
-        self.pending_len = 0;
-        self.work = Work::There(
-            run(jobs, move || {
-                let appended = part.append(&chunks);
-                (part, appended)
-            })
-            .await?,
-        );
+    /// Hands the block to a thread, once the one before is written.
+    async fn write(&mut self, jobs: &Jobs) -> Result<(), Fault> {
+        self.written().await?;
+        let spare = mem::take(&mut self.spare);
+        let (block, filled) = (mem::replace(&mut self.block, spare), mem::take(&mut self.filled));
+        let write = move |part: &mut Part| {
+            let result = part.append(&block[..filled]).and_then(|()| part.make_resumable());
+            Written { block, result }
+        };
+        self.writing = Some(self.active.work(jobs, write).await?);
         Ok(())
     }
 
-    /// The part, once nobody writes it, and what the last write came to.
-    async fn take(&mut self) -> Result<(Box<Part>, Result<(), Refusal>), Fault> {
-        match mem::replace(&mut self.work, Work::Nowhere) {
-            Work::Here(part) => Ok((part, Ok(()))),
-            Work::There(job) => Ok(job.await?),
-            Work::Nowhere => Err(Refusal::out_of_place("the upload was given up").into()),
-        }
+    /// Waits for the block that is being written.
+    async fn written(&mut self) -> Result<(), Fault> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let written = writing.await?;
+        self.spare = written.block;
+        Ok(written.result?)
     }
 
     /// Makes it a file.
-    pub(super) async fn commit(
-        mut self,
-        commit: Commit,
-        jobs: &Arc<Semaphore>,
-    ) -> Result<(), Fault> {
-        let (mut part, written) = self.take().await?;
-        written?;
-        let (chunks, keep) = (mem::take(&mut self.pending), self.keep);
+    pub(super) async fn commit(mut self, commit: Commit, jobs: &Jobs) -> Result<(), Fault> {
+        self.written().await?;
+        let mut part = self.active.keep().await?;
+        let (block, filled, keep) = (mem::take(&mut self.block), self.filled, self.keep);
         let finish = move || {
-            part.append(&chunks)?;
+            part.append(&block[..filled])?;
             part.commit(&commit, keep)
         };
         Ok(run(jobs, finish).await?.await??)

@@ -7,9 +7,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::channel::{Channel, Trust};
 use crate::script::{Item, Script, Speech};
 use crate::support::PATIENCE;
-use crate::support::traffic::{End, Frame, GOAWAY, Peer, be};
+use crate::support::traffic::{End, Frame, GOAWAY, be};
 
 /// What a connection does while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,18 +104,24 @@ impl<T: Copy> Watched<T> {
 /// An open connection and its script.
 pub(crate) struct Connection<'a> {
     pub(crate) plan: Plan,
-    pub(crate) peer: Peer,
+    pub(crate) peer: Channel,
     pub(crate) script: Script<'a>,
     pub(crate) progress: Watched<Progress>,
     stage: &'a Stage,
 }
 
 impl<'a> Connection<'a> {
-    pub(crate) fn open(plan: Plan, script: Script<'a>, stage: &'a Stage) -> Self {
-        Self::over(Peer::connect(&plan.uri), plan, script, stage)
+    /// Connects, under TLS where there is somebody to trust.
+    pub(crate) fn open(
+        plan: Plan,
+        trust: Option<&Trust>,
+        script: Script<'a>,
+        stage: &'a Stage,
+    ) -> Self {
+        Self::over(Channel::connect(&plan.uri, trust), plan, script, stage)
     }
 
-    pub(crate) fn over(peer: Peer, plan: Plan, script: Script<'a>, stage: &'a Stage) -> Self {
+    pub(crate) fn over(peer: Channel, plan: Plan, script: Script<'a>, stage: &'a Stage) -> Self {
         Self { plan, peer, script, progress: Watched::default(), stage }
     }
 
@@ -156,7 +163,7 @@ impl<'a> Connection<'a> {
             Speech::Echo | Speech::Hello => self.read_frames(),
         };
         // As a client should: close when the server has. This ends the writer too.
-        let _ = self.peer.socket().shutdown(std::net::Shutdown::Both);
+        self.peer.close();
         self.progress.update(|progress| progress.reader_done = true);
         outcome
     }
@@ -210,7 +217,7 @@ impl<'a> Connection<'a> {
 
     fn half_closed(&self, random: &mut fastrand::Rng) -> io::Result<()> {
         self.put(&self.requests(0..random.u64(1..1000)))?;
-        self.peer.socket().shutdown(std::net::Shutdown::Write)
+        self.peer.half_close()
     }
 
     fn idle(&self, random: &mut fastrand::Rng) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::thread;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::channel::Channel;
 use crate::client::{Behaviour, Connection, Plan, Stage};
 use crate::script::{Item, Pool, Script, Speech};
 use crate::support::traffic::{ECHO, ERROR, GOAWAY, HELLO, Peer, frame};
@@ -40,7 +41,7 @@ fn verdict(script: Script<'_>, sent: &[Vec<u8>]) -> Result<(), String> {
     let (behaviour, seed, uri) = (Behaviour::Bursts, 0, String::new());
     let plan = Plan { behaviour, speech: script.speech, uri, seed, stuck: false };
     let stage = Stage::default();
-    let connection = Connection::over(Peer::from(ours), plan, script, &stage);
+    let connection = Connection::over(Channel::Plain(Peer::from(ours)), plan, script, &stage);
     let outcome = thread::scope(|scope| {
         // The judge may hang up in the middle.
         scope.spawn(|| {

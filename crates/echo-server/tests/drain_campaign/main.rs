@@ -1,6 +1,7 @@
 //! Fault 79: a drain under every state of a connection. 64 connections of mixed kinds talk to one
-//! server over TCP and Unix sockets, SIGTERM comes at a random moment, and every byte that came
-//! back is judged. 20 seeds, 500 and 10 million frames under `LONG=1`; `SEED=n` runs one.
+//! server over TCP and Unix sockets, or all under TLS, SIGTERM comes at a random moment, and every byte
+//! that came back is judged. 20 seeds, 500 and 10 million frames under `LONG=1` (under TLS 6 and 100);
+//! `SEED=n` runs one.
 
 #![allow(clippy::disallowed_types, reason = "black-box tests measure real time")]
 #![allow(
@@ -10,6 +11,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+mod channel;
 mod client;
 mod judged;
 mod script;
@@ -17,10 +19,13 @@ mod script;
 mod support;
 mod verdict;
 
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use channel::Trust;
 use client::{Behaviour, Connection, Plan, Stage};
 use script::{Pool, Script, Speech};
 use support::process::{Queues, long};
@@ -31,47 +36,45 @@ const CONNECTIONS: u64 = 64;
 
 #[test]
 fn nothing_is_lost_when_the_server_drains() {
+    campaign(if long() { (500, 10_000_000) } else { (20, 0) }, None);
+}
+
+/// Replies, GOAWAY, close_notify, FIN, in that order.
+#[test]
+fn nothing_is_lost_under_tls_when_the_server_drains() {
+    campaign(if long() { (100, 1_000_000) } else { (6, 0) }, Some(&Trust::new()));
+}
+
+fn campaign((seeds, frames): (u64, u64), trust: Option<&Trust>) {
     let only = std::env::var("SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-    let (seeds, frames) = if long() { (500, 10_000_000) } else { (20, 0) };
     let seeds = only.map_or(0..seeds, |seed| seed..seed + 1);
     let (pool, started, mut totals) = (Pool::new(), Instant::now(), Totals::default());
     for seed in seeds {
-        let run = thread::scope(|scope| scope.spawn(|| drain(seed, &pool)).join());
+        let run = thread::scope(|scope| scope.spawn(|| drain(seed, &pool, trust)).join());
         match run {
             Ok(run) => totals += run,
             Err(_) => panic!("failed with SEED={seed} (after {totals})"),
         }
     }
-    println!("{totals}, in {:.1?}", started.elapsed());
+    let how = if trust.is_some() { "under TLS" } else { "plain" };
+    println!("{how}: {totals}, in {:.1?}", started.elapsed());
     assert!(only.is_some() || totals.frames >= frames, "too few frames for the claim: {totals}");
 }
 
 /// One server, one drain.
-fn drain(seed: u64, pool: &Pool) -> Totals {
+fn drain(seed: u64, pool: &Pool, trust: Option<&Trust>) -> Totals {
     let mut random = fastrand::Rng::with_seed(seed);
     // A stuck peer holds the drain up to its deadline; without one, nothing may be cut.
     let stuck = seed % 4 == 3;
     let timeout = if stuck { "1s" } else { "50s" };
     let directory = tempfile::tempdir().unwrap();
-    let socket = |name: &str| format!("unix:{}", directory.path().join(name).display());
-    let mut server = Server::start(&[
-        "--listen=tcp://127.0.0.1:0",
-        "--listen=tcp://127.0.0.1:0?mode=framed",
-        "--listen=tcp://127.0.0.1:0?mode=raw",
-        &format!("--listen={}", socket("auto")),
-        &format!("--listen={}?mode=framed", socket("framed")),
-        &format!("--drain-timeout={timeout}"),
-        // Whoever parks inside a frame, does not read or is slow to close is not at fault here.
-        "--frame-timeout=10min",
-        "--write-timeout=10min",
-        "--linger=10min",
-    ]);
+    let mut server = serve(directory.path(), trust, timeout);
     let stage = Stage::default();
     let connections: Vec<_> = (0..CONNECTIONS)
         .map(|number| plan(number, server.uris(), stuck, &mut random))
         .map(|plan| {
             let script = Script::new(pool, plan.seed, plan.speech);
-            Connection::open(plan, script, &stage)
+            Connection::open(plan, trust, script, &stage)
         })
         .collect();
     let frames = random.u64(..if long() { 60_000 } else { 30_000 });
@@ -113,6 +116,41 @@ fn drain(seed: u64, pool: &Pool) -> Totals {
     totals.frames = stage.answers.load(Relaxed);
     totals.bytes = stage.bytes.load(Relaxed);
     totals
+}
+
+/// A server with listeners of every mode.
+fn serve(directory: &Path, trust: Option<&Trust>, timeout: &str) -> Server {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let listeners = match trust {
+        None => [
+            "tcp://127.0.0.1:0".to_owned(),
+            "tcp://127.0.0.1:0?mode=framed".to_owned(),
+            "tcp://127.0.0.1:0?mode=raw".to_owned(),
+            format!("unix:{}", path("auto")),
+            format!("unix:{}?mode=framed", path("framed")),
+        ],
+        // In the places of the same modes. The fourth finds out about TLS by the first byte.
+        Some(_) => [
+            "tls://127.0.0.1:0",
+            "tls://127.0.0.1:0?mode=framed",
+            "tls://127.0.0.1:0?mode=raw",
+            "tcp://127.0.0.1:0",
+            "tls://127.0.0.2:0?mode=framed",
+        ]
+        .map(str::to_owned),
+    };
+    let mut args = listeners.map(|uri| format!("--listen={uri}")).to_vec();
+    args.push(format!("--drain-timeout={timeout}"));
+    // Whoever parks inside a frame, does not read or is slow to close is not at fault here.
+    args.extend(["frame", "write"].map(|what| format!("--{what}-timeout=10min")));
+    args.push("--linger=10min".to_owned());
+    if let Some(trust) = trust {
+        for (option, text) in [("cert", &trust.cert), ("key", &trust.key)] {
+            fs::write(path(option), text).unwrap();
+            args.push(format!("--tls-{option}={}", path(option)));
+        }
+    }
+    Server::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Every behaviour meets every way of speaking, each on a listener that understands it.

@@ -28,12 +28,9 @@ impl Before {
     pub(crate) fn all(connections: &[Connection<'_>], queues: &dyn Fn() -> Queues) -> Vec<Self> {
         let progress: Vec<_> = connections.iter().map(|each| each.progress.get()).collect();
         let queues = queues();
-        let unacknowledged = |connection: &Connection<'_>| {
-            connection.peer.ports().map_or(0, |ports| queues.unacknowledged(ports))
-        };
         let both = connections.iter().zip(progress);
         both.map(|(connection, progress)| Self {
-            arrived: progress.sent.saturating_sub(unacknowledged(connection)),
+            arrived: connection.peer.arrived(progress.sent, &queues),
             confirmed: progress.confirmed,
         })
         .collect()
@@ -53,7 +50,8 @@ pub(crate) fn judge(
     outcome: &Outcome,
     forced: bool,
 ) -> Result<Totals, String> {
-    let mut totals = Totals { connections: 1, ..Totals::default() };
+    let fins = u64::from(outcome.end == End::Fin);
+    let mut totals = Totals { connections: 1, fins, ..Totals::default() };
     if let Some((reason, answered)) = outcome.goaway {
         totals.goaways = 1;
         if reason != 0 || answered != outcome.answers {
@@ -63,7 +61,7 @@ pub(crate) fn judge(
     let verdict =
         if outcome.end == End::Reset { Ok(false) } else { paid(connection, before, outcome) };
     // A Unix socket knows no reset: one that was cut may look as if it had ended by FIN.
-    let unix = connection.peer.ports().is_none();
+    let unix = connection.peer.is_unix();
     match verdict {
         Ok(paid) => totals.cuts = u64::from(!paid),
         Err(_) if unix && forced => totals.cuts = 1,
@@ -100,6 +98,8 @@ pub(crate) struct Totals {
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
     pub(crate) goaways: u64,
+    /// Connections that ended by FIN; under TLS each behind close_notify, or the reader would have failed.
+    pub(crate) fins: u64,
     /// Connections that a reset ended, or the end inside a frame on a Unix socket.
     pub(crate) cuts: u64,
     pub(crate) forced: u64,
@@ -137,6 +137,7 @@ impl AddAssign for Totals {
         self.frames += other.frames;
         self.bytes += other.bytes;
         self.goaways += other.goaways;
+        self.fins += other.fins;
         self.cuts += other.cuts;
         self.forced += other.forced;
         self.slowest = self.slowest.max(other.slowest);
@@ -145,12 +146,13 @@ impl AddAssign for Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { drains, connections, frames, bytes, goaways, cuts, forced, slowest } = self;
+        let Self { drains, connections, frames, bytes, goaways, fins, cuts, forced, slowest } =
+            self;
         let mib = bytes >> 20;
         write!(
             f,
             "{drains} drains, {connections} connections, {frames} frames, {mib} MiB, \
-             {goaways} GOAWAYs, {forced} forced at the deadline ({cuts} seen as cut), slowest end \
+             {goaways} GOAWAYs, {fins} FINs, {forced} forced at the deadline ({cuts} seen as cut), slowest end \
              without a stuck peer {slowest:.1?}; lost 0, doubled 0, reordered 0, cut in silence 0"
         )
     }

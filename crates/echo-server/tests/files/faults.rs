@@ -3,8 +3,11 @@
 
 use std::process::Command;
 
+use echo_core::List;
+use rustix::process::Resource;
+
 use super::support::injection;
-use super::support::process::long;
+use super::support::process::{leave_room, limit, long};
 use super::support::skip;
 use super::*;
 
@@ -55,6 +58,31 @@ fn a_full_disk_refuses_one_upload_and_no_other() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// A disk may have room for bytes, and none for one more file or folder.
+#[test]
+fn a_disk_without_inodes_refuses_files_and_folders() {
+    let place = Place::new();
+    // Of the file system, `.echo-server`, the lock, and three more.
+    let Some(_mount) = Mount::tmpfs(&place, "size=4m,nr_inodes=6", "a_disk_without_inodes") else {
+        return;
+    };
+    let _server = place.serve();
+    run(async {
+        let mut talk = place.connect().await;
+        talk.store("a", b"1").await.unwrap();
+        // The part is one, and then there is one for one of the folders.
+        assert_eq!(talk.store("x/y/z", b"1").await, Err(ErrorCode::NoSpace));
+        eventually("the part is gone", || place.parts() == 0).await;
+        assert_eq!(place.visible(), [place.path("a")]);
+        assert!(!place.path("x").exists());
+        talk.store("b", b"1").await.unwrap();
+        talk.store("b2", b"1").await.unwrap();
+        assert_eq!(talk.store("c", b"1").await, Err(ErrorCode::NoSpace));
+        talk.remove("a").await.unwrap();
+        talk.store("c", b"1").await.unwrap();
+    });
+}
+
 #[test]
 fn a_read_only_disk_is_told_and_is_read() {
     let place = Place::new();
@@ -69,11 +97,64 @@ fn a_read_only_disk_is_told_and_is_read() {
         if remounted.status.success() {
             assert_eq!(talk.store("b", b"1").await, Err(ErrorCode::Failed));
             assert_eq!(talk.fetch("a").await.unwrap(), b"1");
-            let name = FileName::new(b"a").unwrap();
-            let removed = talk.ask(Kind::REMOVE, |out| echo_core::Remove { name }.put(out)).await;
-            assert_eq!(removed, Err(ErrorCode::Failed));
+            assert_eq!(talk.remove("a").await, Err(ErrorCode::Failed));
         }
     });
+}
+
+/// Without descriptors uploads and downloads are refused, on connections that go on, and later are not.
+#[test]
+fn without_descriptors_transfers_are_refused() {
+    let place = Place::new();
+    let server = place.serve();
+    run(async {
+        let mut talk = place.connect().await;
+        let mut under_way = place.connect().await;
+        let bytes = noise(1 << 20, 5);
+        talk.store("a", b"1").await.unwrap();
+        under_way.put("b", false).await.unwrap();
+        under_way.data(&bytes).await.unwrap();
+        leave_room(server.pid(), 0);
+        assert_eq!(talk.store("c", b"1").await, Err(ErrorCode::Failed));
+        assert_eq!(talk.fetch("a").await, Err(ErrorCode::Failed));
+        assert_eq!(talk.remove("a").await, Err(ErrorCode::Failed));
+        let list = |out: &mut Vec<u8>| List { cursor: b"", prefix: b"" }.put(out);
+        assert_eq!(talk.ask(Kind::LIST, list).await, Err(ErrorCode::Failed));
+        assert_eq!(talk.ask(Kind::ECHO, |out| out.push(1)).await.unwrap(), "\x01");
+        limit(server.pid(), Resource::Nofile, 1024);
+        under_way.commit(&bytes).await.unwrap();
+        talk.store("c", b"1").await.unwrap();
+        assert_eq!(talk.fetch("a").await.unwrap(), b"1");
+        eventually("nothing is left", || place.parts() == 0).await;
+    });
+    assert_eq!(place.visible(), ["a", "b", "c"].map(|name| place.path(name)));
+}
+
+/// A part whose disk fails while it is parked is not there to go on with; the next upload is.
+#[test]
+fn what_cannot_be_parked_is_gone() {
+    if !injection::can_inject("what_cannot_be_parked_is_gone") {
+        return;
+    }
+    let place = Place::new();
+    let args = place.args();
+    let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
+    let log = place.folder.path().join("trace");
+    let mut server = injection::start_injected(&log, "fdatasync:error=EIO", &args);
+    run(async {
+        let mut talk = place.connect().await;
+        talk.put("a", true).await.unwrap();
+        talk.data(&noise(1 << 20, 6)).await.unwrap();
+        drop(talk);
+        let mut talk = place.connect().await;
+        assert_eq!(talk.put("a", true).await.unwrap().offset, 0);
+        assert_eq!(place.parts(), 0);
+        talk.data(b"anew").await.unwrap();
+        talk.commit(b"anew").await.unwrap();
+        assert_eq!(talk.fetch("a").await.unwrap(), b"anew");
+    });
+    assert_eq!(server.stop(), Some(0));
+    assert!(injection::was_injected(&log));
 }
 
 /// Each system call that can fail, failing: an answer of the right kind, nothing visible, and the server

@@ -1,14 +1,24 @@
 //! The file store, by its frames: what appears, what does not, and what outlives a crash.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod canaries;
 mod faults;
+mod hostile;
 mod kills;
+mod metrics;
 mod names;
 mod quotas;
+mod races;
 mod resume;
 mod uploads;
 
@@ -20,7 +30,7 @@ use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Options};
 use echo_core::{
     Commit, DataReply, Digest, Endpoint, ErrorCode, ErrorFrame, FileName, Get, GetReply, Kind, Put,
-    PutReply, Read,
+    PutReply, Read, Remove,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -141,6 +151,11 @@ impl Talk {
     async fn commit(&mut self, whole: &[u8]) -> Result<Digest, ErrorCode> {
         let commit = Commit { digest: sha(whole), size: whole.len() as u64 };
         Ok(Digest::parse(&self.ask(Kind::COMMIT, |out| commit.put(out)).await?).unwrap())
+    }
+
+    async fn remove(&mut self, name: &str) -> Result<(), ErrorCode> {
+        let name = FileName::new(name.as_bytes()).unwrap();
+        self.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await.map(drop)
     }
 
     /// Stores a file in one go.

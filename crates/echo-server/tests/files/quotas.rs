@@ -31,8 +31,7 @@ fn quotas_refuse_and_others_go_on() {
         talk.store("b", b"1").await.unwrap();
         talk.store("c", b"1").await.unwrap();
         assert_eq!(talk.store("d", b"1").await, Err(ErrorCode::NoSpace));
-        let name = FileName::new(b"b").unwrap();
-        talk.ask(Kind::REMOVE, |out| echo_core::Remove { name }.put(out)).await.unwrap();
+        talk.remove("b").await.unwrap();
         talk.store("d", b"1").await.unwrap();
         // Transfers.
         let (mut second, mut third) = (place.connect().await, place.connect().await);
@@ -44,6 +43,40 @@ fn quotas_refuse_and_others_go_on() {
         while third.get("a", 0, [0; 32]).await.is_err() {
             assert!(tokio::time::Instant::now() < deadline);
         }
+    });
+}
+
+/// Or a peer could leave a billion of a byte each.
+#[test]
+fn parts_count_as_files() {
+    let place = Place::new();
+    let mut server = place.serve_with(&["--anonymous-put", "--files-count=3"]);
+    let block = noise(300_000, 3);
+    run(async {
+        let mut talk = place.connect().await;
+        for name in ["a", "b", "c"] {
+            talk.put(name, true).await.unwrap();
+            talk.data(&block).await.unwrap();
+        }
+        talk.put("d", true).await.unwrap();
+        // The first 256 KiB make the file, by a thread: the next to be handed to it learns of it.
+        let refused =
+            async |talk: &mut Talk| talk.data(&block).await.err().or(talk.data(&block).await.err());
+        assert_eq!(refused(&mut talk).await, Some(ErrorCode::NoSpace));
+    });
+    assert_eq!(server.stop(), Some(0));
+    // They still do when they are taken up; what goes on with one does not count twice.
+    let _server = place.serve_with(&["--anonymous-put", "--files-count=3"]);
+    run(async {
+        let mut talk = place.connect().await;
+        assert_eq!(talk.store("d", b"1").await, Err(ErrorCode::NoSpace));
+        let offset = usize::try_from(talk.put("a", true).await.unwrap().offset).unwrap();
+        assert!(offset > 0);
+        talk.data(&block[offset..]).await.unwrap();
+        talk.commit(&block).await.unwrap();
+        assert_eq!(talk.store("d", b"1").await, Err(ErrorCode::NoSpace));
+        assert_eq!(talk.put("b", false).await.unwrap().offset, 0);
+        talk.store("d", b"1").await.unwrap();
     });
 }
 

@@ -40,6 +40,84 @@ fn a_lost_connection_is_resumed_where_it_was() {
     });
 }
 
+/// A peer that has gone without a word, as one does whose network has changed, still has its connection here.
+#[test]
+fn a_silent_connection_is_no_longer_waited_for() {
+    let place = Place::new();
+    let _server = place.serve_with(&["--anonymous-put", "--files-transfers=1"]);
+    run(async {
+        let bytes = noise(3 << 20, 7);
+        let mut gone = None;
+        let at = 2 << 20;
+        let resumed = interrupted(&place, &bytes, at, async |talk| gone = Some(talk)).await;
+        assert!(resumed > at as u64 - (512 << 10), "{resumed}");
+        // Should it come back, it learns so.
+        let mut gone = gone.unwrap();
+        assert_eq!(gone.data(&bytes[at..]).await, Err(ErrorCode::UnexpectedKind));
+        assert_eq!(gone.commit(&bytes).await, Err(ErrorCode::UnexpectedKind));
+        assert!(fs::read(place.path("a/b")).unwrap() == bytes);
+        gone.store("a/b", b"new").await.unwrap();
+        assert!(fs::read(place.path("a/b")).unwrap() == b"new");
+    });
+}
+
+/// But beside one that is heard, another upload of the name is its own.
+#[test]
+fn a_connection_that_is_heard_keeps_its_upload() {
+    let place = Place::new();
+    let _server = place.serve();
+    run(async {
+        let bytes = noise(2 << 20, 8);
+        let (mut first, mut second) = (place.connect().await, place.connect().await);
+        first.put("a", true).await.unwrap();
+        let mut waiting = tokio::spawn(async move {
+            let reply = second.put("a", true).await.unwrap();
+            (second, reply)
+        });
+        let mut at = 0;
+        let (mut second, reply) = loop {
+            tokio::select! {
+                entered = &mut waiting => break entered.unwrap(),
+                sent = first.data(&bytes[at..at + 1000]) => at = usize::try_from(sent.unwrap()).unwrap(),
+            }
+            // About 1,000 times in the time that the second is patient.
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            assert!(at < bytes.len() - 1000, "it waits for ever");
+        };
+        assert_eq!(reply.offset, 0);
+        second.data(b"second").await.unwrap();
+        second.commit(b"second").await.unwrap();
+        let mut rest = place.connect().await;
+        assert_eq!(rest.fetch("a").await.unwrap(), b"second");
+    });
+}
+
+/// Nobody digests for a peer that has left.
+#[test]
+fn a_prefix_is_digested_only_while_somebody_waits() {
+    let place = Place::new();
+    // No blocks, and minutes to digest.
+    let size = 1 << 40;
+    fs::File::create(place.path("a")).unwrap().set_len(size).unwrap();
+    let _server = place.serve_with(&["--files-transfers=1"]);
+    run(async {
+        let mut talk = place.connect().await;
+        let get = Get { offset: size, prefix: [0; 32], name: FileName::new(b"a").unwrap() };
+        talk.send(Kind::GET, |out| get.put(out)).await;
+        talk.0.flush().await.unwrap();
+        let mut next = place.connect().await;
+        while next.get("a", 0, [0; 32]).await.is_ok() {
+            next = place.connect().await;
+        }
+        drop(talk);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while next.get("a", 0, [0; 32]).await.is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "it goes on for nobody");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+}
+
 #[test]
 fn an_upload_outlives_the_servers_restart_and_its_death() {
     let place = Place::new();
@@ -48,16 +126,7 @@ fn an_upload_outlives_the_servers_restart_and_its_death() {
         for signal in [Signal::TERM, Signal::KILL] {
             let mut server = place.serve_with(&["--anonymous-put", "--drain-timeout=200ms"]);
             let mut next = None;
-            let resumed = interrupted(&place, &bytes, 3 << 20, async |talk| {
-                if signal == Signal::KILL {
-                    // A part that is resumed once has a state to begin with.
-                    drop(talk);
-                    let mut talk = place.connect().await;
-                    let reply = talk.put("a/b", true).await.unwrap();
-                    let offset = usize::try_from(reply.offset).unwrap();
-                    assert!(offset > 2 << 20, "{offset}");
-                    talk.data(&bytes[offset..offset + (1 << 20)]).await.unwrap();
-                }
+            let resumed = interrupted(&place, &bytes, 3 << 20, async |_talk| {
                 server.signal(signal);
                 server.wait(PATIENCE);
                 next = Some(place.serve());

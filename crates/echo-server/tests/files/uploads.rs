@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
-use echo_core::{Attributes, List, ListReply, Remove};
+use echo_core::{Attributes, List, ListReply};
 
 use super::*;
 
@@ -103,15 +103,28 @@ fn what_was_sent_behind_a_refused_frame_is_refused_as_well() {
         for _ in 0..9 {
             assert_eq!(talk.recv().await, Err(ErrorCode::Denied));
         }
-        let remove = Remove { name };
-        let denied = talk.ask(Kind::REMOVE, |out| remove.put(out)).await;
-        assert_eq!(denied, Err(ErrorCode::Denied));
+        assert_eq!(talk.remove("a").await, Err(ErrorCode::Denied));
         assert_eq!(
             talk.ask(Kind::LIST, |out| List { cursor: b"", prefix: b"" }.put(out)).await.unwrap(),
             "\0"
         );
     });
     assert!(place.visible().is_empty());
+}
+
+#[test]
+fn a_frame_over_the_limit_ends_its_upload() {
+    let place = Place::new();
+    let _server = place.serve_with(&["--anonymous-put", "--max-frame=64KiB"]);
+    run(async {
+        let mut talk = place.connect().await;
+        talk.put("a", false).await.unwrap();
+        assert_eq!(talk.data(&[7; (64 << 10) + 1]).await, Err(ErrorCode::TooLong));
+        assert_eq!(talk.data(&[7]).await, Err(ErrorCode::TooLong));
+        assert_eq!(talk.commit(&[7]).await, Err(ErrorCode::TooLong));
+        talk.store("a", &[7; 64 << 10][..1000]).await.unwrap();
+    });
+    assert_eq!(place.visible(), [place.path("a")]);
 }
 
 #[test]
@@ -234,11 +247,9 @@ fn lists_come_in_the_order_of_bytes_page_by_page() {
             let expected: Vec<_> = names.iter().filter(|it| it.starts_with(prefix)).collect();
             assert_eq!(listed.iter().collect::<Vec<_>>(), expected, "{prefix}");
         }
-        let name = FileName::new(b"g/h/i").unwrap();
-        talk.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await.unwrap();
+        talk.remove("g/h/i").await.unwrap();
         assert!(!place.path("g").exists(), "folders go with their last file");
-        let again = talk.ask(Kind::REMOVE, |out| Remove { name }.put(out)).await;
-        assert_eq!(again, Err(ErrorCode::NotFound));
+        assert_eq!(talk.remove("g/h/i").await, Err(ErrorCode::NotFound));
     });
 }
 

@@ -1,6 +1,8 @@
 //! The file of users: read, refused, and written.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::thread;
 
 use super::*;
@@ -18,7 +20,7 @@ fn file(folder: &Path, names: &[&str]) -> PathBuf {
     let path = folder.join("users.toml");
     for name in names {
         let mut change = Change::begin(&path).unwrap();
-        assert!(change.users.add(user(name), &password("canary-3kd9")).unwrap());
+        assert!(change.users.add(user(name), Some(&password("canary-3kd9"))).unwrap());
         change.commit().unwrap();
     }
     path
@@ -30,7 +32,7 @@ fn what_is_written_is_read_again() {
     let path = file(folder.path(), &["\"odd\"\\name=,", "bob", "m\u{fc}ller"]);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     let users = Users::read(&path).unwrap();
-    let names: Vec<_> = users.iter().map(|user| user.name.clone()).collect();
+    let names: Vec<_> = users.iter().map(|(user, _)| user.name.clone()).collect();
     assert_eq!(names, ["\"odd\"\\name=,", "bob", "m\u{fc}ller"]);
     assert_eq!(*users.find("bob").user, user("bob"));
     let text = fs::read_to_string(&path).unwrap();
@@ -58,6 +60,34 @@ fn users_who_are_not_there_look_like_those_who_are() {
     assert_ne!(other.find("alice").verifier.salt(), nobody.verifier.salt());
 }
 
+/// Who has no password is found by name alone: for a password it is as if the user were not there, with the salt
+/// that would be told of somebody of that name.
+#[test]
+fn users_without_a_password_are_unknown_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), &["bob"]);
+    let unknown = Users::read(&path).unwrap().find("carol").verifier;
+    let mut change = Change::begin(&path).unwrap();
+    assert!(change.users.add(user("carol"), None).unwrap());
+    change.commit().unwrap();
+    let users = Users::read(&path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), *users.to_text());
+    assert!(users.iter().map(|(_, has_password)| has_password).eq([true, false]));
+    let found = users.find("carol");
+    assert!(!found.known && found.user.name.is_empty());
+    assert_eq!(found.verifier.salt(), unknown.salt());
+    assert_eq!(found.verifier.stored_key(), unknown.stored_key());
+    assert_eq!(**users.get("carol").unwrap(), user("carol"));
+    assert!(users.get("").is_none() && users.get("Carol").is_none());
+    // A password given, and taken away.
+    for password in [Some(password("x")), None] {
+        let mut change = Change::begin(&path).unwrap();
+        assert!(change.users.set_password("carol", password.as_ref()).unwrap());
+        change.commit().unwrap();
+        assert_eq!(Users::read(&path).unwrap().find("carol").known, password.is_some());
+    }
+}
+
 /// Every mistake is told with what it is about, and never with a verifier.
 #[test]
 fn a_wrong_file_is_refused_whole() {
@@ -78,6 +108,7 @@ fn a_wrong_file_is_refused_whole() {
         ("quota = 1073741824", "quota = \"much\"", "user bob: quota: "),
         ("quota = ", "quote = ", "user bob: unknown key \"quote\""),
         ("salt = \"", "salt = \"AAAA", "user bob: salt: write 16 bytes"),
+        ("stored-key = \"", "# \"", "user bob: stored-key: write 32 bytes"),
         ("stored-key = \"", "stored-key = \"AAAA", "user bob: stored-key: "),
         ("server-key = \"", "server-key = \"!", "user bob: server-key: "),
         ("name = \"eve\"", "name = \"bob\"", "user bob: listed twice"),
@@ -126,7 +157,7 @@ fn writers_wait_for_each_other() {
                 for number in 0..5 {
                     let mut change = Change::begin(path).unwrap();
                     let name = format!("user-{writer}-{number}");
-                    assert!(change.users.add(user(&name), &password("p")).unwrap());
+                    assert!(change.users.add(user(&name), Some(&password("p"))).unwrap());
                     change.commit().unwrap();
                 }
             });
@@ -144,24 +175,27 @@ fn what_a_killed_writer_left_hinders_nobody() {
     fs::write(folder.path().join(".users.toml.new"), "half").unwrap();
     let mut change = Change::begin(&path).unwrap();
     assert!(change.users.remove("bob") && !change.users.remove("bob"));
-    assert!(!change.users.set_password("bob", &password("x")).unwrap());
+    assert!(!change.users.set_password("bob", Some(&password("x"))).unwrap());
     change.commit().unwrap();
     assert_eq!(Users::read(&path).unwrap().iter().count(), 0);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Fault 62: an unknown user and a wrong password take the same time, whatever comes for a proof. (That proofs of
-/// different lengths differ tells who sent them nothing.) Under
-/// LONG=1 Welch's t over 20,000 pairs each; else so few that only the work is looked at.
+/// Fault 62: an unknown user, one without a password and a wrong password take the same time, whatever comes for a
+/// proof. (That proofs of different lengths differ tells who sent them nothing.) Under LONG=1 Welch's t over 20,000 pairs each; else so few that only the work is looked at.
 #[test]
 fn what_fails_takes_the_same_time() {
     let folder = tempfile::tempdir().unwrap();
-    let users = Users::read(&file(folder.path(), &["alice", "bobby", "carol"])).unwrap();
+    let path = file(folder.path(), &["alice", "bobby", "carol"]);
+    let mut change = Change::begin(&path).unwrap();
+    assert!(change.users.add(user("dorah"), None).unwrap());
+    change.commit().unwrap();
+    let users = Users::read(&path).unwrap();
     let long = env::var_os("LONG").is_some();
     let pairs = if long { 20_000 } else { 200 };
-    for len in [43, 0, 200] {
+    for (name, len) in [("nobod", 43), ("nobod", 0), ("nobod", 200), ("dorah", 43)] {
         let proof = "A".repeat(len) + if len == 43 { "=" } else { "" };
-        let (one, other) = (("carol", &proof), ("nobod", &proof));
+        let (one, other) = (("carol", &proof), (name, &proof));
         let mut times = [Vec::with_capacity(pairs), Vec::with_capacity(pairs)];
         for _ in 0..pairs {
             let first = fastrand::usize(0..2);

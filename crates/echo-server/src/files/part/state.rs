@@ -11,19 +11,19 @@ use crate::files::shelf::Key;
 const MAGIC: &[u8] = b"echo-server part 1\n";
 
 /// The longest such file: a name, a user's name, the rest.
-pub(in crate::files) const MAX_LEN: u64 = 4096;
+pub(in super::super) const MAX_LEN: u64 = 4096;
 
 /// Where an upload stands.
 #[derive(Clone, Debug)]
-pub(in crate::files) struct State {
-    pub(in crate::files) key: Key,
+pub(in super::super) struct State {
+    pub(in super::super) key: Key,
     /// So many bytes of the part are synced, and digested.
-    pub(in crate::files) covered: u64,
-    pub(in crate::files) digest: Sha256,
+    pub(in super::super) covered: u64,
+    pub(in super::super) digest: Sha256,
 }
 
 impl State {
-    pub(in crate::files) fn to_bytes(&self) -> Vec<u8> {
+    pub(in super::super) fn to_bytes(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.put_u64(self.covered);
         let owner = self.key.owner.as_deref();
@@ -40,7 +40,7 @@ impl State {
     }
 
     /// `None` for what is broken.
-    pub(in crate::files) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(in super::super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (mut fields, sum) = bytes.split_last_chunk::<32>()?;
         if Sha256::digest(fields)[..] != sum[..] {
             return None;

@@ -1,0 +1,213 @@
+//! TLS of other hands: servers of OpenSSL's and socat's, and certificates that openssl has made.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use support::daemon::{Daemon, program};
+use support::peer::Peer;
+use support::*;
+
+/// Where these servers listen, and nobody else's.
+const HOST: &str = "127.0.0.79";
+
+/// A folder with a server's certificate, and an authority and a client's certificate of openssl's making.
+struct House {
+    folder: tempfile::TempDir,
+}
+
+impl House {
+    fn new() -> Self {
+        let house = Self { folder: tempfile::tempdir().unwrap() };
+        let out = house.text("server");
+        house.run(
+            program().to_str().unwrap(),
+            &["tls", "self-signed", "--name", HOST, "--out", &out],
+        );
+        let new = ["req", "-x509", "-newkey", "ed25519", "-nodes"];
+        house.openssl(
+            &[&new[..], &["-subj", "/CN=clients", "-keyout", "ca.key", "-out", "ca.pem"]].concat(),
+        );
+        let signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-subj", "/CN=alice"];
+        let kind = [
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-addext",
+            "extendedKeyUsage=clientAuth",
+        ];
+        let files = ["-keyout", "alice.key", "-out", "alice.pem"];
+        house.openssl(&[&new[..], &signed, &kind, &files].concat());
+        house
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn openssl(&self, args: &[&str]) {
+        self.run("openssl", args);
+    }
+
+    fn run(&self, command: &str, args: &[&str]) {
+        let output = Command::new(command).args(args).current_dir(self.folder.path()).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A server of other hands: a shell's command in the folder, to which `$PORT` is free.
+    fn serve(&self, command: &str) -> (Peer, String) {
+        let port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port();
+        let folder = self.folder.path().display();
+        let script = format!("cd '{folder}' && PORT={port} && ADDRESS={HOST}:{port} && {command}");
+        (Peer::start("sh", &["-c", &script]), format!("tls://{HOST}:{port}"))
+    }
+
+    /// What trusts the server, and waits for it.
+    fn trusting(&self) -> [String; 5] {
+        let ca = self.text("server/cert.pem");
+        ["--ca", &ca, "--retry", "60s", "-q"].map(str::to_owned)
+    }
+}
+
+fn client(task: &[&str], args: &[String]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_echo-client"))
+        .args(task)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+/// OpenSSL's s_server, whose output is its input: an echo. It asks for a certificate as well, and gets one.
+#[test]
+fn sends_to_openssl() {
+    if !has("sends_to_openssl", "openssl", "version") {
+        return;
+    }
+    let house = House::new();
+    let server = "mkfifo loop && exec openssl s_server -quiet -accept $ADDRESS -tls1_3 \
+                  -cert server/cert.pem -key server/key.pem";
+    let (_server, uri) = house.serve(&format!("{server} 0<>loop 1>loop"));
+    let raw = format!("{uri}?mode=raw");
+    let task = ["send", &raw, "one", "two words", ""];
+    assert_eq!(client(&task, &house.trusting()), (Some(0), "one\ntwo words\n\n".to_owned()));
+    // It echoes HELLO too, which is found out.
+    assert_eq!(client(&["send", &uri, "hi"], &house.trusting()), (Some(0), "hi\n".to_owned()));
+    let (code, told) = client(&["send", &raw, "hi", "--ca", &house.text("ca.pem")], &[]);
+    assert!(code == Some(1) && told.starts_with("echo-client: untrusted: "), "{told}");
+    // One that takes whom its authority vouches for.
+    let house = House::new();
+    let (_server, uri) = house
+        .serve(&format!("{server} -Verify 1 -CAfile ca.pem -verify_return_error 0<>loop 1>loop"));
+    let raw = format!("{uri}?mode=raw");
+    let shown =
+        ["--cert", &house.text("alice.pem"), "--key", &house.text("alice.key")].map(str::to_owned);
+    let with = [&house.trusting()[..], &shown].concat();
+    assert_eq!(client(&["send", &raw, "hi"], &with), (Some(0), "hi\n".to_owned()));
+    let (code, told) = client(&["send", &raw, "hi"], &house.trusting());
+    assert!(code == Some(1) && told.starts_with("echo-client: refused: "), "{told}");
+}
+
+/// Its `-rev` is no echo, which is told, but where a line reads the same from either end.
+#[test]
+fn openssl_that_reverses_is_told() {
+    if !has("openssl_that_reverses_is_told", "openssl", "version") {
+        return;
+    }
+    let house = House::new();
+    let server =
+        "exec openssl s_server -rev -accept $ADDRESS -cert server/cert.pem -key server/key.pem";
+    let (_server, uri) = house.serve(server);
+    let raw = format!("{uri}?mode=raw");
+    let (code, told) = client(&["send", &raw, "abba\n"], &house.trusting());
+    assert!(code == Some(0) && told.starts_with("abba"), "{told}");
+    let (code, told) = client(&["send", &raw, "abcd\n"], &house.trusting());
+    assert!(code == Some(1) && told.starts_with("echo-client: different at byte 0: "), "{told}");
+}
+
+/// A certificate that openssl has made lets its user in, by our client and by openssl's; the password is another way.
+#[test]
+fn certificates_of_openssl_let_users_in() {
+    if !has("certificates_of_openssl_let_users_in", "openssl", "version") {
+        return;
+    }
+    let house = House::new();
+    let text = |name: &str| house.text(name);
+    let (users, password) = (text("users.toml"), text("password"));
+    fs::write(&password, "secret").unwrap();
+    let ours = program().to_str().unwrap();
+    house.run(ours, &["user", "add", "alice", "--no-password", "--users", &users]);
+    let bob = ["user", "add", "bob", "--password-file", &password, "--users", &users];
+    house.run(ours, &bob);
+    let listen = format!("tls://{HOST}:0?auth=required");
+    let (cert, key, ca) = (text("server/cert.pem"), text("server/key.pem"), text("ca.pem"));
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+    let daemon = Daemon::start(&[&["--listen", &listen, "--users", &users][..], &tls].concat());
+    let uri = daemon.target.split('?').next().unwrap().to_owned();
+    let task = ["send", &uri, "hi", "--ca", &cert];
+    let (shown, its_key) = (text("alice.pem"), text("alice.key"));
+    let certificate = ["--cert", &shown, "--key", &its_key];
+    let bob = ["--user", "bob", "--password-file", &password];
+    let alice = ["--user", "alice", "--password-file", &password];
+    let came_in = (Some(0), "hi\n".to_owned());
+    assert_eq!(client(&[&task[..], &certificate].concat(), &[]), came_in);
+    assert_eq!(client(&[&task[..], &bob].concat(), &[]), came_in);
+    assert_eq!(client(&[&task[..], &certificate, &bob].concat(), &[]), came_in);
+    for (with, told) in [
+        (&[][..], "refused: the server says: authenticate first (error 5, denied)"),
+        (&alice, "denied: wrong name or password"),
+    ] {
+        let told = format!("echo-client: {told}\n");
+        assert_eq!(client(&[&task[..], with].concat(), &[]), (Some(1), told));
+    }
+    // Text by openssl, whose input stays open until the reply is there.
+    let address = uri.trim_start_matches("tls://");
+    let mut openssl = Command::new("openssl")
+        .args(["s_client", "-quiet", "-no_ign_eof", "-connect", address, "-CAfile", &cert])
+        .args(["-cert", &shown, "-key", &its_key])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    openssl.stdin.as_ref().unwrap().write_all(b"hello\n").unwrap();
+    let mut reply = [0; 6];
+    openssl.stdout.take().unwrap().read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"hello\n");
+    drop(openssl.stdin.take());
+    openssl.wait().unwrap();
+}
+
+/// socat's, through which any size comes back, and the end in order.
+#[test]
+fn copies_through_socat_under_tls() {
+    if !has("copies_through_socat_under_tls", "socat", "-V")
+        || !has("the same", "openssl", "version")
+    {
+        return;
+    }
+    let house = House::new();
+    // After the client's end it waits for cat's.
+    let (_server, uri) = house.serve(
+        "exec socat -t 60 OPENSSL-LISTEN:$PORT,bind=127.0.0.79,fork,reuseaddr,verify=0,\
+         cert=server/cert.pem,key=server/key.pem EXEC:cat",
+    );
+    let target = format!("{uri}?mode=raw");
+    let args = house.trusting();
+    let args: Vec<_> = args.iter().map(String::as_str).chain([target.as_str()]).collect();
+    for size in [0, 1, 16_384, 16_385, 65_537, 1 << 20] {
+        pipe(&args, &noise(size)).copied(&noise(size));
+    }
+}

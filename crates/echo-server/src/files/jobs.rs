@@ -1,0 +1,95 @@
+//! What may block, on threads of its own, few at once.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::available_parallelism;
+
+use echo_core::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::Fault;
+
+/// How many threads may be at the disk at once: enough for a batch of syncs that the disk can take
+/// together, far fewer than Tokio has.
+const JOBS: usize = 32;
+
+/// Places for jobs.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    places: Arc<Semaphore>,
+    waited: AtomicU64,
+    /// For who digests what a client has already: as many as there are cores, since it is computing.
+    digests: Semaphore,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(JOBS)),
+            waited: AtomicU64::new(0),
+            digests: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
+        }
+    }
+}
+
+impl Jobs {
+    /// How many jobs had to wait for a place.
+    pub(super) fn waited(&self) -> u64 {
+        self.waited.load(Relaxed)
+    }
+
+    /// A turn to digest what a client has already.
+    pub(super) async fn digest(&self) -> Result<SemaphorePermit<'_>, Fault> {
+        let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
+        self.digests.acquire().await.map_err(closed)
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(place);
+        }
+        self.waited.fetch_add(1, Relaxed);
+        let closed = |error| Fault::Ended(Error::Handler(Box::new(error)));
+        Arc::clone(&self.places).acquire_owned().await.map_err(closed)
+    }
+}
+
+/// Runs what may block, on another thread: when there is room for it.
+pub(super) async fn run<T: Send + 'static>(
+    jobs: &Jobs,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Fault> {
+    let place = jobs.place().await?;
+    Ok(spawn_blocking(move || {
+        let done = job();
+        drop(place);
+        done
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn jobs_without_a_place_wait_and_are_counted() {
+        let jobs = Jobs::default();
+        let mut held = Vec::new();
+        for _ in 0..JOBS {
+            let (go, gone) = channel::<()>();
+            drop(run(&jobs, move || gone.recv()).await.unwrap());
+            held.push(go);
+        }
+        assert_eq!(jobs.waited(), 0);
+        let release = async {
+            assert_eq!(jobs.waited(), 1);
+            held.clear();
+        };
+        let (next, ()) = tokio::join!(run(&jobs, || 7), release);
+        assert_eq!(next.unwrap().await.unwrap(), 7);
+    }
+}

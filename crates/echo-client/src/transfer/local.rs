@@ -212,3 +212,39 @@ fn temporary(last: &OsStr) -> OsString {
     name.push(MARKS.1);
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    /// Several fetch one file at the same time: whoever comes upon the temporary of another just as that
+    /// becomes the file does not begin anew in it.
+    #[test]
+    fn a_file_that_appears_is_not_emptied() {
+        let (here, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+        let fetch = || {
+            let root = Folder::open(here.path()).unwrap();
+            // Another may have it.
+            let Ok(mut fetched) = Fetched::open(&root, b"a") else { return };
+            fetched.clear().unwrap();
+            fetched.append(b"whole").unwrap();
+            fetched.appear(None).unwrap();
+        };
+        fetch();
+        thread::scope(|scope| {
+            let fetchers: Vec<_> =
+                (0..3).map(|_| scope.spawn(|| (0..2000).for_each(|_| fetch()))).collect();
+            let reader = scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(std::fs::read(here.path().join("a")).unwrap(), b"whole");
+                }
+            });
+            let fetched = fetchers.into_iter().all(|it| it.join().is_ok());
+            stop.store(true, Ordering::Relaxed);
+            assert!(reader.join().is_ok() && fetched);
+        });
+    }
+}

@@ -260,3 +260,30 @@ fn sum_line(digest: Digest, name: &[u8]) -> Vec<u8> {
     line.push(b'\n');
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_wait_for_those_before_but_not_all() {
+        let mut lines = Lines::default();
+        let mut put = |index: u64| {
+            lines.waiting.insert(index, index.to_string().into_bytes());
+            std::iter::from_fn(|| lines.take())
+                .map(|it| String::from_utf8_lossy(&it).into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(put(1), [""; 0]);
+        assert_eq!(put(0), ["0", "1"]);
+        // That of 2 takes hours.
+        let waiting = WAITING as u64;
+        for index in 3..3 + waiting {
+            assert_eq!(put(index), [""; 0]);
+        }
+        assert_eq!(put(3 + waiting).len(), WAITING + 1, "nobody keeps more");
+        assert_eq!(put(5 + waiting), [""; 0]);
+        assert_eq!(put(2), ["2"]);
+        assert_eq!(put(4 + waiting), [(4 + waiting).to_string(), (5 + waiting).to_string()]);
+    }
+}

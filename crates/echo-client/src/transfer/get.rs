@@ -3,7 +3,6 @@
 mod asking;
 mod find;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 
@@ -24,7 +23,8 @@ use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
 use asking::{Stream, ask, done, opened};
-use find::{Finder, Place};
+use find::{Finder, Missing, Place};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Fetches what the command line names.
 pub(crate) async fn run(args: &Getting) -> Result<(), Failure> {
@@ -35,30 +35,24 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let asking = &args.transferring.asking;
     let options = options(&asking.connecting, &args.target)?;
     let to_stdout = args.output.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    let mut names = VecDeque::new();
+    let mut wanted = Vec::new();
     for name in &args.names {
         let bytes = name.clone().into_vec();
         let bytes = bytes.strip_suffix(b"/").unwrap_or(&bytes).to_vec();
         if let Err(why) = FileName::new(&bytes) {
             return Err(Failure::Local(format!("{}: no file's name: {why}", escape_bytes(&bytes))));
         }
-        names.push_back(bytes);
+        let place = match to_stdout {
+            true => None,
+            false => Some(Place::of(&bytes, args.output.as_deref())?),
+        };
+        wanted.push((bytes, place));
     }
     let report = Report::new(asking.json, asking.connecting.quiet, output.clone());
     let preserve = args.transferring.preserve;
     let fetcher = || Fetcher { preserve, stdout: output.clone() };
-    let work = if to_stdout {
-        let work = Work::new(&args.target, options, report, None);
-        for name in names {
-            work.add(Item { name, place: None, size: None }).await;
-        }
-        work
-    } else {
-        let place = |name: Vec<u8>| Place::of(&name, args.output.as_deref()).map(|it| (name, it));
-        let wanted = names.into_iter().map(place).collect::<Result<_, _>>()?;
-        let finder = Finder::new(&args.target, options.clone(), wanted);
-        Work::new(&args.target, options, report, Some(finder))
-    };
+    let finder = Finder::new(&args.target, options.clone(), wanted);
+    let work = Work::new(&args.target, options, report, finder);
     work.run(args.transferring.connections.get(), fetcher).await
 }
 
@@ -70,6 +64,8 @@ struct Item {
     place: Option<Place>,
     /// As a list told.
     size: Option<u64>,
+    /// Who is to know if this is no file: it may be a folder.
+    otherwise: Option<UnboundedSender<Missing>>,
 }
 
 impl work::Item for Item {
@@ -140,10 +136,10 @@ impl Transfer for Fetcher {
         dialogue: &mut Dialogue,
         meter: &Meter,
         alive: &mut Instant,
-    ) -> Result<Done, Trouble> {
+    ) -> Result<Option<Done>, Trouble> {
         match &item.place {
             Some(place) => self.fetch(item, place, dialogue, meter, alive).await,
-            None => self.print(item, dialogue, meter, alive).await,
+            None => self.print(item, dialogue, meter, alive).await.map(Some),
         }
     }
 }
@@ -189,20 +185,25 @@ impl Fetcher {
         dialogue: &mut Dialogue,
         meter: &Meter,
         alive: &mut Instant,
-    ) -> Result<Done, Trouble> {
+    ) -> Result<Option<Done>, Trouble> {
         let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
         let here = place.clone();
         let open = move || Fetched::open(&here.root, &here.name);
         let mut file = joined(spawn_blocking(open)).await?.map_err(unwritable)?;
         ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
-        let reply = match opened(dialogue).await {
-            Err(trouble @ Trouble::File(_)) => {
-                if file.len == 0 {
-                    file.discard();
-                }
-                return Err(trouble);
+        let opened = opened(dialogue).await;
+        if file.len == 0 && matches!(opened, Ok(Err(_)) | Err(Trouble::File(_))) {
+            file.discard();
+        }
+        let reply = match (opened?, &item.otherwise) {
+            (Ok(reply), _) => reply,
+            (Err(why), Some(otherwise)) => {
+                let (name, place) = (item.name.clone(), place.clone());
+                // Who would hear it ends only after this.
+                let _ = otherwise.send(Missing { name, place, why });
+                return Ok(None);
             }
-            reply => reply?,
+            (Err(why), None) => return Err(Trouble::File(why)),
         };
         if reply.offset != file.len {
             if reply.offset != 0 {
@@ -243,7 +244,7 @@ impl Fetcher {
         let keep = self.preserve.then_some(reply.attributes);
         let appear = move || file.appear(keep);
         joined(spawn_blocking(appear)).await?.map_err(unwritable)?;
-        Ok(Done { digest, size })
+        Ok(Some(Done { digest, size }))
     }
 
     /// Prints a file. What is lost is asked for behind what was printed.
@@ -255,7 +256,7 @@ impl Fetcher {
         alive: &mut Instant,
     ) -> Result<Done, Trouble> {
         ask(&item.name, 0, [0; 32], dialogue).await?;
-        let reply = opened(dialogue).await?;
+        let reply = opened(dialogue).await?.map_err(Trouble::File)?;
         meter.open(0, Some(reply.size));
         let mut stream = Stream::new(&reply, dialogue)?;
         let (mut digest, mut size) = (Sha256::new(), 0);

@@ -50,7 +50,7 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     }
     let report = Report::new(asking.json, asking.connecting.quiet, output.clone());
     let preserve = args.transferring.preserve;
-    let fetcher = || Fetcher { preserve, stdout: output.clone() };
+    let fetcher = || Fetcher { preserve, stdout: output.clone(), kept: None };
     let finder = Finder::new(&args.target, options.clone(), wanted);
     let work = Work::new(&args.target, options, report, finder);
     work.run(args.transferring.connections.get(), fetcher).await
@@ -81,6 +81,8 @@ impl work::Item for Item {
 struct Fetcher {
     preserve: bool,
     stdout: Output,
+    /// What there is of a file whose connection was lost.
+    kept: Option<(Vec<u8>, Fetched)>,
 }
 
 impl Transfer for Fetcher {
@@ -177,9 +179,29 @@ impl Fetcher {
         joined(spawn_blocking(write)).await?
     }
 
+    /// Opens what is there of a file, and digests it, unless the connection before has.
+    async fn open(
+        &mut self,
+        item: &Item,
+        place: &Place,
+        alive: &mut Instant,
+    ) -> Result<Fetched, Trouble> {
+        if let Some((name, file)) = self.kept.take()
+            && name == item.name
+        {
+            return Ok(file);
+        }
+        let (here, began) = (place.clone(), Instant::now());
+        let open = move || Fetched::open(&here.root, &here.name);
+        let file = joined(spawn_blocking(open)).await?;
+        // That this takes long is not the server's fault.
+        *alive += began.elapsed();
+        file.map_err(|error| Trouble::File(unwritable(&error)))
+    }
+
     /// Fetches a file block by block, behind what is there of it.
     async fn fetch(
-        &self,
+        &mut self,
         item: &Item,
         place: &Place,
         dialogue: &mut Dialogue,
@@ -187,11 +209,16 @@ impl Fetcher {
         alive: &mut Instant,
     ) -> Result<Option<Done>, Trouble> {
         let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
-        let here = place.clone();
-        let open = move || Fetched::open(&here.root, &here.name);
-        let mut file = joined(spawn_blocking(open)).await?.map_err(unwritable)?;
-        ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
-        let opened = opened(dialogue).await;
+        let mut file = self.open(item, place, alive).await?;
+        let opened = async {
+            ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
+            opened(file.len, dialogue).await
+        };
+        let opened = opened.await;
+        if let Err(Trouble::Lost(_) | Trouble::Busy(_)) = opened {
+            self.kept = Some((item.name.clone(), file));
+            return opened.map(|_| None);
+        }
         if file.len == 0 && matches!(opened, Ok(Err(_)) | Err(Trouble::File(_))) {
             file.discard();
         }
@@ -233,6 +260,10 @@ impl Fetcher {
         // Also after a loss: the next connection goes on with the file, and has to have it for itself.
         let (file, written) = joined(writing).await?;
         written.map_err(unwritable)?;
+        if let Err(Trouble::Lost(_)) = came {
+            self.kept = Some((item.name.clone(), file));
+            return came.map(|()| None);
+        }
         came?;
         let told = done(dialogue).await?;
         let digest = Digest(file.digest.clone().finalize().into());
@@ -256,7 +287,7 @@ impl Fetcher {
         alive: &mut Instant,
     ) -> Result<Done, Trouble> {
         ask(&item.name, 0, [0; 32], dialogue).await?;
-        let reply = opened(dialogue).await?.map_err(Trouble::File)?;
+        let reply = opened(0, dialogue).await?.map_err(Trouble::File)?;
         meter.open(0, Some(reply.size));
         let mut stream = Stream::new(&reply, dialogue)?;
         let (mut digest, mut size) = (Sha256::new(), 0);

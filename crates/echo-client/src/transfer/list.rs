@@ -123,6 +123,7 @@ impl Pages {
 pub(super) fn failure(trouble: Trouble) -> Failure {
     match trouble {
         Trouble::Lost(error) => error.into(),
+        Trouble::Busy(why) => Error::Rejected(why).into(),
         Trouble::File(why) => Failure::Local(why),
         Trouble::All(failure) => failure,
     }

@@ -35,8 +35,8 @@ pub(super) enum Deed {
 /// Where it is told.
 #[derive(Debug)]
 pub(super) struct Report {
-    pub(super) json: bool,
-    pub(super) quiet: bool,
+    json: bool,
+    quiet: bool,
     pub(super) progress: Progress,
     output: Output,
     /// Files that take long.

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use echo_core::Endpoint;
-use echo_core::client::{Dialogue, Fault, Options};
+use echo_core::client::{Dialogue, Error, Fault, Options};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -15,6 +16,10 @@ use super::report::{Deed, Done, PACE, Report};
 use super::{PAUSE, Trouble, connect};
 use crate::failure::Failure;
 use crate::notice;
+
+/// How long to wait before a server that had no place is asked again: it waits itself, for uploads that are
+/// being parked, and a word each time is enough.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// So many small files are under way at once on a connection.
 const SMALL_WINDOW: usize = 16;
@@ -237,6 +242,14 @@ impl<T: Transfer> Worker<T> {
                     work.report.lost(&notice::lost(&error, true)).await;
                     sleep(PAUSE.min(left)).await;
                 }
+                Err(Trouble::Busy(why)) => {
+                    let left = work.options.retry.saturating_sub(alive.elapsed());
+                    if left.is_zero() {
+                        return Err(Error::Rejected(why).into());
+                    }
+                    work.report.lost(&format!("{why}; trying again")).await;
+                    sleep(BUSY.min(left)).await;
+                }
             }
             // What had no answer on this connection.
             let small = self.small.drain(..).map(|(job, _)| job);
@@ -331,7 +344,7 @@ impl<T: Transfer> Worker<T> {
     ) -> Result<(), Trouble> {
         let Some((job, small)) = self.small.front() else { return Ok(()) };
         let done = self.transfer.end(&job.item, small, dialogue, &job.meter).await;
-        if !matches!(done, Err(Trouble::Lost(_))) {
+        if !matches!(done, Err(Trouble::Lost(_) | Trouble::Busy(_))) {
             *alive = Instant::now();
             let Some((job, _)) = self.small.pop_front() else { return Ok(()) };
             match done.transpose() {

@@ -9,6 +9,7 @@ mod events;
 mod gather;
 mod kills;
 mod liars;
+mod limits;
 mod piped;
 mod restarts;
 

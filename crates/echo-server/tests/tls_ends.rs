@@ -57,7 +57,7 @@ fn a_cut_is_no_end_in_order() {
         assert_eq!(back, "hello", "what came is answered, with close_notify, in either case");
         let line = server.wait_for_stderr(&format!("ending={ending}"));
         assert!(line.contains("received=5 sent=5"), "{line}");
-        let sample = r#"echo_tls_streams_cut_total{reason="truncated"}"#;
+        let sample = r#"echo_tls_streams_cut_total{fault="truncated"}"#;
         assert_eq!(admin.metrics().get(sample), cut);
     }
     assert_eq!(server.stop(), Some(0));

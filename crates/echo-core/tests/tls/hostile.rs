@@ -66,7 +66,9 @@ async fn an_older_tls_is_told_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_records_end_the_connection() {
     let authority = Arc::new(Authority::new());
-    let running = Running::start(Policy::Always(authority.server()), Limits::default());
+    // Whoever goes on sending is read from no longer than that.
+    let limits = Limits { linger: Duration::from_millis(200), ..Limits::default() };
+    let running = Running::start(Policy::Always(authority.server()), limits);
     let floods: [(&str, &[u8]); 5] = [
         ("empty", b"\x17\x03\x03\x00\x00"),
         ("empty, of the handshake", b"\x16\x03\x03\x00\x00"),

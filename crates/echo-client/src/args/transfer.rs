@@ -29,18 +29,25 @@ pub(crate) struct Transferring {
 /// What all that asks for files has in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Asking {
-    /// Print a JSON object on a line of its own for each event, instead of anything else
+    /// Print a JSON object on a line of its own for each event, instead of other lines
     ///
-    /// Its "event" is one of: "progress", once a second for each file that takes longer than that; "stored", "got",
-    /// "removed" or "file" (of ls) for each file; "failed" for one that is not transferred, "skipped" for one that is
-    /// none, "lost" for a connection that is made again, and at last "error" where the exit code is not 0, each with
-    /// "error", the reason.
-    /// "name" is the file's name, or "name_hex" if that is no UTF-8.
-    /// "bytes" is the file's size ("size" in "progress", null if not known yet, where "bytes" is how much of it is
-    /// there), "resumed_from" how much of that was there before, "transferred" how much this command has moved, what
-    /// was moved again included, "rate" that in bytes per second on average, "seconds_left" at that rate, or null,
-    /// "seconds" how long it took, "sha256" the digest; in "file" "mode" is octal, "mtime" and "mtime_ns" are seconds since
-    /// 1970 (UTC) and nanoseconds. With -q come no "progress" and "lost".
+    ///   event        fields
+    ///   stored, got  name, bytes, sha256, resumed_from, transferred, seconds
+    ///   progress     name, bytes, size, resumed_from, transferred, seconds, rate, seconds_left:
+    ///                once a second for each file that takes longer than that
+    ///   failed       name, error: a file that is not transferred
+    ///   skipped      name, error: what put leaves out of a folder
+    ///   file         name, bytes, mode, mtime, mtime_ns: what ls lists
+    ///   removed      name
+    ///   lost         error: a connection, which is made again
+    ///   error        error: at the end, if the exit code is not 0; also on stderr
+    ///
+    /// "bytes" is a file's size; of "progress" it is how much is there, and "size" the size, null
+    /// if not known. "resumed_from" was there before this command, "transferred" is what it has
+    /// moved, again after losses included, "rate" that per second, "seconds_left" at that rate,
+    /// or null. "mode" is octal, "mtime" and "mtime_ns" are seconds since 1970 (UTC) and
+    /// nanoseconds. A name that is no UTF-8 comes as "name_hex". With -q come no "progress"
+    /// and "lost".
     #[arg(long, verbatim_doc_comment)]
     pub(crate) json: bool,
 

@@ -36,7 +36,7 @@ pub(crate) struct Asking {
     ///   progress     name, bytes, size, resumed_from, transferred, seconds, rate, seconds_left:
     ///                once a second for each file that takes longer than that
     ///   failed       name, error: a file that is not transferred
-    ///   skipped      name, error: what is no regular file
+    ///   skipped      name, error: what put leaves out of a folder
     ///   file         name, bytes, mode, mtime, mtime_ns: what ls lists
     ///   removed      name
     ///   lost         error: a connection, which is made again

@@ -10,7 +10,7 @@ use std::path::Path;
 use echo_core::{Attributes, FileName};
 use echo_folder::{Folder, is_hole, set_attributes};
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fsync, renameat, statat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -128,16 +128,8 @@ impl Fetched {
         let temporary = temporary(last);
         let (file, stat) = loop {
             let (file, _) = folder.write(&temporary, true)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                .map_err(|_| io::Error::other("another program fetches it right now"))?;
-            let stat = fstat(&file)?;
-            // Whoever had it before may have given it its name meanwhile.
-            match statat(&folder, &temporary, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => {
-                    break (file, stat);
-                }
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(stat) = lock(&file, &folder, &temporary)? {
+                break (file, stat);
             }
         };
         let (mut digest, mut len) = (Sha256::new(), 0);
@@ -192,6 +184,19 @@ impl Fetched {
     }
 }
 
+/// Has the temporary that was opened for itself, and says what it is like; `None` if whoever had it before
+/// has given it its name meanwhile.
+fn lock(file: &File, folder: &Folder, temporary: &OsStr) -> io::Result<Option<Stat>> {
+    flock(file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| io::Error::other("another program fetches it right now"))?;
+    let stat = fstat(file)?;
+    match statat(folder, temporary, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => Ok(Some(stat)),
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// How the name of what is not fetched to its end begins and ends.
 const MARKS: (&str, &str) = (".", ".echo-part");
 
@@ -215,36 +220,26 @@ fn temporary(last: &OsStr) -> OsString {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
-
     use super::*;
 
-    /// Several fetch one file at the same time: whoever comes upon the temporary of another just as that
-    /// becomes the file does not begin anew in it.
+    /// What was opened as the temporary has become the file, before it was locked: it is not written to.
     #[test]
-    fn a_file_that_appears_is_not_emptied() {
-        let (here, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
-        let fetch = || {
-            let root = Folder::open(here.path()).unwrap();
-            // Another may have it.
-            let Ok(mut fetched) = Fetched::open(&root, b"a") else { return };
-            fetched.clear().unwrap();
-            fetched.append(b"whole").unwrap();
-            fetched.appear(None).unwrap();
-        };
-        fetch();
-        thread::scope(|scope| {
-            let fetchers: Vec<_> =
-                (0..3).map(|_| scope.spawn(|| (0..2000).for_each(|_| fetch()))).collect();
-            let reader = scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    assert_eq!(std::fs::read(here.path().join("a")).unwrap(), b"whole");
-                }
-            });
-            let fetched = fetchers.into_iter().all(|it| it.join().is_ok());
-            stop.store(true, Ordering::Relaxed);
-            assert!(reader.join().is_ok() && fetched);
-        });
+    fn a_file_that_appears_is_not_taken_for_its_temporary() {
+        let here = tempfile::tempdir().unwrap();
+        let root = Folder::open(here.path()).unwrap();
+        let mut fetched = Fetched::open(&root, b"a").unwrap();
+        fetched.append(b"whole").unwrap();
+        let temporary = temporary(OsStr::new("a"));
+        let (late, _) = root.write(&temporary, false).unwrap();
+        assert!(lock(&late, &root, &temporary).is_err(), "somebody has it");
+        assert!(Fetched::open(&root, b"a").is_err());
+        fetched.appear(None).unwrap();
+        assert!(lock(&late, &root, &temporary).unwrap().is_none(), "it is the file");
+        drop(late);
+        let mut next = Fetched::open(&root, b"a").unwrap();
+        next.append(b"other").unwrap();
+        assert_eq!(std::fs::read(here.path().join("a")).unwrap(), b"whole");
+        let (file, _) = root.read(OsStr::new("a")).unwrap();
+        assert!(lock(&file, &root, &temporary).unwrap().is_none(), "there is another temporary");
     }
 }

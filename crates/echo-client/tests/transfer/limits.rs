@@ -6,7 +6,7 @@ use super::*;
 
 /// Waits for what another process does soon.
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
         thread::sleep(Duration::from_millis(5));

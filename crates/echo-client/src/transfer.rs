@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Options};
-use echo_core::{Endpoint, ErrorFrame, Features, Header, Kind};
+use echo_core::{Endpoint, ErrorCode, ErrorFrame, Features, Header, Kind};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -46,6 +46,8 @@ const SMALL: u64 = 64 << 10;
 enum Trouble {
     /// The connection is of no use any more. What had no answer may be tried again on another.
     Lost(Error),
+    /// The server has no place for it now, in its own words: others may leave theirs.
+    Busy(String),
     /// That one file cannot be transferred; others can.
     File(String),
     /// Nothing can go on.
@@ -63,7 +65,11 @@ fn refused(payload: &[u8]) -> Trouble {
     let Ok(ErrorFrame { code, text, .. }) = ErrorFrame::parse(payload) else {
         return unreadable(Kind::ERROR);
     };
-    Trouble::File(format!("refused: the server says: {} (error {})", escape(&text), code.code()))
+    let text = format!("the server says: {} (error {})", escape(&text), code.code());
+    match code {
+        ErrorCode::Busy => Trouble::Busy(text),
+        _ => Trouble::File(format!("refused: {text}")),
+    }
 }
 
 /// The server wrote what is no such frame.

@@ -27,6 +27,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use fault::wrong_key;
 pub(crate) use fault::{refusal, untrusted};
 pub(crate) use session::Session;
 
@@ -251,14 +252,11 @@ impl Client {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| unusable(&error))?;
-        let verifier: Arc<dyn ServerCertVerifier> = match trusted {
-            Some(Authorities(roots)) => {
-                WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                    .build()
-                    .map_err(|error| unusable(&error))?
-            }
-            None => Arc::new(Anybody(provider)),
-        };
+        let chain = trusted.map(|Authorities(roots)| {
+            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()
+        });
+        let chain = chain.transpose().map_err(|error| unusable(&error))?;
+        let verifier = Arc::new(Verifier { chain, provider });
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
@@ -284,20 +282,27 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Trusts whoever has the key of the certificate that it shows.
+/// Trusts whoever has the key of the certificate that it shows, if somebody trusted vouches for that.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct Verifier {
+    /// `None` trusts anybody.
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        match &self.chain {
+            Some(chain) => chain.verify_server_cert(certificate, between, name, ocsp, now),
+            None => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     /// Not asked where only TLS 1.3 is spoken.
@@ -316,11 +321,11 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms).map_err(wrong_key)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,12 +1,15 @@
 //! The command lines of `put`, `get`, `ls` and `rm`.
 
-use std::ffi::OsString;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU8;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use echo_core::Endpoint;
 
 use super::{Connecting, target};
+use crate::escape::escape_bytes;
 
 /// What all that transfers has in common.
 #[derive(Debug, clap::Args)]
@@ -26,18 +29,25 @@ pub(crate) struct Transferring {
 /// What all that asks for files has in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Asking {
-    /// Print a JSON object on a line of its own for each event, instead of anything else
+    /// Print a JSON object on a line of its own for each event, instead of other lines
     ///
-    /// Its "event" is one of: "progress", once a second for each file that takes longer than that; "stored", "got",
-    /// "removed" or "file" (of ls) for each file; "failed" for one that is not transferred, "skipped" for one that is
-    /// none, "lost" for a connection that is made again, and at last "error" where the exit code is not 0, each with
-    /// "error", the reason.
-    /// "name" is the file's name, or "name_hex" if that is no UTF-8.
-    /// "bytes" is the file's size ("size" in "progress", null if not known yet, where "bytes" is how much of it is
-    /// there), "resumed_from" how much of that was there before, "transferred" how much this command has moved, what
-    /// was moved again included, "rate" that in bytes per second on average, "seconds_left" at that rate, or null,
-    /// "seconds" how long it took, "sha256" the digest; in "file" "mode" is octal, "mtime" and "mtime_ns" are seconds since
-    /// 1970 (UTC) and nanoseconds. With -q come no "progress", "skipped" and "lost".
+    ///   event        fields
+    ///   stored, got  name, bytes, sha256, resumed_from, transferred, seconds
+    ///   progress     name, bytes, size, resumed_from, transferred, seconds, rate, seconds_left:
+    ///                once a second for each file that takes longer than that
+    ///   failed       name, error: a file that is not transferred
+    ///   skipped      name, error: what put leaves out of a folder
+    ///   file         name, bytes, mode, mtime, mtime_ns: what ls lists
+    ///   removed      name
+    ///   lost         error: a connection, which is made again
+    ///   error        error: at the end, if the exit code is not 0; also on stderr
+    ///
+    /// "bytes" is a file's size; of "progress" it is how much is there, and "size" the size, null
+    /// if not known. "resumed_from" was there before this command, "transferred" is what it has
+    /// moved, again after losses included, "rate" that per second, "seconds_left" at that rate,
+    /// or null. "mode" is octal, "mtime" and "mtime_ns" are seconds since 1970 (UTC) and
+    /// nanoseconds. A name that is no UTF-8 comes as "name_hex". With -q come no "progress"
+    /// and "lost".
     #[arg(long, verbatim_doc_comment)]
     pub(crate) json: bool,
 
@@ -48,15 +58,16 @@ pub(crate) struct Asking {
 /// Stores files.
 ///
 /// Each appears whole or not at all, in place of one that has its name, and is then on the server's disk.
-/// Its SHA-256 and its name are printed, as sha256sum prints them. What is interrupted goes on where it
-/// was, as long as --retry allows, or when it is called again.
+/// Its SHA-256 and its name are printed, as sha256sum prints them and reads them with -c. What is
+/// interrupted goes on where it was, as long as --retry allows, or when it is called again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Putting {
     /// The server, as for echo-client itself
     #[arg(value_parser = target)]
     pub(crate) target: Endpoint,
 
-    /// Files and folders, stored under their own names; `-` is stdin, which needs --as
+    /// Files and folders, stored under their own names; `-` is stdin, which needs --as. Links in folders
+    /// are left out
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 
@@ -136,6 +147,11 @@ impl Putting {
     /// What is wrong with these words together.
     pub(super) fn check(&self) -> Result<(), String> {
         let stdin = self.paths.iter().filter(|path| path.as_os_str() == "-").count();
+        if let Some([one, other]) = alike(self.paths.iter().map(|path| path.as_os_str())) {
+            return Err(format!(
+                "{one} and {other} would be stored under one name: call once for each"
+            ));
+        }
         match &self.name {
             None if stdin > 0 => Err("stdin has no name: give one with --as".to_owned()),
             Some(_) if self.paths.len() > 1 => Err("--as is for a single path".to_owned()),
@@ -147,6 +163,11 @@ impl Putting {
 impl Getting {
     /// What is wrong with these words together.
     pub(super) fn check(&self) -> Result<(), String> {
+        if let Some([one, other]) = alike(self.names.iter().map(OsString::as_os_str)) {
+            return Err(format!(
+                "{one} and {other} would be written to one place: call once for each"
+            ));
+        }
         match &self.output {
             Some(path) if path.as_os_str() == "-" && self.names.len() > 1 => {
                 Err("stdout takes one file: write the others with calls of their own".to_owned())
@@ -160,4 +181,15 @@ impl Getting {
             _ => Ok(()),
         }
     }
+}
+
+/// Two of which the last parts are the same, as people read them.
+fn alike<'a>(names: impl Iterator<Item = &'a OsStr>) -> Option<[String; 2]> {
+    let mut seen = HashMap::new();
+    for name in names {
+        if let Some(other) = Path::new(name).file_name().and_then(|last| seen.insert(last, name)) {
+            return Some([other, name].map(|it| escape_bytes(it.as_bytes())));
+        }
+    }
+    None
 }

@@ -3,7 +3,6 @@
 mod asking;
 mod find;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 
@@ -24,7 +23,8 @@ use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
 use asking::{Stream, ask, done, opened};
-use find::{Finder, Place};
+use find::{Finder, Missing, Place};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Fetches what the command line names.
 pub(crate) async fn run(args: &Getting) -> Result<(), Failure> {
@@ -35,30 +35,24 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let asking = &args.transferring.asking;
     let options = options(&asking.connecting, &args.target)?;
     let to_stdout = args.output.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    let mut names = VecDeque::new();
+    let mut wanted = Vec::new();
     for name in &args.names {
         let bytes = name.clone().into_vec();
         let bytes = bytes.strip_suffix(b"/").unwrap_or(&bytes).to_vec();
         if let Err(why) = FileName::new(&bytes) {
             return Err(Failure::Local(format!("{}: no file's name: {why}", escape_bytes(&bytes))));
         }
-        names.push_back(bytes);
+        let place = match to_stdout {
+            true => None,
+            false => Some(Place::of(&bytes, args.output.as_deref())?),
+        };
+        wanted.push((bytes, place));
     }
     let report = Report::new(asking.json, asking.connecting.quiet, output.clone());
     let preserve = args.transferring.preserve;
-    let fetcher = || Fetcher { preserve, stdout: output.clone() };
-    let work = if to_stdout {
-        let work = Work::new(&args.target, options, report, None);
-        for name in names {
-            work.add(Item { name, place: None, size: None }).await;
-        }
-        work
-    } else {
-        let place = |name: Vec<u8>| Place::of(&name, args.output.as_deref()).map(|it| (name, it));
-        let wanted = names.into_iter().map(place).collect::<Result<_, _>>()?;
-        let finder = Finder::new(&args.target, options.clone(), wanted);
-        Work::new(&args.target, options, report, Some(finder))
-    };
+    let fetcher = || Fetcher { preserve, stdout: output.clone(), kept: None };
+    let finder = Finder::new(&args.target, options.clone(), wanted);
+    let work = Work::new(&args.target, options, report, finder);
     work.run(args.transferring.connections.get(), fetcher).await
 }
 
@@ -70,6 +64,8 @@ struct Item {
     place: Option<Place>,
     /// As a list told.
     size: Option<u64>,
+    /// Who is to know if this is no file: it may be a folder.
+    otherwise: Option<UnboundedSender<Missing>>,
 }
 
 impl work::Item for Item {
@@ -85,6 +81,8 @@ impl work::Item for Item {
 struct Fetcher {
     preserve: bool,
     stdout: Output,
+    /// What there is of a file whose connection was lost.
+    kept: Option<(Vec<u8>, Fetched)>,
 }
 
 impl Transfer for Fetcher {
@@ -140,10 +138,10 @@ impl Transfer for Fetcher {
         dialogue: &mut Dialogue,
         meter: &Meter,
         alive: &mut Instant,
-    ) -> Result<Done, Trouble> {
+    ) -> Result<Option<Done>, Trouble> {
         match &item.place {
             Some(place) => self.fetch(item, place, dialogue, meter, alive).await,
-            None => self.print(item, dialogue, meter, alive).await,
+            None => self.print(item, dialogue, meter, alive).await.map(Some),
         }
     }
 }
@@ -181,28 +179,58 @@ impl Fetcher {
         joined(spawn_blocking(write)).await?
     }
 
+    /// Opens what is there of a file, and digests it, unless the connection before has.
+    async fn open(
+        &mut self,
+        item: &Item,
+        place: &Place,
+        alive: &mut Instant,
+    ) -> Result<Fetched, Trouble> {
+        if let Some((name, file)) = self.kept.take()
+            && name == item.name
+        {
+            return Ok(file);
+        }
+        let (here, began) = (place.clone(), Instant::now());
+        let open = move || Fetched::open(&here.root, &here.name);
+        let file = joined(spawn_blocking(open)).await?;
+        // That this takes long is not the server's fault.
+        *alive += began.elapsed();
+        file.map_err(|error| Trouble::File(unwritable(&error)))
+    }
+
     /// Fetches a file block by block, behind what is there of it.
     async fn fetch(
-        &self,
+        &mut self,
         item: &Item,
         place: &Place,
         dialogue: &mut Dialogue,
         meter: &Meter,
         alive: &mut Instant,
-    ) -> Result<Done, Trouble> {
+    ) -> Result<Option<Done>, Trouble> {
         let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
-        let here = place.clone();
-        let open = move || Fetched::open(&here.root, &here.name);
-        let mut file = joined(spawn_blocking(open)).await?.map_err(unwritable)?;
-        ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
-        let reply = match opened(dialogue).await {
-            Err(trouble @ Trouble::File(_)) => {
-                if file.len == 0 {
-                    file.discard();
-                }
-                return Err(trouble);
+        let mut file = self.open(item, place, alive).await?;
+        let opened = async {
+            ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
+            opened(file.len, dialogue).await
+        };
+        let opened = opened.await;
+        if let Err(Trouble::Lost(_) | Trouble::Busy(_)) = opened {
+            self.kept = Some((item.name.clone(), file));
+            return opened.map(|_| None);
+        }
+        if file.len == 0 && matches!(opened, Ok(Err(_)) | Err(Trouble::File(_))) {
+            file.discard();
+        }
+        let reply = match (opened?, &item.otherwise) {
+            (Ok(reply), _) => reply,
+            (Err(why), Some(otherwise)) => {
+                let (name, place) = (item.name.clone(), place.clone());
+                // Who would hear it ends only after this.
+                let _ = otherwise.send(Missing { name, place, why });
+                return Ok(None);
             }
-            reply => reply?,
+            (Err(why), None) => return Err(Trouble::File(why)),
         };
         if reply.offset != file.len {
             if reply.offset != 0 {
@@ -232,6 +260,10 @@ impl Fetcher {
         // Also after a loss: the next connection goes on with the file, and has to have it for itself.
         let (file, written) = joined(writing).await?;
         written.map_err(unwritable)?;
+        if let Err(Trouble::Lost(_)) = came {
+            self.kept = Some((item.name.clone(), file));
+            return came.map(|()| None);
+        }
         came?;
         let told = done(dialogue).await?;
         let digest = Digest(file.digest.clone().finalize().into());
@@ -243,7 +275,7 @@ impl Fetcher {
         let keep = self.preserve.then_some(reply.attributes);
         let appear = move || file.appear(keep);
         joined(spawn_blocking(appear)).await?.map_err(unwritable)?;
-        Ok(Done { digest, size })
+        Ok(Some(Done { digest, size }))
     }
 
     /// Prints a file. What is lost is asked for behind what was printed.
@@ -255,7 +287,7 @@ impl Fetcher {
         alive: &mut Instant,
     ) -> Result<Done, Trouble> {
         ask(&item.name, 0, [0; 32], dialogue).await?;
-        let reply = opened(dialogue).await?;
+        let reply = opened(0, dialogue).await?.map_err(Trouble::File)?;
         meter.open(0, Some(reply.size));
         let mut stream = Stream::new(&reply, dialogue)?;
         let (mut digest, mut size) = (Sha256::new(), 0);

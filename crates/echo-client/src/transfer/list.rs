@@ -30,7 +30,8 @@ async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
     let mut pages = Pages::new(&args.target, options, prefix.to_vec());
     loop {
         let mut lines = String::new();
-        let more = pages.next(&mut |entry| lines += &line(&entry, args.asking.json)).await?;
+        let mut take = |entry: Entry<'_>| lines += &line(&entry, args.asking.json);
+        let more = pages.next(&mut take).await.map_err(failure)?;
         if !write_line(&output, lines.as_bytes()).await || !more {
             return Ok(());
         }
@@ -63,21 +64,21 @@ impl Pages {
     }
 
     /// Takes one page. Whether there are more.
-    pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Failure> {
+    pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Trouble> {
         let began = Instant::now();
         let payload = loop {
             match self.ask().await {
                 Ok(payload) => break payload,
-                Err(Failure::Client(error))
+                Err(Trouble::Lost(error))
                     if error.fault() == Fault::Path && began.elapsed() < self.options.retry =>
                 {
                     self.dialogue = None;
                     sleep(PAUSE).await;
                 }
-                Err(failure) => return Err(failure),
+                Err(trouble) => return Err(trouble),
             }
         };
-        let wrong = |what: String| Failure::Client(Error::Different { at: 0, what });
+        let wrong = |what: String| Trouble::Lost(Error::Different { at: 0, what });
         let list = ListReply::parse(&payload)
             .map_err(|_| wrong("the server's list cannot be read".to_owned()))?;
         for entry in &list.entries {
@@ -97,26 +98,32 @@ impl Pages {
         Ok(list.more)
     }
 
-    async fn ask(&mut self) -> Result<Bytes, Failure> {
+    async fn ask(&mut self) -> Result<Bytes, Trouble> {
         let mut dialogue = match self.dialogue.take() {
             Some(dialogue) => dialogue,
-            None => connect(&self.target, &self.options).await?,
+            None => {
+                connect(&self.target, &self.options).await.map_err(|failure| match failure {
+                    Failure::Client(error) => Trouble::Lost(error),
+                    failure => Trouble::All(failure),
+                })?
+            }
         };
         let list = List { cursor: &self.cursor, prefix: &self.prefix };
-        send(&mut dialogue, Kind::LIST, |out| list.put(out)).await.map_err(failure)?;
+        send(&mut dialogue, Kind::LIST, |out| list.put(out)).await?;
         let (header, payload) = dialogue.recv().await?;
         self.dialogue = Some(dialogue);
         if header.kind == Kind::ERROR {
             let error = ErrorFrame::parse(&payload);
             self.forbidden = error.is_ok_and(|it| it.code == ErrorCode::Forbidden);
         }
-        accepted((header, payload)).map_err(failure)
+        accepted((header, payload))
     }
 }
 
-fn failure(trouble: Trouble) -> Failure {
+pub(super) fn failure(trouble: Trouble) -> Failure {
     match trouble {
         Trouble::Lost(error) => error.into(),
+        Trouble::Busy(why) => Error::Rejected(why).into(),
         Trouble::File(why) => Failure::Local(why),
         Trouble::All(failure) => failure,
     }

@@ -1,16 +1,16 @@
 //! Files of this host: what is to be sent, and where to write what is fetched.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use echo_core::{Attributes, FileName};
 use echo_folder::{Folder, is_hole, set_attributes};
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fsync, renameat, statat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -28,7 +28,8 @@ const READABLE: usize = 240;
 pub(super) struct Reader {
     file: File,
     pub(super) at: u64,
-    pub(super) size: u64,
+    /// Files of /proc have 0 bytes, they say, and much to tell: then it is not known.
+    pub(super) size: Option<u64>,
     pub(super) digest: Sha256,
 }
 
@@ -40,9 +41,9 @@ impl Reader {
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
         let stat = fstat(&file)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"));
+            return Err(not_regular());
         }
-        let size = echo_folder::size(&stat);
+        let size = Some(echo_folder::size(&stat)).filter(|size| *size > 0);
         let reader = Self { file, at: 0, size, digest: Sha256::new() };
         Ok((reader, echo_folder::attributes(&stat)))
     }
@@ -50,12 +51,21 @@ impl Reader {
     /// Reads up to `len` bytes more; none at the end. They take the place of what is in `block`: a new one
     /// each time would be fresh pages from the kernel, which it has to clear.
     pub(super) fn read(&mut self, mut block: Vec<u8>, len: usize) -> io::Result<Vec<u8>> {
-        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX);
-        block.resize(len.min(left), 0);
-        self.file.read_exact_at(&mut block, self.at).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => io::Error::other("it became shorter while it was read"),
-            _ => error,
-        })?;
+        let left = self.size.map_or(u64::MAX, |size| size - self.at);
+        block.resize(usize::try_from(left).unwrap_or(usize::MAX).min(len), 0);
+        let mut read = 0;
+        while read < block.len() {
+            match self.file.read_at(&mut block[read..], self.at + read as u64) {
+                Ok(0) if self.size.is_some() => {
+                    return Err(io::Error::other("it became shorter while it was read"));
+                }
+                Ok(0) => break,
+                Ok(len) => read += len,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        block.truncate(read);
         self.digest.update(&block);
         self.at += block.len() as u64;
         Ok(block)
@@ -63,13 +73,16 @@ impl Reader {
 
     /// Digests up to `offset` and says whether it comes to `prefix`; else goes back to the beginning.
     pub(super) fn skip(&mut self, offset: u64, prefix: &[u8; 32]) -> io::Result<bool> {
-        if offset <= self.size {
+        if self.size.is_none_or(|size| offset <= size) {
             let mut block = Vec::new();
             while self.at < offset {
                 let left = usize::try_from(offset - self.at).unwrap_or(usize::MAX);
                 block = self.read(block, BLOCK.min(left))?;
+                if block.is_empty() {
+                    break;
+                }
             }
-            if self.digest.clone().finalize()[..] == prefix[..] {
+            if self.at == offset && self.digest.clone().finalize()[..] == prefix[..] {
                 return Ok(true);
             }
         }
@@ -78,51 +91,8 @@ impl Reader {
     }
 }
 
-/// What lies at a path.
-#[derive(Debug)]
-pub(super) enum Found {
-    /// A file of so many bytes.
-    File(u64),
-    /// In a folder: neither that nor a folder.
-    Special,
-    /// Nobody knows, and why.
-    Unreadable(String),
-}
-
-/// All regular files of a path, with the names that they get: that of the path, and what is in it.
-pub(super) fn files(path: &Path, name: &[u8]) -> Vec<(PathBuf, Vec<u8>, Found)> {
-    let mut found = Vec::new();
-    let meta = fs::metadata(path);
-    match meta {
-        Ok(meta) if meta.is_dir() => walk(path, name, &mut found),
-        Ok(meta) => found.push((path.to_owned(), name.to_vec(), Found::File(meta.len()))),
-        Err(error) => {
-            found.push((path.to_owned(), name.to_vec(), Found::Unreadable(unreadable(&error))));
-        }
-    }
-    found
-}
-
-fn walk(path: &Path, name: &[u8], found: &mut Vec<(PathBuf, Vec<u8>, Found)>) {
-    let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let mut entries = match entries {
-        Ok(entries) => entries,
-        Err(error) => {
-            found.push((path.to_owned(), name.to_vec(), Found::Unreadable(unreadable(&error))));
-            return;
-        }
-    };
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let (path, name) = (entry.path(), [name, b"/", entry.file_name().as_bytes()].concat());
-        // Links are not followed: a folder of links may have no end.
-        match entry.metadata() {
-            Ok(meta) if meta.is_dir() => walk(&path, &name, found),
-            Ok(meta) if meta.is_file() => found.push((path, name, Found::File(meta.len()))),
-            Ok(_) => found.push((path, name, Found::Special)),
-            Err(error) => found.push((path, name, Found::Unreadable(unreadable(&error)))),
-        }
-    }
+pub(super) fn not_regular() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "not a regular file")
 }
 
 pub(super) fn unreadable(error: &io::Error) -> String {
@@ -149,25 +119,17 @@ impl Fetched {
     /// Opens the temporary of `name` in `root`, with what an earlier call has left there.
     pub(super) fn open(root: &Folder, name: &[u8]) -> io::Result<Self> {
         let name = FileName::new(name).map_err(io::Error::other)?;
-        let (folder, last, changed) = root.make(name)?;
-        changed.iter().try_for_each(Folder::sync)?;
-        if is_temporary(last) {
+        if name.components().any(|it| is_temporary(OsStr::from_bytes(it))) {
             // It might take the place of one.
             return Err(io::Error::other("files of that name are those not fetched to their end"));
         }
+        let (folder, last, changed) = root.make(name)?;
+        changed.iter().try_for_each(Folder::sync)?;
         let temporary = temporary(last);
         let (file, stat) = loop {
             let (file, _) = folder.write(&temporary, true)?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive)
-                .map_err(|_| io::Error::other("another program fetches it right now"))?;
-            let stat = fstat(&file)?;
-            // Whoever had it before may have given it its name meanwhile.
-            match statat(&folder, &temporary, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => {
-                    break (file, stat);
-                }
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(stat) = lock(&file, &folder, &temporary)? {
+                break (file, stat);
             }
         };
         let (mut digest, mut len) = (Sha256::new(), 0);
@@ -216,16 +178,30 @@ impl Fetched {
     }
 
     /// Takes the temporary away: what is in it is wrong.
-    pub(super) fn discard(self) {
+    pub(super) fn discard(&self) {
         // It is overwritten by the next call if it stays.
         let _ = unlinkat(&self.folder, &self.temporary, AtFlags::empty());
+    }
+}
+
+/// Has the temporary that was opened for itself, and says what it is like; `None` if whoever had it before
+/// has given it its name meanwhile.
+fn lock(file: &File, folder: &Folder, temporary: &OsStr) -> io::Result<Option<Stat>> {
+    flock(file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| io::Error::other("another program fetches it right now"))?;
+    let stat = fstat(file)?;
+    match statat(folder, temporary, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) if (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino) => Ok(Some(stat)),
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// How the name of what is not fetched to its end begins and ends.
 const MARKS: (&str, &str) = (".", ".echo-part");
 
-fn is_temporary(last: &OsStr) -> bool {
+/// Whether a file of that name is one that is not fetched to its end.
+pub(super) fn is_temporary(last: &OsStr) -> bool {
     let last = last.as_bytes();
     last.starts_with(MARKS.0.as_bytes()) && last.ends_with(MARKS.1.as_bytes())
 }
@@ -240,4 +216,30 @@ fn temporary(last: &OsStr) -> OsString {
     }
     name.push(MARKS.1);
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was opened as the temporary has become the file, before it was locked: it is not written to.
+    #[test]
+    fn a_file_that_appears_is_not_taken_for_its_temporary() {
+        let here = tempfile::tempdir().unwrap();
+        let root = Folder::open(here.path()).unwrap();
+        let mut fetched = Fetched::open(&root, b"a").unwrap();
+        fetched.append(b"whole").unwrap();
+        let temporary = temporary(OsStr::new("a"));
+        let (late, _) = root.write(&temporary, false).unwrap();
+        assert!(lock(&late, &root, &temporary).is_err(), "somebody has it");
+        assert!(Fetched::open(&root, b"a").is_err());
+        fetched.appear(None).unwrap();
+        assert!(lock(&late, &root, &temporary).unwrap().is_none(), "it is the file");
+        drop(late);
+        let mut next = Fetched::open(&root, b"a").unwrap();
+        next.append(b"other").unwrap();
+        assert_eq!(std::fs::read(here.path().join("a")).unwrap(), b"whole");
+        let (file, _) = root.read(OsStr::new("a")).unwrap();
+        assert!(lock(&file, &root, &temporary).unwrap().is_none(), "there is another temporary");
+    }
 }

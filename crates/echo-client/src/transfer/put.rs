@@ -3,13 +3,12 @@
 mod gather;
 mod piped;
 
-use std::convert::Infallible;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use echo_core::client::Dialogue;
 use echo_core::{Attributes, Commit, Digest, FileName, Kind, Put, PutReply};
-use sha2::Digest as _;
+use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
@@ -22,7 +21,7 @@ use super::{joined, send, with_output};
 use crate::args::Putting;
 use crate::failure::Failure;
 use crate::stdio::Output;
-use gather::{add, own_name};
+use gather::{Gatherer, own_name};
 use piped::Piped;
 
 /// Stores what the command line names.
@@ -34,16 +33,18 @@ async fn run_with(args: &Putting, output: Output) -> Result<(), Failure> {
     let asking = &args.transferring.asking;
     let report = Report::new(asking.json, asking.connecting.quiet, output);
     let options = options(&asking.connecting, &args.target)?;
-    let work = Work::new(&args.target, options, report, None);
+    let mut paths = Vec::new();
     for path in &args.paths {
         let name = match &args.name {
             Some(name) => name.clone().into_vec(),
             None => own_name(path)?,
         };
-        add(&work, path, &name).await;
+        paths.push((path.clone(), name));
     }
+    let work = Work::new(&args.target, options, report, Gatherer::new(paths));
     let preserve = args.transferring.preserve;
-    work.run(args.transferring.connections.get(), || Sender { preserve, piped: None }).await
+    work.run(args.transferring.connections.get(), || Sender { preserve, piped: None, hashed: None })
+        .await
 }
 
 /// A file to be stored.
@@ -77,11 +78,21 @@ struct Sender {
     preserve: bool,
     /// Stdin, once it is read.
     piped: Option<Piped>,
+    hashed: Option<Hashed>,
+}
+
+/// The beginning of a file that was hashed for a connection which may be lost before it is of use.
+struct Hashed {
+    name: Vec<u8>,
+    size: Option<u64>,
+    attributes: Attributes,
+    at: u64,
+    digest: Sha256,
 }
 
 impl Transfer for Sender {
     type Item = Item;
-    type Source = Infallible;
+    type Source = Gatherer;
     type Small = Sent;
     const DEED: Deed = Deed::Stored;
 
@@ -91,15 +102,19 @@ impl Transfer for Sender {
         dialogue: &mut Dialogue,
         meter: &Meter,
     ) -> Result<Option<Sent>, Trouble> {
-        let Some(path) = item.path.clone().filter(|_| item.size <= SMALL) else { return Ok(None) };
+        // In one frame.
+        let most = SMALL.min(dialogue.session().max_frame.into());
+        let Some(path) = item.path.clone().filter(|_| item.size <= most) else { return Ok(None) };
         let read = move || {
             let (mut reader, attributes) = Reader::open(&path)?;
-            if reader.size > SMALL {
-                return Ok(None);
-            }
-            let block = reader.read(Vec::new(), SMALL as usize)?;
+            // One more tells of a file without a size whether it is small.
+            let block = match reader.size.is_some_and(|size| size > most) {
+                true => return Ok(None),
+                false => reader.read(Vec::new(), most as usize + 1)?,
+            };
             let digest = reader.digest.finalize().into();
-            Ok(Some((attributes, Commit { digest, size: reader.size }, block)))
+            let small = (attributes, Commit { digest, size: reader.at }, block);
+            Ok(Some(small).filter(|_| reader.at <= most))
         };
         let read = joined(spawn_blocking(read)).await?.map_err(local)?;
         let Some((attributes, commit, block)) = read else { return Ok(None) };
@@ -139,7 +154,7 @@ impl Transfer for Sender {
         dialogue: &mut Dialogue,
         meter: &Meter,
         alive: &mut Instant,
-    ) -> Result<Done, Trouble> {
+    ) -> Result<Option<Done>, Trouble> {
         let done = match &item.path {
             Some(path) => self.send_file(path, item, dialogue, meter, alive).await?,
             None => self.send_stdin(item, dialogue, meter, alive).await?,
@@ -152,7 +167,7 @@ impl Transfer for Sender {
             *alive = Instant::now();
         }
         match Digest::parse(&last?) {
-            Ok(stored) if stored == done.digest => Ok(done),
+            Ok(stored) if stored == done.digest => Ok(Some(done)),
             _ => Err(super::unreadable(Kind::COMMIT)),
         }
     }
@@ -166,7 +181,7 @@ impl Sender {
 
     /// Sends a file block by block, from where the server has it.
     async fn send_file(
-        &self,
+        &mut self,
         path: &Path,
         item: &Item,
         dialogue: &mut Dialogue,
@@ -178,24 +193,35 @@ impl Sender {
         let (mut reader, attributes) = opened.map_err(local)?;
         let size = reader.size;
         let keep = self.keep(attributes);
-        open(&item.name, true, Some(size), keep, dialogue).await?;
+        open(&item.name, true, size, keep, dialogue).await?;
         let mut reply = put_reply(dialogue).await?;
         if reply.offset > 0 {
+            if let Some(hashed) = self.hashed.take()
+                && (&hashed.name, hashed.size, hashed.attributes) == (&item.name, size, attributes)
+                && hashed.at <= reply.offset
+            {
+                (reader.at, reader.digest) = (hashed.at, hashed.digest);
+            }
             let check = move || {
                 let equal = reader.skip(reply.offset, &reply.prefix);
                 (reader, equal)
             };
+            let began = Instant::now();
             let (checked, equal) = joined(spawn_blocking(check)).await?;
+            // That this takes long is not the server's fault.
+            *alive += began.elapsed();
             reader = checked;
+            let (at, digest) = (reader.at, reader.digest.clone());
+            self.hashed = Some(Hashed { name: item.name.clone(), size, attributes, at, digest });
             if !equal.map_err(local)? {
-                open(&item.name, false, Some(size), keep, dialogue).await?;
+                open(&item.name, false, size, keep, dialogue).await?;
                 reply = put_reply(dialogue).await?;
             }
         }
         if reply.offset != reader.at {
             return Err(super::unreadable(Kind::PUT));
         }
-        meter.open(reply.offset, Some(size));
+        meter.open(reply.offset, size);
         let max = (dialogue.session().max_frame as usize).clamp(1, FRAME);
         let (mut next, mut spare) = (read_ahead(reader, Vec::new(), max), Vec::new());
         loop {

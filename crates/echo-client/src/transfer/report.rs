@@ -15,6 +15,9 @@ use crate::stdio::{self, Output};
 /// How often it is told how far a file is, and how long it takes at least before that is told.
 pub(super) const PACE: Duration = Duration::from_secs(1);
 
+/// So many lines wait at most for that of a file before theirs, which may be one that takes hours.
+const WAITING: usize = 10_000;
+
 /// A file that has arrived, or as much of it as was wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Done {
@@ -32,8 +35,8 @@ pub(super) enum Deed {
 /// Where it is told.
 #[derive(Debug)]
 pub(super) struct Report {
-    pub(super) json: bool,
-    pub(super) quiet: bool,
+    json: bool,
+    quiet: bool,
     pub(super) progress: Progress,
     output: Output,
     /// Files that take long.
@@ -46,15 +49,19 @@ pub(super) struct Report {
 #[derive(Debug, Default)]
 struct Lines {
     next: u64,
-    waiting: BTreeMap<u64, String>,
+    waiting: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Lines {
-    /// The next one, if it has come.
-    fn take(&mut self) -> Option<String> {
-        let line = self.waiting.remove(&self.next)?;
-        self.next += 1;
-        Some(line)
+    /// The next one, if it has come, or if more wait for it than should.
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let first = self.waiting.first_entry()?;
+        let index = *first.key();
+        if index > self.next && self.waiting.len() <= WAITING {
+            return None;
+        }
+        self.next = self.next.max(index + 1);
+        self.waiting.remove(&index)
     }
 }
 
@@ -90,11 +97,11 @@ impl Report {
                 "transferred": counts.moved,
                 "seconds": meter.began.elapsed().as_secs_f64(),
             });
-            return self.print(object(event, Some(name), fields)).await;
+            return self.print(object(event, Some(name), fields).as_bytes()).await;
         }
         let line = match deed {
             Deed::Stored => sum_line(done.digest, name),
-            Deed::Got => String::new(),
+            Deed::Got => Vec::new(),
         };
         self.in_order(index, line).await;
     }
@@ -102,32 +109,33 @@ impl Report {
     /// The file of that index will not arrive, if it has one.
     pub(super) async fn failed(&self, index: Option<u64>, name: &[u8], why: &str) {
         if self.json {
-            self.print(object("failed", Some(name), json!({ "error": why }))).await;
+            self.print(object("failed", Some(name), json!({ "error": why })).as_bytes()).await;
         } else {
             self.progress.say(&format!("{}: {why}", String::from_utf8_lossy(name)));
         }
         if let Some(index) = index {
-            self.in_order(index, String::new()).await;
+            self.none(index).await;
         }
+    }
+
+    /// The file of that index needs no line.
+    pub(super) async fn none(&self, index: u64) {
+        self.in_order(index, Vec::new()).await;
     }
 
     /// A file is there no longer.
     pub(super) async fn removed(&self, name: &[u8]) {
         if self.json {
-            self.print(object("removed", Some(name), json!({}))).await;
+            self.print(object("removed", Some(name), json!({})).as_bytes()).await;
         }
     }
 
-    /// A file is left out, which is no failure.
+    /// A file is left out, which is no failure, but not what everybody expects: it is told in any case.
     pub(super) async fn skipped(&self, path: &[u8], why: &str) {
-        match (self.quiet, self.json) {
-            (true, _) => {}
-            (false, true) => {
-                self.print(object("skipped", Some(path), json!({ "error": why }))).await;
-            }
-            (false, false) => {
-                self.progress.say(&format!("{}: skipped: {why}", String::from_utf8_lossy(path)));
-            }
+        if self.json {
+            self.print(object("skipped", Some(path), json!({ "error": why })).as_bytes()).await;
+        } else {
+            self.progress.say(&format!("{}: skipped: {why}", String::from_utf8_lossy(path)));
         }
     }
 
@@ -135,7 +143,9 @@ impl Report {
     pub(super) async fn lost(&self, why: &str) {
         match (self.quiet, self.json) {
             (true, _) => {}
-            (false, true) => self.print(object("lost", None, json!({ "error": why }))).await,
+            (false, true) => {
+                self.print(object("lost", None, json!({ "error": why })).as_bytes()).await;
+            }
             (false, false) => self.progress.say(&format!("{why}; going on")),
         }
     }
@@ -164,23 +174,23 @@ impl Report {
     pub(super) async fn finish(&self) {
         self.progress.finish();
         let rest = std::mem::take(&mut self.lines.lock().await.waiting);
-        self.print(rest.into_values().collect()).await;
+        self.print(&rest.into_values().flatten().collect::<Vec<_>>()).await;
     }
 
-    async fn in_order(&self, index: u64, line: String) {
+    async fn in_order(&self, index: u64, line: Vec<u8>) {
         // Locked until it is written: others are not to overtake it.
         let mut lines = self.lines.lock().await;
         lines.waiting.insert(index, line);
-        let mut ready = String::new();
-        while let Some(line) = lines.take() {
-            ready += &line;
+        let mut ready = Vec::new();
+        while let Some(mut line) = lines.take() {
+            ready.append(&mut line);
         }
-        self.print(ready).await;
+        self.print(&ready).await;
     }
 
     /// Lines on stdout. If their reader has gone, the transfers are still wanted.
-    async fn print(&self, lines: String) {
-        self.progress.beside(stdio::write_line(&self.output, lines.as_bytes())).await;
+    async fn print(&self, lines: &[u8]) {
+        self.progress.beside(stdio::write_line(&self.output, lines)).await;
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<(Vec<u8>, Arc<Meter>)>> {
@@ -231,14 +241,49 @@ fn progress(meter: &Meter, took: Duration) -> Value {
     })
 }
 
-/// A digest and a name, as sha256sum(1) prints them.
-fn sum_line(digest: Digest, name: &[u8]) -> String {
-    let name = String::from_utf8_lossy(name);
-    match name.contains(['\\', '\n', '\r']) {
-        true => {
-            let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-            format!("\\{digest}  {name}\n")
+/// A digest and a name, as sha256sum(1) prints them, and reads them with `-c`: byte by byte, with a
+/// backslash before the line if some of them are escaped.
+fn sum_line(digest: Digest, name: &[u8]) -> Vec<u8> {
+    let mut line = format!("{digest}  ").into_bytes();
+    let bare = line.len();
+    for byte in name {
+        match byte {
+            b'\\' => line.extend(b"\\\\"),
+            b'\n' => line.extend(b"\\n"),
+            b'\r' => line.extend(b"\\r"),
+            byte => line.push(*byte),
         }
-        false => format!("{digest}  {name}\n"),
+    }
+    if line.len() > bare + name.len() {
+        line.insert(0, b'\\');
+    }
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_wait_for_those_before_but_not_all() {
+        let mut lines = Lines::default();
+        let mut put = |index: u64| {
+            lines.waiting.insert(index, index.to_string().into_bytes());
+            std::iter::from_fn(|| lines.take())
+                .map(|it| String::from_utf8_lossy(&it).into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(put(1), [""; 0]);
+        assert_eq!(put(0), ["0", "1"]);
+        // That of 2 takes hours.
+        let waiting = WAITING as u64;
+        for index in 3..3 + waiting {
+            assert_eq!(put(index), [""; 0]);
+        }
+        assert_eq!(put(3 + waiting).len(), WAITING + 1, "nobody keeps more");
+        assert_eq!(put(5 + waiting), [""; 0]);
+        assert_eq!(put(2), ["2"]);
+        assert_eq!(put(4 + waiting), [(4 + waiting).to_string(), (5 + waiting).to_string()]);
     }
 }

@@ -1,13 +1,13 @@
 //! Many files, over a few connections that may be lost at any time.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use echo_core::Endpoint;
-use echo_core::client::{Dialogue, Fault, Options};
+use echo_core::client::{Dialogue, Error, Fault, Options};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -17,11 +17,12 @@ use super::{PAUSE, Trouble, connect};
 use crate::failure::Failure;
 use crate::notice;
 
+/// How long to wait before a server that had no place is asked again: it waits itself, for uploads that are
+/// being parked, and a word each time is enough.
+const BUSY: Duration = Duration::from_secs(1);
+
 /// So many small files are under way at once on a connection.
 const SMALL_WINDOW: usize = 16;
-
-/// So many files are known ahead, at most: whatever a list may hold.
-const AHEAD: usize = 10_000;
 
 /// A file that is to be transferred.
 pub(super) trait Item: Clone + Send + Sync + 'static {
@@ -32,17 +33,19 @@ pub(super) trait Item: Clone + Send + Sync + 'static {
     fn size(&self) -> u64;
 }
 
-/// Where more files come from, if not all are known from the start.
-pub(super) trait Source<I>: Send + 'static {
-    /// The next ones; `None` at the end.
-    fn more(&mut self) -> impl Future<Output = Result<Option<Vec<I>>, Failure>> + Send;
+/// What a search has come upon.
+pub(super) enum Found<I> {
+    File(I),
+    /// Not a file that could be transferred, though it should be: where, and why.
+    Refused(Vec<u8>, String),
+    /// Nothing that anybody misses: where, and why.
+    Skipped(Vec<u8>, &'static str),
 }
 
-/// All are known from the start.
-impl<I: Send> Source<I> for Infallible {
-    async fn more(&mut self) -> Result<Option<Vec<I>>, Failure> {
-        match *self {}
-    }
+/// Where the files come from, some at a time: there may be more than fit into memory.
+pub(super) trait Source<I>: Send + 'static {
+    /// The next ones; `None` at the end. It may wait for what becomes of those before.
+    fn more(&mut self) -> impl Future<Output = Result<Option<Vec<Found<I>>>, Failure>> + Send;
 }
 
 /// What is done with a file on one connection.
@@ -70,14 +73,15 @@ pub(super) trait Transfer: Send + 'static {
         meter: &Meter,
     ) -> impl Future<Output = Result<Option<Done>, Trouble>> + Send;
 
-    /// Transfers a file of any size. `alive` is when the server was last heard.
+    /// Transfers a file of any size. `None` if it is no file; what it is instead the source tells.
+    /// `alive` is when the server was last heard.
     fn whole(
         &mut self,
         item: &Self::Item,
         dialogue: &mut Dialogue,
         meter: &Meter,
         alive: &mut Instant,
-    ) -> impl Future<Output = Result<Done, Trouble>> + Send;
+    ) -> impl Future<Output = Result<Option<Done>, Trouble>> + Send;
 }
 
 /// What several connections work on together.
@@ -102,9 +106,9 @@ impl<T: Transfer> Work<T> {
         target: &Endpoint,
         options: Options,
         report: Report,
-        source: Option<T::Source>,
+        source: T::Source,
     ) -> Self {
-        let files = Files { queue: VecDeque::new(), added: 0, source };
+        let files = Files { queue: VecDeque::new(), added: 0, source: Some(source) };
         Self {
             target: target.clone(),
             options,
@@ -115,16 +119,6 @@ impl<T: Transfer> Work<T> {
         }
     }
 
-    pub(super) async fn add(&self, item: T::Item) {
-        self.push(&mut *self.files.lock().await, item);
-    }
-
-    /// A file that cannot even be begun with.
-    pub(super) async fn refuse(&self, path: &[u8], why: &str) {
-        self.of.fetch_add(1, Relaxed);
-        self.fail(None, path, why).await;
-    }
-
     /// Runs as many connections as are worth it, and brings all of their results together.
     pub(super) async fn run(
         self,
@@ -132,9 +126,9 @@ impl<T: Transfer> Work<T> {
         transfer: impl Fn() -> T,
     ) -> Result<(), Failure> {
         let work = Arc::new(self);
-        let known = work.known().await?;
         let mut workers = JoinSet::new();
-        for _ in 0..known.clamp(1, connections.into()) {
+        for _ in 0..connections {
+            // Each connects once there is a file for it.
             workers.spawn(Worker::new(transfer()).endure(Arc::clone(&work)));
         }
         let mut tick = interval(PACE);
@@ -164,39 +158,40 @@ impl<T: Transfer> Work<T> {
         }
     }
 
-    /// How many are known of.
-    async fn known(&self) -> Result<usize, Failure> {
-        let mut files = self.files.lock().await;
-        self.fill(&mut files).await?;
-        Ok(files.queue.len())
-    }
-
     async fn next(&self) -> Result<Option<(u64, T::Item)>, Failure> {
         let mut files = self.files.lock().await;
-        if files.queue.is_empty() {
-            self.fill(&mut files).await?;
+        while files.queue.is_empty()
+            && let Some(source) = &mut files.source
+        {
+            match source.more().await? {
+                Some(found) => self.add(&mut files, found).await,
+                None => files.source = None,
+            }
         }
         Ok(files.queue.pop_front())
     }
 
-    /// Finds out about more files.
-    async fn fill(&self, files: &mut Files<T>) -> Result<(), Failure> {
-        while files.queue.len() < AHEAD
-            && let Some(source) = &mut files.source
-        {
-            match source.more().await? {
-                Some(items) => items.into_iter().for_each(|item| self.push(files, item)),
-                None => files.source = None,
-            }
-        }
-        Ok(())
+    /// The same, if it need not be waited for.
+    fn ready(&self) -> Option<(u64, T::Item)> {
+        self.files.try_lock().ok()?.queue.pop_front()
     }
 
-    fn push(&self, files: &mut Files<T>, item: T::Item) {
-        self.report.progress.expect(0, item.size());
-        self.of.fetch_add(1, Relaxed);
-        files.queue.push_back((files.added, item));
-        files.added += 1;
+    async fn add(&self, files: &mut Files<T>, found: Vec<Found<T::Item>>) {
+        for found in found {
+            match found {
+                Found::File(item) => {
+                    self.report.progress.expect(0, item.size());
+                    self.of.fetch_add(1, Relaxed);
+                    files.queue.push_back((files.added, item));
+                    files.added += 1;
+                }
+                Found::Refused(path, why) => {
+                    self.of.fetch_add(1, Relaxed);
+                    self.fail(None, &path, &why).await;
+                }
+                Found::Skipped(path, why) => self.report.skipped(&path, why).await,
+            }
+        }
     }
 
     async fn fail(&self, index: Option<u64>, name: &[u8], why: &str) {
@@ -231,7 +226,7 @@ impl<T: Transfer> Worker<T> {
     /// Works until no file is left, over as many connections as it takes.
     async fn endure(mut self, work: Arc<Work<T>>) -> Result<(), Failure> {
         let mut alive = Instant::now();
-        while self.take(&work).await? {
+        while self.take(&work, &mut alive).await? {
             let left = work.options.retry.saturating_sub(alive.elapsed());
             let options = Options { retry: left, ..work.options.clone() };
             let mut dialogue = connect(&work.target, &options).await?;
@@ -247,6 +242,14 @@ impl<T: Transfer> Worker<T> {
                     work.report.lost(&notice::lost(&error, true)).await;
                     sleep(PAUSE.min(left)).await;
                 }
+                Err(Trouble::Busy(why)) => {
+                    let left = work.options.retry.saturating_sub(alive.elapsed());
+                    if left.is_zero() {
+                        return Err(Error::Rejected(why).into());
+                    }
+                    work.report.lost(&format!("{why}; trying again")).await;
+                    sleep(BUSY.min(left)).await;
+                }
             }
             // What had no answer on this connection.
             let small = self.small.drain(..).map(|(job, _)| job);
@@ -255,14 +258,26 @@ impl<T: Transfer> Worker<T> {
         Ok(())
     }
 
-    /// Sees to it that there is something to do, and says whether there is.
-    async fn take(&mut self, work: &Work<T>) -> Result<bool, Failure> {
-        if self.jobs.is_empty()
-            && let Some((index, item)) = work.next().await?
-        {
-            let meter = Arc::new(Meter::new(&work.report.progress, item.size()));
-            self.jobs.push_back(Job { index, item, meter, large: false });
+    /// Sees to it that there is something to do, and says whether there is. While answers are due, nothing
+    /// else is waited for.
+    async fn take(&mut self, work: &Work<T>, alive: &mut Instant) -> Result<bool, Failure> {
+        if !self.jobs.is_empty() {
+            return Ok(true);
         }
+        let next = match self.small.is_empty() {
+            true => {
+                let waiting = Instant::now();
+                let next = work.next().await?;
+                // That is not the server's fault.
+                *alive += waiting.elapsed();
+                next
+            }
+            false => work.ready(),
+        };
+        self.jobs.extend(next.map(|(index, item)| {
+            let meter = Arc::new(Meter::new(&work.report.progress, item.size()));
+            Job { index, item, meter, large: false }
+        }));
         Ok(!self.jobs.is_empty())
     }
 
@@ -274,7 +289,7 @@ impl<T: Transfer> Worker<T> {
         alive: &mut Instant,
     ) -> Result<(), Trouble> {
         loop {
-            if !self.take(work).await.map_err(Trouble::All)? {
+            if !self.take(work, alive).await.map_err(Trouble::All)? {
                 if self.small.is_empty() {
                     return Ok(());
                 }
@@ -329,13 +344,13 @@ impl<T: Transfer> Worker<T> {
     ) -> Result<(), Trouble> {
         let Some((job, small)) = self.small.front() else { return Ok(()) };
         let done = self.transfer.end(&job.item, small, dialogue, &job.meter).await;
-        if !matches!(done, Err(Trouble::Lost(_))) {
+        if !matches!(done, Err(Trouble::Lost(_) | Trouble::Busy(_))) {
             *alive = Instant::now();
             let Some((job, _)) = self.small.pop_front() else { return Ok(()) };
             match done.transpose() {
                 Some(done) => {
                     self.jobs.push_front(job);
-                    return self.ended(done, work).await;
+                    return self.ended(done.map(Some), work).await;
                 }
                 None => self.jobs.push_back(Job { large: true, ..job }),
             }
@@ -345,7 +360,11 @@ impl<T: Transfer> Worker<T> {
     }
 
     /// Says what became of the job that is first. One whose connection was lost stays.
-    async fn ended(&mut self, done: Result<Done, Trouble>, work: &Work<T>) -> Result<(), Trouble> {
+    async fn ended(
+        &mut self,
+        done: Result<Option<Done>, Trouble>,
+        work: &Work<T>,
+    ) -> Result<(), Trouble> {
         let told = match done {
             Ok(done) => Ok(done),
             Err(Trouble::File(why)) => Err(why),
@@ -353,7 +372,12 @@ impl<T: Transfer> Worker<T> {
         };
         let Some(Job { index, item, meter, .. }) = self.jobs.pop_front() else { return Ok(()) };
         match told {
-            Ok(done) => work.report.done(index, item.name(), T::DEED, done, &meter).await,
+            Ok(Some(done)) => work.report.done(index, item.name(), T::DEED, done, &meter).await,
+            Ok(None) => {
+                meter.end();
+                work.of.fetch_sub(1, Relaxed);
+                work.report.none(index).await;
+            }
             Err(why) => {
                 meter.end();
                 work.fail(Some(index), item.name(), &why).await;

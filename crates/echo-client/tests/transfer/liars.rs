@@ -20,7 +20,9 @@ use tempfile::TempDir;
 use super::{support, tree};
 
 /// Answers each frame by what `answer` says: whole frames, or nothing and the end.
-fn liar(answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static) -> String {
+pub(super) fn liar(
+    answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap().to_string();
     let answer = Arc::new(answer);
@@ -31,6 +33,16 @@ fn liar(answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static)
         }
     });
     target
+}
+
+/// The same of one who has a folder `d`, which is no file.
+fn liar_with_folder(
+    answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
+) -> String {
+    liar(move |kind, payload| match kind {
+        Kind::GET if payload.ends_with(b"\0\x01d") => missing(),
+        _ => answer(kind, payload),
+    })
 }
 
 fn converse(
@@ -55,13 +67,18 @@ fn converse(
     }
 }
 
-fn frame(kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn frame(kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
     let header = Header { kind, len: payload.len() as u32 };
     Some([&header.to_bytes()[..], payload].concat())
 }
 
+/// There is no file of that name.
+pub(super) fn missing() -> Option<Vec<u8>> {
+    frame(Kind::ERROR, b"\0\x07\0none")
+}
+
 /// An answer to LIST with names that no honest server gives.
-fn list(names: &[&[u8]], more: bool) -> Option<Vec<u8>> {
+pub(super) fn list(names: &[&[u8]], more: bool) -> Option<Vec<u8>> {
     let mut payload = vec![more.into()];
     for name in names {
         payload.extend([0; 24]);
@@ -71,7 +88,7 @@ fn list(names: &[&[u8]], more: bool) -> Option<Vec<u8>> {
     frame(Kind::LIST, &payload)
 }
 
-fn opened(size: u64, offset: u64) -> Option<Vec<u8>> {
+pub(super) fn opened(size: u64, offset: u64) -> Option<Vec<u8>> {
     opened_with(size, offset, Attributes::default())
 }
 
@@ -137,7 +154,7 @@ fn names_that_were_not_asked_for_are_not_written() {
         b"",
     ] {
         let folder = place();
-        let target = liar(move |kind, _| honest(kind, &[name], b"evil"));
+        let target = liar_with_folder(move |kind, _| honest(kind, &[name], b"evil"));
         let output = get(&folder, &target, &["d"]);
         assert_nothing_written(&folder, &output, &String::from_utf8_lossy(name));
     }
@@ -148,7 +165,7 @@ fn names_that_were_not_asked_for_are_not_written() {
 fn names_of_unfinished_files_are_not_written() {
     let folder = place();
     let names = [&b"d/.a.echo-part"[..], b"d/a"];
-    let target = liar(move |kind, _| honest(kind, &names, b"good"));
+    let target = liar_with_folder(move |kind, _| honest(kind, &names, b"good"));
     let output = get(&folder, &target, &["d"]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -167,8 +184,9 @@ fn lists_without_an_end_end() {
     ];
     for (names, more) in cases {
         let folder = place();
-        let target =
-            liar(move |kind, _| (kind == Kind::LIST).then(|| list(&names, more)).flatten());
+        let target = liar_with_folder(move |kind, _| {
+            (kind == Kind::LIST).then(|| list(&names, more)).flatten()
+        });
         let output = get(&folder, &target, &["d"]);
         assert_nothing_written(&folder, &output, "a list");
     }
@@ -190,7 +208,7 @@ fn endless_lists_take_bounded_memory() {
                 .collect();
             list(&names.iter().map(|name| &name[..]).collect::<Vec<_>>(), true)
         }
-        _ => frame(Kind::ERROR, b"\0\x07\0gone"),
+        _ => missing(),
     });
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
     command.args(["get", &target, "d"]).current_dir(folder.path().join("here"));
@@ -218,7 +236,7 @@ fn links_that_come_and_go_are_not_followed() {
     let here = folder.path().join("here/d");
     fs::create_dir(&here).unwrap();
     let names = [&b"d/.x/f"[..], b"d/sub/a", b"d/sub/b", b"d/sub/c"];
-    let target = liar(move |kind, _| honest(kind, &names, b"evil"));
+    let target = liar_with_folder(move |kind, _| honest(kind, &names, b"evil"));
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -250,7 +268,7 @@ fn links_in_the_place_of_files_are_not_written_through() {
         fs::write(&secret, "secret").unwrap();
         fs::create_dir(folder.path().join("here/d")).unwrap();
         symlink(&secret, folder.path().join("here/d").join(name)).unwrap();
-        let target = liar(move |kind, _| honest(kind, &[b"d/a"], b"evil"));
+        let target = liar_with_folder(move |kind, _| honest(kind, &[b"d/a"], b"evil"));
         let output = get(&folder, &target, &["d"]);
         assert_eq!(output.status.success(), name == "a");
         assert_eq!(fs::read(&secret).unwrap(), b"secret", "{name}");
@@ -267,7 +285,7 @@ fn links_of_this_host_are_not_followed() {
     fs::create_dir(&outside).unwrap();
     fs::create_dir(folder.path().join("here/d")).unwrap();
     symlink(&outside, folder.path().join("here/d/sub")).unwrap();
-    let target = liar(|kind, payload| match kind {
+    let target = liar_with_folder(|kind, payload| match kind {
         Kind::LIST if payload.starts_with(&[0, 0]) => {
             let mut out = vec![0];
             for name in [&b"d/fine"[..], b"d/sub/evil"] {

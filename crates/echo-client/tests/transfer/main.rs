@@ -6,8 +6,10 @@
 mod support;
 
 mod events;
+mod gather;
 mod kills;
 mod liars;
+mod limits;
 mod piped;
 mod restarts;
 
@@ -156,11 +158,12 @@ fn tree(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn folders_go_there_and_come_back() {
     let place = Place::new();
     let _daemon = place.serve();
+    // As many as put sorts in a folder, at most.
     let many = if long() { 10_000 } else { 300 };
     for number in 0..many {
         // 4 KiB each, but for some.
         let len = if number % 10 == 0 { number } else { 4096 };
-        place.write(&format!("here/d/many/{number}"), &noise(len));
+        place.write(&format!("here/d/many/{}/{}", number / 1000, number % 1000), &noise(len));
     }
     for (name, len) in [("empty", 0), ("edge", 65_536), ("over", 65_537), ("large", 3_000_001)] {
         place.write(&format!("here/d/{name}"), &noise(len));
@@ -177,11 +180,11 @@ fn folders_go_there_and_come_back() {
     place.done("get", &["d", "-o", "../there"]);
     assert!(tree(&place.path("there/d")) == here);
     assert!(fs::metadata(place.path("there/d/sparse")).unwrap().blocks() < 2048);
-    let listed = place.done("ls", &["d/many/1"]);
+    let listed = place.done("ls", &["d/many/0/1"]);
     assert_eq!(
         listed.lines().count(),
         here.keys()
-            .filter(|name| name.starts_with("many")
+            .filter(|name| name.starts_with("many/0")
                 && name.file_name().unwrap().to_str().unwrap().starts_with('1'))
             .count()
     );

@@ -79,8 +79,7 @@ impl Between {
         if passed < self.next.load(SeqCst) || restarts == self.most {
             return;
         }
-        // The first in order: what was never parked nor synced is lost when it is killed.
-        let signal = if restarts.is_multiple_of(2) { Signal::TERM } else { Signal::KILL };
+        let signal = if restarts.is_multiple_of(2) { Signal::KILL } else { Signal::TERM };
         if let Some(mut old) = daemon.take() {
             old.signal(signal);
             old.wait();

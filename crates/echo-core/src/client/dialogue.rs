@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::sleep;
@@ -39,6 +40,7 @@ pub struct Dialogue {
     /// Queued, and not written yet.
     output: BytesMut,
     silence: Silence,
+    timeout: Duration,
     /// The kinds of the frames without an answer.
     due: VecDeque<Kind>,
     asked: u64,
@@ -86,6 +88,7 @@ impl Dialogue {
             input: BytesMut::from(&up.input[..]),
             output: BytesMut::new(),
             silence: Silence::new(options.timeout),
+            timeout: options.timeout,
             due: VecDeque::new(),
             asked: 0,
             broken: None,
@@ -193,7 +196,19 @@ impl Dialogue {
     /// [`Error::ClosedEarly`] after GOAWAY and at the end of the stream, [`Error::TimedOut`] if nothing
     /// comes for [`Options::timeout`], [`Error::Different`] if what comes is no answer.
     pub async fn recv(&mut self) -> Result<(Header, Bytes), Error> {
+        self.recv_late(Duration::ZERO).await
+    }
+
+    /// Does the same, but for an answer that may take so much longer than [`Options::timeout`].
+    ///
+    /// # Cancel safety
+    /// As of [`recv`](Self::recv).
+    ///
+    /// # Errors
+    /// As of [`recv`](Self::recv).
+    pub async fn recv_late(&mut self, longer: Duration) -> Result<(Header, Bytes), Error> {
         self.flush().await?;
+        self.silence.allow(self.timeout.saturating_add(longer));
         self.silence.end();
         loop {
             if let Some(frame) = self.take()? {

@@ -22,6 +22,11 @@ impl Silence {
         Self { limit, before: Duration::ZERO, since: None, alarm: None }
     }
 
+    /// How long it may last from now on.
+    pub(super) fn allow(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
     /// Something came, or nothing is due.
     #[inline]
     pub(super) fn end(&mut self) {

@@ -1,8 +1,9 @@
 //! What went wrong between two ends of TLS, in words.
 
 use std::io;
+use std::sync::Arc;
 
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, OtherError, PeerIncompatible};
 
 use crate::HandshakeFault;
 
@@ -80,6 +81,16 @@ fn certificate(wrong: &CertificateError, name: &str) -> String {
              same name, which may have a new key: give its certificate (--ca FILE)"
                 .to_owned()
         }
+        Wrong::UnsupportedSignatureAlgorithmContext { .. } => {
+            "the server's certificate is signed in a way that is not safe any more (with SHA-1?), or that \
+             is not known here: it needs a new one"
+                .to_owned()
+        }
+        Wrong::Other(OtherError(other)) if other.is::<WrongKey>() => {
+            "the key of the server's certificate does not prove anything: it is another one, or too short \
+             (RSA has 2048 bits or more)"
+                .to_owned()
+        }
         Wrong::InvalidPurpose | Wrong::InvalidPurposeContext { .. } => {
             "the server's certificate is not for servers: it needs one for serverAuth".to_owned()
         }
@@ -90,6 +101,21 @@ fn certificate(wrong: &CertificateError, name: &str) -> String {
                 .to_owned()
         }
         other => format!("the server's certificate is wrong: {other}"),
+    }
+}
+
+/// The certificate may be right, but what was to be signed with its key is not.
+#[derive(Debug, thiserror::Error)]
+#[error("not signed by the key of the certificate")]
+struct WrongKey;
+
+/// Tells a wrong signature of the handshake from one in a certificate: rustls has one error for both.
+pub(super) fn wrong_key(error: Error) -> Error {
+    match error {
+        Error::InvalidCertificate(CertificateError::BadSignature) => {
+            CertificateError::Other(OtherError(Arc::new(WrongKey))).into()
+        }
+        error => error,
     }
 }
 

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use echo_core::client::{Client, Error, Fault};
-use echo_core::tls::{Policy, Server};
+use echo_core::client::{Client, Error};
+use echo_core::tls::Policy;
 use echo_core::{HandshakeFault, Limits};
 
-use crate::support::{Authority, Running, SOON, all, blocking, quick, until, write};
+use crate::support::{Authority, Running, SOON, all, blocking, until, write};
 
 /// What is no TLS gets an alert and the end of the stream, and the next one is served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,81 +119,5 @@ async fn a_swap_leaves_open_connections_alone() {
     new.echo(b"new").await.unwrap();
     let error = Client::connect(running.target(), one.options()).await.unwrap_err();
     assert!(matches!(error, Error::Untrusted { .. }), "{error}");
-    running.drain().await;
-}
-
-/// Each way not to be believed, in words that say what to do; and the server knows why.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_not_believed_is_told_why() {
-    let stranger = Authority::new();
-    let (authority, namesake) = (Authority::named("one"), Authority::named("one"));
-    let day = |year| rcgen::date_time_ymd(year, 1, 1);
-    let expired = authority.issue(|it| (it.not_before, it.not_after) = (day(2001), day(2002)));
-    let early = authority.issue(|it| (it.not_before, it.not_after) = (day(2900), day(2901)));
-    let named = authority.issue(|it| {
-        it.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
-    });
-    for (identity, told) in [
-        (expired, "has expired"),
-        (early, "is not valid yet"),
-        (named, "is not for 127.0.0.1 but for other.example"),
-        (stranger.identity(), "nobody trusted here vouches"),
-        (
-            namesake.identity(),
-            "not signed by the authority that is trusted here under the same name",
-        ),
-        (authority.client_identity(), "is not for servers"),
-    ] {
-        let server = Server::new(identity, None).unwrap();
-        let running = Running::start(Policy::Always(server), Limits::default());
-        let error = Client::connect(running.target(), authority.options()).await.unwrap_err();
-        let words = error.to_string();
-        assert!(words.starts_with("untrusted: tls://127.0.0.1:"), "{words}");
-        assert!(words.contains(told), "{told}: {words}");
-        assert_eq!(error.fault(), Fault::Server);
-        until(|| running.service.stats().tls.failed(HandshakeFault::Rejected) == 1).await;
-        // Whoever believes anybody gets in.
-        let anybody = echo_core::tls::Client::new(None, None).unwrap();
-        let options = echo_core::client::Options { tls: Some(anybody), ..quick() };
-        let mut client = Client::connect(running.target(), options).await.unwrap();
-        client.echo(b"x").await.unwrap();
-        running.drain().await;
-    }
-    // A server without TLS: one that echoes what it gets, and one that says nothing of the kind.
-    let plain = Running::start(Policy::Plain, Limits::default());
-    let error = Client::connect(plain.target(), authority.options()).await.unwrap_err();
-    assert!(error.to_string().contains("does not speak TLS there: try tcp://"), "{error}");
-    plain.drain().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_show_certificates_where_they_have_to() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let server = Server::new(authority.identity(), Some(authority.trusted())).unwrap();
-    let running = Running::start(Policy::Always(server), Limits::default());
-    let day = |year| rcgen::date_time_ymd(year, 1, 1);
-    let old = authority.issue(|it| {
-        it.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        (it.not_before, it.not_after) = (day(2001), day(2002));
-    });
-    for (identity, told, fault) in [
-        (None, "requires a client certificate", HandshakeFault::NoCertificate),
-        (
-            Some(stranger.client_identity()),
-            "does not know the authority",
-            HandshakeFault::BadCertificate,
-        ),
-        (Some(old), "has expired", HandshakeFault::BadCertificate),
-    ] {
-        let before = running.service.stats().tls.failed(fault);
-        let options = authority.options_with(identity);
-        let error = Client::connect(running.target(), options).await.unwrap_err();
-        assert!(error.to_string().starts_with("refused: the server "), "{error}");
-        assert!(error.to_string().contains(told), "{told}: {error}");
-        until(|| running.service.stats().tls.failed(fault) == before + 1).await;
-    }
-    let options = authority.options_with(Some(authority.client_identity()));
-    let mut client = Client::connect(running.target(), options).await.unwrap();
-    client.echo(b"known").await.unwrap();
     running.drain().await;
 }

@@ -2,8 +2,10 @@
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails says where")]
 
+mod certificates;
 mod cuts;
 mod echo;
 mod ends;
 mod handshakes;
+mod hostile;
 mod support;

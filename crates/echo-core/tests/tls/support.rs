@@ -17,7 +17,7 @@ use rcgen::{
     KeyPair,
 };
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -76,18 +76,28 @@ impl Authority {
 
     /// A client that is no part of this project.
     pub(crate) fn other_client(&self, addr: SocketAddr) -> Other {
+        self.other_client_with(addr, self.other_config())
+    }
+
+    /// The same, which remembers what it may resume.
+    pub(crate) fn other_client_with(&self, addr: SocketAddr, config: Arc<ClientConfig>) -> Other {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(config, name).unwrap();
+        let socket = TcpStream::connect(addr).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        StreamOwned::new(connection, socket)
+    }
+
+    pub(crate) fn other_config(&self) -> Arc<ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(echo_core::tls::provider())
+        let mut config = ClientConfig::builder_with_provider(echo_core::tls::provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let socket = TcpStream::connect(addr).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        StreamOwned::new(connection, socket)
+        config.enable_early_data = true;
+        Arc::new(config)
     }
 }
 

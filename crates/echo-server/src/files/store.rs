@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::owner;
 
 /// The folder of what is not whole yet; no file's name begins with it.
-const PRIVATE: &str = ".echo-server";
+pub(super) const PRIVATE: &str = ".echo-server";
 
 /// Where file systems keep what their repair finds: it may belong to root alone.
 const FOUND: &str = "lost+found";

@@ -8,7 +8,8 @@
     clippy::panic,
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "helpers of tests fail as tests do"
+    clippy::print_stderr,
+    reason = "helpers of tests fail as tests do, and a campaign says what it came to"
 )]
 
 mod channel;

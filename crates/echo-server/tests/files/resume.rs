@@ -70,14 +70,15 @@ fn a_connection_that_is_heard_keeps_its_upload() {
         let bytes = noise(2 << 20, 8);
         let (mut first, mut second) = (place.connect().await, place.connect().await);
         first.put("a", true).await.unwrap();
-        let mut waiting = tokio::spawn(async move {
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn(async move {
             let reply = second.put("a", true).await.unwrap();
             (second, reply)
         });
         let mut at = 0;
         let (mut second, reply) = loop {
             tokio::select! {
-                entered = &mut waiting => break entered.unwrap(),
+                Some(entered) = waiting.join_next() => break entered.unwrap(),
                 sent = first.data(&bytes[at..at + 1000]) => at = usize::try_from(sent.unwrap()).unwrap(),
             }
             // About 1,000 times in the time that the second is patient.

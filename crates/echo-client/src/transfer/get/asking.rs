@@ -1,12 +1,16 @@
 //! What is asked of the server for one file.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error};
-use echo_core::{Digest, FileName, Get, GetReply, Kind, Read};
+use echo_core::{Digest, ErrorCode, ErrorFrame, FileName, Get, GetReply, Kind, Read};
 
 use crate::transfer::{FRAME, Trouble, WINDOW, accepted, send, unreadable};
+
+/// Bytes that a server digests in a second, even from a slow disk.
+const DIGESTED: u64 = 20 << 20;
 
 pub(super) async fn ask(
     name: &[u8],
@@ -18,9 +22,19 @@ pub(super) async fn ask(
     send(dialogue, Kind::GET, |out| Get { offset, prefix, name }.put(out)).await
 }
 
-pub(super) async fn opened(dialogue: &mut Dialogue) -> Result<GetReply, Trouble> {
-    let payload = accepted(dialogue.recv().await?)?;
-    GetReply::parse(&payload).map_err(|_| unreadable(Kind::GET))
+/// The answer to GET; or, if there is no file of that name, what the server says of that. The server first
+/// digests the `offset` bytes that were said to be here.
+pub(super) async fn opened(
+    offset: u64,
+    dialogue: &mut Dialogue,
+) -> Result<Result<GetReply, String>, Trouble> {
+    let (header, payload) = dialogue.recv_late(Duration::from_secs(offset / DIGESTED)).await?;
+    let missing = header.kind == Kind::ERROR
+        && ErrorFrame::parse(&payload).is_ok_and(|it| it.code == ErrorCode::NotFound);
+    match accepted((header, payload)) {
+        Err(Trouble::File(why)) if missing => Ok(Err(why)),
+        payload => GetReply::parse(&payload?).map(Ok).map_err(|_| unreadable(Kind::GET)),
+    }
 }
 
 pub(super) async fn done(dialogue: &mut Dialogue) -> Result<Digest, Trouble> {

@@ -1,6 +1,5 @@
 //! What a name means on the server, and where that goes on this host.
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -9,11 +8,13 @@ use std::sync::Arc;
 use echo_core::client::Options;
 use echo_core::{Endpoint, Entry};
 use echo_folder::Folder;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Item;
 use crate::failure::Failure;
-use crate::transfer::list::Pages;
-use crate::transfer::work::Source;
+use crate::transfer::Trouble;
+use crate::transfer::list::{Pages, failure};
+use crate::transfer::work::{Found, Source};
 
 /// Where a file goes: a folder of this host, and a name in there.
 #[derive(Clone, Debug)]
@@ -42,57 +43,89 @@ impl Place {
     }
 }
 
-/// Finds out, page by page, whether names are files or folders, and what is to be fetched of them.
+/// What was asked for, and is no file: perhaps a folder.
+#[derive(Debug)]
+pub(super) struct Missing {
+    pub(super) name: Vec<u8>,
+    pub(super) place: Place,
+    /// What the server says of it as a file.
+    pub(super) why: String,
+}
+
+/// Takes each name for a file's, and those that turn out to be none for a folder's, which is listed page
+/// by page.
 pub(super) struct Finder {
-    wanted: VecDeque<(Vec<u8>, Place)>,
+    wanted: Vec<(Vec<u8>, Option<Place>)>,
+    missing: UnboundedReceiver<Missing>,
+    /// Given to those that are wanted.
+    otherwise: Option<UnboundedSender<Missing>>,
     pages: Pages,
-    /// How many files the first folder has shown so far, once it was asked for.
-    found: Option<u64>,
+    /// What is being listed, and whether anything was in there.
+    folder: Option<(Missing, bool)>,
 }
 
 impl Finder {
+    /// Of names, each with where it goes, if that is no stream.
     pub(super) fn new(
         target: &Endpoint,
         options: Options,
-        wanted: VecDeque<(Vec<u8>, Place)>,
+        wanted: Vec<(Vec<u8>, Option<Place>)>,
     ) -> Self {
-        Self { wanted, pages: Pages::new(target, options, Vec::new()), found: None }
+        let (otherwise, missing) = unbounded_channel();
+        let pages = Pages::new(target, options, Vec::new());
+        Self { wanted, missing, otherwise: Some(otherwise), pages, folder: None }
+    }
+
+    fn wanted(&mut self, otherwise: &UnboundedSender<Missing>) -> Vec<Found<Item>> {
+        let item = |(name, place): (Vec<u8>, Option<Place>)| {
+            let otherwise = place.is_some().then(|| otherwise.clone());
+            Found::File(Item { name, place, size: None, otherwise })
+        };
+        self.wanted.drain(..).map(item).collect()
     }
 }
 
 impl Source<Item> for Finder {
-    async fn more(&mut self) -> Result<Option<Vec<Item>>, Failure> {
-        let Some((name, place)) = self.wanted.front() else { return Ok(None) };
-        let inside = [&name[..], b"/"].concat();
-        let found = self.found.get_or_insert_with(|| {
-            self.pages.begin(inside.clone());
-            0
-        });
-        let mut items = Vec::new();
+    async fn more(&mut self) -> Result<Option<Vec<Found<Item>>>, Failure> {
+        if let Some(otherwise) = self.otherwise.take() {
+            return Ok(Some(self.wanted(&otherwise)));
+        }
+        let (folder, any) = match &mut self.folder {
+            Some(folder) => folder,
+            none => {
+                // It ends once all are known to be files, or to be none.
+                let Some(missing) = self.missing.recv().await else { return Ok(None) };
+                self.pages.begin([&missing.name[..], b"/"].concat());
+                none.insert((missing, false))
+            }
+        };
+        let inside = folder.name.len() + 1;
+        let mut found = Vec::new();
         let mut take = |entry: Entry<'_>| {
             // Checked: it begins with the name that was asked for, and leads nowhere else.
-            let rest = &entry.name.as_bytes()[inside.len()..];
-            let name = [&place.name[..], b"/", rest].concat();
-            items.push(Item {
-                name: entry.name.as_bytes().to_vec(),
-                place: Some(Place { root: Arc::clone(&place.root), name }),
-                size: Some(entry.size),
-            });
+            let name = entry.name.as_bytes();
+            let here = [&folder.place.name[..], b"/", &name[inside..]].concat();
+            let place = Some(Place { root: Arc::clone(&folder.place.root), name: here });
+            let size = Some(entry.size);
+            found.push(Found::File(Item { name: name.to_vec(), place, size, otherwise: None }));
         };
         let more = match self.pages.next(&mut take).await {
             Ok(more) => more,
-            // Who may get but not list knows the names of files.
-            Err(_) if self.pages.forbidden => false,
-            Err(failure) => return Err(failure),
-        };
-        *found += items.len() as u64;
-        if !more {
-            if *found == 0 {
-                items.push(Item { name: name.clone(), place: Some(place.clone()), size: None });
+            Err(Trouble::File(why)) => {
+                // Who may get but not list knows the names of files.
+                let why = if self.pages.forbidden { folder.why.clone() } else { why };
+                found.push(Found::Refused(folder.name.clone(), why));
+                false
             }
-            self.wanted.pop_front();
-            self.found = None;
+            Err(trouble) => return Err(failure(trouble)),
+        };
+        *any |= !found.is_empty();
+        if !more {
+            if !*any {
+                found.push(Found::Refused(folder.name.clone(), folder.why.clone()));
+            }
+            self.folder = None;
         }
-        Ok(Some(items))
+        Ok(Some(found))
     }
 }

@@ -82,8 +82,9 @@ fn bytes_that_are_not_right_do_not_appear() {
         // As one file, and as a small one of a folder, of which all is asked for at once.
         for names in [vec![], vec![&b"d/a"[..]]] {
             let (opened, data, done) = (opened.clone(), data.clone(), done.clone());
-            let target = liar(move |kind, _| match kind {
+            let target = liar(move |kind, payload| match kind {
                 Kind::LIST => list(&names, false),
+                Kind::GET if !names.is_empty() && payload.ends_with(b"\0\x01d") => missing(),
                 Kind::GET => opened.clone(),
                 Kind::READ => data.clone(),
                 Kind::DONE => done.clone(),
@@ -127,7 +128,7 @@ fn what_a_list_gets_wrong_is_right_in_the_end() {
     let folder = place();
     let large = vec![b'x'; 100_000];
     let asked = AtomicU32::new(0);
-    let target = liar(move |kind, payload| match kind {
+    let target = liar_with_folder(move |kind, payload| match kind {
         Kind::LIST => {
             let mut out = vec![0];
             for (name, size) in [(&b"d/a"[..], u64::MAX), (b"d/b", u64::MAX), (b"d/c", 4)] {
@@ -163,7 +164,7 @@ fn small_files_that_are_not_right_do_not_appear() {
         [(4, &b"evil"[..], &b"other"[..]), (3, b"evil", b"evil"), (5, b"evil", b"evil")]
     {
         let folder = place();
-        let target = liar(move |kind, _| match kind {
+        let target = liar_with_folder(move |kind, _| match kind {
             Kind::LIST => list(&[b"d/a"], false),
             Kind::GET => opened(size, 0),
             Kind::READ => frame(Kind::DATA, data),

@@ -40,6 +40,22 @@ async fn small_frames_go_out_together_and_answers_come_in_order() {
     assert_eq!(dialogue.unanswered(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_long_is_waited_for_and_the_next_is_not() {
+    let (mut dialogue, mut server) = pair().await;
+    dialogue.send(Kind::REMOVE, &[b"a"]).await.unwrap();
+    let script = async {
+        sleep(Duration::from_secs(100)).await;
+        server.write_all(b"\x97\0\0\0").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(dialogue.recv_late(Duration::from_secs(94)), script);
+    answer.unwrap();
+    dialogue.send(Kind::REMOVE, &[b"a"]).await.unwrap();
+    let began = tokio::time::Instant::now();
+    assert!(matches!(dialogue.recv().await, Err(Error::TimedOut(_))));
+    assert_eq!(began.elapsed().as_secs(), 7);
+}
+
 /// Two sides that both write: the client reads while it cannot write.
 #[tokio::test(start_paused = true)]
 async fn a_long_frame_does_not_wait_for_answers_to_be_received() {

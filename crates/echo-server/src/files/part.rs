@@ -315,7 +315,8 @@ impl Part {
             owner::note(file, name)?;
         }
         if let Some(attributes) = keep {
-            set_attributes(file, attributes)?;
+            // Whose it is must stay readable for this server, whoever may read it else.
+            set_attributes(file, Attributes { mode: attributes.mode | 0o600, ..attributes })?;
         }
         fsync(file)?;
         let gone = || io::Error::other("the part is gone");

@@ -1,5 +1,9 @@
 //! What a name stands for when it changes, and what is counted then.
 
+use std::os::unix::fs::PermissionsExt;
+
+use echo_core::Attributes;
+
 use super::support::injection;
 use super::*;
 
@@ -40,4 +44,24 @@ fn what_appears_counts_though_its_folder_cannot_be_synced() {
     });
     assert_eq!(server.stop(), Some(0));
     assert!(injection::was_injected(&log));
+}
+
+/// Permissions are kept, but never such that the server could not read the file, nor whose it is.
+#[test]
+fn no_mode_hides_a_file_from_the_server() {
+    let place = Place::new();
+    let _server = place.serve();
+    run(async {
+        let mut talk = place.connect().await;
+        for (mode, kept) in [(0, 0o600), (0o044, 0o644), (0o4755, 0o755)] {
+            let name = FileName::new(b"a").unwrap();
+            let keep = Some(Attributes { mode, mtime_s: 7, mtime_ns: 0 });
+            let put = Put { resume: false, keep, size: None, name };
+            talk.ask(Kind::PUT, |out| put.put(out)).await.unwrap();
+            talk.data(b"x").await.unwrap();
+            talk.commit(b"x").await.unwrap();
+            let mode = fs::metadata(place.path("a")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, kept, "{mode:o}");
+        }
+    });
 }

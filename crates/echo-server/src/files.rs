@@ -305,14 +305,15 @@ impl Files {
         admitted(name)?;
         let (shelf, name) = (Arc::clone(&self.shelf), name.as_bytes().to_vec());
         let remove = move || {
-            let name = FileName::new(&name).map_err(io::Error::other)?;
-            shelf.store.remove(name).map(|gone| {
-                shelf.counts.removed.add_one();
-                shelf.counts.removed.add_bytes(gone.size);
-                shelf.quota.gone(gone);
-            })
+            let name = FileName::new(&name).map_err(io::Error::other);
+            let removed = name.and_then(|name| shelf.store.remove(name));
+            let removed = removed.map_err(Refusal::removing)?;
+            shelf.counts.removed.add_one();
+            shelf.counts.removed.add_bytes(removed.gone.size);
+            shelf.quota.gone(removed.gone);
+            removed.durable.map_err(|error| Refusal::not_durable("it is removed", &error))
         };
-        run(&self.jobs, remove).await?.await?.map_err(Refusal::removing)?;
+        run(&self.jobs, remove).await?.await??;
         Ok(Vec::new())
     }
 

@@ -27,7 +27,7 @@ use super::owner;
 use super::quota::{Open, Owner};
 use super::refusal::Refusal;
 use super::shelf::{Key, Parked, Shelf, part_name};
-use super::store::Gone;
+use super::store::{Changed, Gone};
 pub(super) use state::{MAX_LEN as MAX_STATE_LEN, State};
 
 /// A part is synced when it has grown by so much: what a crash costs at most, and what is left to
@@ -289,9 +289,9 @@ impl Part {
             return Err(Refusal::new(ErrorCode::Mismatch, "what came has another SHA-256"));
         }
         let file = self.file()?;
-        let replaced = self.publish(&file, keep).map_err(Refusal::writing)?;
+        let published = self.publish(&file, keep).map_err(Refusal::writing)?;
         self.shelf.counts.put.add_one();
-        if let Some(gone) = replaced {
+        if let Some(gone) = published.gone {
             self.shelf.quota.gone(gone);
         }
         // It is a part no longer; nor is another one of the same name of use to anybody.
@@ -301,20 +301,26 @@ impl Part {
             self.shelf.forget(&id);
         }
         self.shelf.start_anew(&self.key);
-        Ok(())
+        published.durable.map_err(|error| Refusal::not_durable("it is stored", &error))
     }
 
-    fn publish(&mut self, file: &File, keep: Option<Attributes>) -> io::Result<Option<Gone>> {
+    fn publish(
+        &mut self,
+        file: &File,
+        keep: Option<Attributes>,
+    ) -> io::Result<Changed<Option<Gone>>> {
         self.await_sync()?;
         self.extend(file)?;
         if let Some(name) = &self.key.owner {
             owner::note(file, name)?;
         }
         if let Some(attributes) = keep {
-            set_attributes(file, attributes)?;
+            // Whose it is must stay readable for this server, whoever may read it else.
+            set_attributes(file, Attributes { mode: attributes.mode | 0o600, ..attributes })?;
         }
         fsync(file)?;
-        let Some((_, id)) = &self.file else { return Ok(None) };
+        let gone = || io::Error::other("the part is gone");
+        let (_, id) = self.file.as_ref().ok_or_else(gone)?;
         let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
         self.shelf.store.publish(&part_name(id), name)
     }

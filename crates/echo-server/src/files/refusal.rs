@@ -98,6 +98,12 @@ impl Refusal {
         }
     }
 
+    /// Something is done, and the disk failed to keep it.
+    pub(super) fn not_durable(done: &str, error: &io::Error) -> Self {
+        let Self { code, text, .. } = Self::failed(error);
+        Self::new(code, format!("{done}, but may not outlast a crash: {text}"))
+    }
+
     fn failed(error: &io::Error) -> Self {
         let mut seldom = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(muted) = seldom.get_or_insert_default().speak() {

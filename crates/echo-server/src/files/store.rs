@@ -45,6 +45,14 @@ pub(super) struct Gone {
     pub(super) owner: Option<String>,
 }
 
+/// A name stands for something else now. Whether that outlasts a crash is another matter.
+#[derive(Debug)]
+pub(super) struct Changed<T> {
+    /// What it took away.
+    pub(super) gone: T,
+    pub(super) durable: io::Result<()>,
+}
+
 impl Store {
     /// Opens the store in an existing folder.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
@@ -88,9 +96,12 @@ impl Store {
         folder.read(last)
     }
 
-    /// Gives a part its name, in place of what had it: durable when this returns. Folders on the way
-    /// are made.
-    pub(super) fn publish(&self, part: &str, name: FileName<'_>) -> io::Result<Option<Gone>> {
+    /// Gives a part its name, in place of what had it. Folders on the way are made.
+    pub(super) fn publish(
+        &self,
+        part: &str,
+        name: FileName<'_>,
+    ) -> io::Result<Changed<Option<Gone>>> {
         for _ in 0..ATTEMPTS {
             match self.try_publish(part, name) {
                 // Somebody removed the last file of a folder on the way, and it with it.
@@ -101,13 +112,12 @@ impl Store {
         Err(Errno::NOENT.into())
     }
 
-    fn try_publish(&self, part: &str, name: FileName<'_>) -> io::Result<Option<Gone>> {
+    fn try_publish(&self, part: &str, name: FileName<'_>) -> io::Result<Changed<Option<Gone>>> {
         let made = self.root.make(name);
         let (folder, last, changed) = made.inspect_err(|_| self.remove_empty(name))?;
-        let replaced = self.rename(part, &folder, last)?;
-        folder.sync()?;
-        changed.iter().try_for_each(Folder::sync)?;
-        Ok(replaced)
+        let gone = self.rename(part, &folder, last)?;
+        let durable = folder.sync().and_then(|()| changed.iter().try_for_each(Folder::sync));
+        Ok(Changed { gone, durable })
     }
 
     fn rename(&self, part: &str, folder: &Folder, last: &OsStr) -> io::Result<Option<Gone>> {
@@ -117,18 +127,18 @@ impl Store {
         Ok(replaced)
     }
 
-    /// Removes a file: durable when this returns. Folders that hold nothing any more go with it.
-    pub(super) fn remove(&self, name: FileName<'_>) -> io::Result<Gone> {
+    /// Removes a file. Folders that hold nothing any more go with it.
+    pub(super) fn remove(&self, name: FileName<'_>) -> io::Result<Changed<Gone>> {
         let (folder, last) = self.root.walk(name)?;
-        let removed = {
+        let gone = {
             let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            let removed = gone(&folder, last)?.ok_or(Errno::NOENT)?;
+            let gone = gone(&folder, last)?.ok_or(Errno::NOENT)?;
             unlinkat(&folder, last, AtFlags::empty())?;
-            removed
+            gone
         };
-        folder.sync()?;
+        let durable = folder.sync();
         self.remove_empty(name);
-        Ok(removed)
+        Ok(Changed { gone, durable })
     }
 
     /// Removes the folders on the way to `name` that are empty. Others made them, or use them: whatever

@@ -12,6 +12,7 @@
 mod support;
 
 mod canaries;
+mod changes;
 mod faults;
 mod hostile;
 mod kills;

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The name of a stored file: components joined by `/`, bytes of any encoding.
 ///
-/// It has 1 to 1,024 bytes, each component 1 to 255; none is `.` or `..`, and no byte is a control
+/// It has 1 to 1,024 bytes and at most 32 components, each of 1 to 255 bytes; none is `.` or `..`, and no byte is a control
 /// character of ASCII. So it is relative, leads to no parent, and stays on one line. Terminals know other
 /// controls: show it escaped.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,8 +31,9 @@ impl<'a> FileName<'a> {
         if name.iter().any(u8::is_ascii_control) {
             return Err(BadName::Control);
         }
-        for component in name.split(|byte| *byte == b'/') {
+        for (before, component) in name.split(|byte| *byte == b'/').enumerate() {
             match component {
+                _ if before >= Self::MAX_COMPONENTS => return Err(BadName::TooDeep),
                 b"" | b"." | b".." => return Err(BadName::Component),
                 component if component.len() > Self::MAX_COMPONENT_LEN => {
                     return Err(BadName::TooLong);
@@ -77,6 +78,9 @@ pub enum BadName {
     /// It, or a component of it, is too long.
     #[error("a name has at most 1024 bytes, each of its components 255")]
     TooLong,
+    /// It has too many components.
+    #[error("a name has at most 32 components")]
+    TooDeep,
     /// It begins or ends with `/`, or a component is empty, `.` or `..`.
     #[error("a name is relative, and none of its components is empty, \".\" or \"..\"")]
     Component,

@@ -86,7 +86,9 @@ proptest! {
 fn names() {
     let long = "a".repeat(255);
     let whole = [&long[..]; 4].join("/");
-    for name in ["a", "a/b", "...", ".hidden", "a b", "é/\u{fffd}", "-", "\\", &long, &whole] {
+    let deep = ["a"; 32].join("/");
+    for name in ["a", "a/b", "...", ".hidden", "a b", "é/\u{fffd}", "-", "\\", &long, &whole, &deep]
+    {
         assert!(FileName::new(name.as_bytes()).is_ok(), "{name}");
     }
     assert!(FileName::new(b"\xff\xfe/\x80").is_ok());
@@ -104,6 +106,7 @@ fn names() {
         ("a\x7fb", BadName::Control),
         (&"a".repeat(256), BadName::TooLong),
         (&(whole.clone() + "/b"), BadName::TooLong),
+        (&(deep.clone() + "/b"), BadName::TooDeep),
     ] {
         assert_eq!(FileName::new(name.as_bytes()), Err(why), "{name:?}");
     }

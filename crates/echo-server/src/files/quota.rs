@@ -26,6 +26,14 @@ pub(crate) struct Used {
     pub(crate) transfers: u64,
 }
 
+impl Used {
+    fn add_bytes(&mut self, len: u64, bounds: &Bounds) -> Result<(), What> {
+        let sum = self.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes);
+        self.bytes = sum.ok_or(What::Bytes)?;
+        Ok(())
+    }
+}
+
 /// Who is counted for something: nobody by name for all that have not authenticated.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owner {
@@ -62,12 +70,18 @@ impl Quota {
 
     /// Counts `len` more bytes of `owner`.
     pub(super) fn take_bytes(&self, owner: &Owner, len: u64) -> Result<(), Refusal> {
-        let each = Bounds { bytes: owner.bytes.unwrap_or(self.each.bytes), ..self.each };
-        self.try_change(owner, each, |used, bounds| {
-            let sum = used.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes);
-            used.bytes = sum.ok_or(What::Bytes)?;
-            Ok(())
-        })
+        self.try_change(owner, self.bounds(owner), |used, bounds| used.add_bytes(len, bounds))
+    }
+
+    /// Whether `len` bytes more of `owner` would be too many now. Nothing is counted.
+    pub(super) fn admit_bytes(&self, owner: &Owner, len: u64) -> Result<(), Refusal> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let add = |used: &mut Used, bounds: &Bounds| used.add_bytes(len, bounds);
+        self.changed(&used, owner, self.bounds(owner), add).map(drop)
+    }
+
+    fn bounds(&self, owner: &Owner) -> Bounds {
+        Bounds { bytes: owner.bytes.unwrap_or(self.each.bytes), ..self.each }
     }
 
     /// Counts a file more of `owner`, before it is known whether it takes another's place.
@@ -124,12 +138,24 @@ impl Quota {
         change: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
     ) -> Result<(), Refusal> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut total, mut own) = (used.0, used.1.get(&owner.name).copied().unwrap_or_default());
-        change(&mut total, &self.total).map_err(|what| what.refused(false))?;
-        change(&mut own, &bounds).map_err(|what| what.refused(true))?;
+        let (total, own) = self.changed(&used, owner, bounds, change)?;
         used.0 = total;
         used.1.insert(owner.name.clone(), own);
         Ok(())
+    }
+
+    /// What both counters would be.
+    fn changed(
+        &self,
+        used: &(Used, HashMap<Option<String>, Used>),
+        owner: &Owner,
+        bounds: Bounds,
+        change: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
+    ) -> Result<(Used, Used), Refusal> {
+        let (mut total, mut own) = (used.0, used.1.get(&owner.name).copied().unwrap_or_default());
+        change(&mut total, &self.total).map_err(|what| what.refused(false))?;
+        change(&mut own, &bounds).map_err(|what| what.refused(true))?;
+        Ok((total, own))
     }
 }
 

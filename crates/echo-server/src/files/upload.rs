@@ -61,7 +61,7 @@ impl Upload {
             Entered::Taken(part) => (part, true),
             Entered::New(parked) => {
                 let found = parked.is_some();
-                (Box::new(Part::new(shelf, owner, key.clone(), parked)?), found)
+                (Box::new(Part::new(shelf, owner.clone(), key.clone(), parked)?), found)
             }
         };
         if found || anew {
@@ -73,6 +73,10 @@ impl Upload {
                 part
             };
             part = run(jobs, prepare).await?.await?;
+        }
+        if let Some(size) = size {
+            // Before it is sent for nothing. It is counted as it comes.
+            shelf.quota.admit_bytes(&owner, size.saturating_sub(part.len()))?;
         }
         let reply = PutReply { offset: part.len(), prefix: part.prefix() };
         let active = Active::new(part);

@@ -65,3 +65,24 @@ fn no_mode_hides_a_file_from_the_server() {
         }
     });
 }
+
+/// A file that cannot fit is refused before a byte of it is sent; what is announced is not counted.
+#[test]
+fn a_size_over_the_quota_is_refused_at_put() {
+    let place = Place::new();
+    let _server = place.serve_with(&["--anonymous-put", "--files-bytes=1000"]);
+    run(async {
+        let mut talk = place.connect().await;
+        for (size, answer) in
+            [(1001, Err(ErrorCode::NoSpace)), (1 << 60, Err(ErrorCode::NoSpace)), (1000, Ok(0))]
+        {
+            let name = FileName::new(b"a").unwrap();
+            let put = Put { resume: true, keep: None, size: Some(size), name };
+            let opened = talk.ask(Kind::PUT, |out| put.put(out)).await;
+            assert_eq!(opened.map(|it| PutReply::parse(&it).unwrap().offset), answer, "{size}");
+        }
+        talk.data(&[1; 1000]).await.unwrap();
+        talk.commit(&[1; 1000]).await.unwrap();
+        assert_eq!(talk.fetch("a").await.unwrap(), [1; 1000]);
+    });
+}

@@ -123,7 +123,7 @@ impl Writer {
 
     /// At and beyond the bounds of components, names, frames and of PATH_MAX (4,096).
     fn long(&mut self) -> Vec<u8> {
-        let lens = [254, 255, 256, 1023, 1024, 1025, 4000, 4095, 4096, 4097, 65_535];
+        let lens = [63, 65, 254, 255, 256, 1023, 1024, 1025, 4000, 4095, 4096, 4097, 65_535];
         let len = lens[self.random.usize(..lens.len())];
         let unit = self.pick(&[b"a", b"a/", b"aaaaaaa/", "\u{1f600}".as_bytes(), b"../", b"real/"]);
         let mut name = unit.repeat(len / unit.len() + 1);
@@ -181,6 +181,7 @@ fn judge(store: &Path, name: &[u8]) -> Judged {
         return Judged::TooLong;
     }
     if name.len() > 1024
+        || components.len() > 32
         || components.iter().any(odd)
         || name.iter().any(|byte| *byte < 0x20 || *byte == 0x7f)
     {

@@ -22,7 +22,8 @@ pub(crate) fn injected_at(name: &str, log: &Path, injection: &str, args: &[&str]
     injected(&["-P", name], log, injection, args)
 }
 
-fn injected(options: &[&str], log: &Path, injection: &str, args: &[&str]) -> Command {
+/// The command of such a server.
+pub(crate) fn injected(options: &[&str], log: &Path, injection: &str, args: &[&str]) -> Command {
     let plain = super::command();
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-qq", "-e", &format!("inject={injection}")]).args(options);

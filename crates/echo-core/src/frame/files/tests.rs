@@ -106,7 +106,7 @@ fn names() {
         ("a\x7fb", BadName::Control),
         (&"a".repeat(256), BadName::TooLong),
         (&(whole.clone() + "/b"), BadName::TooLong),
-        (&(deep.clone() + "/b"), BadName::TooDeep),
+        (&format!("{deep}/b"), BadName::TooDeep),
     ] {
         assert_eq!(FileName::new(name.as_bytes()), Err(why), "{name:?}");
     }

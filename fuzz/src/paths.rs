@@ -11,8 +11,8 @@ use echo_folder::Folder;
 
 use crate::input::{Input, folder};
 
-/// What no name may come to.
-const SECRET: &[u8] = b"the secret";
+/// What no name may come to, and what is no name itself.
+const SECRET: &[u8] = b"the\nsecret";
 
 /// Each line is a name: it is checked, walked to, made, written and read.
 pub fn paths(data: &[u8]) {

@@ -6,4 +6,5 @@ mod cuts;
 mod echo;
 mod ends;
 mod handshakes;
+mod places;
 mod support;

@@ -77,6 +77,14 @@ impl Authority {
         &self,
         addr: SocketAddr,
     ) -> StreamOwned<ClientConnection, TcpStream> {
+        self.other_client_over(TcpStream::connect(addr).unwrap())
+    }
+
+    /// The same over a connection that there is.
+    pub(crate) fn other_client_over(
+        &self,
+        socket: TcpStream,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let config = rustls::ClientConfig::builder_with_provider(echo_core::tls::provider())
@@ -86,7 +94,6 @@ impl Authority {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let socket = TcpStream::connect(addr).unwrap();
         socket.set_read_timeout(Some(SOON)).unwrap();
         StreamOwned::new(connection, socket)
     }

@@ -62,7 +62,7 @@ async fn one_source_keeps_nobody_else_out() {
     let (mut served, mut slowest) = (0, Duration::ZERO);
     while silent.load(Relaxed) < 1_500 || half.load(Relaxed) < 1_500 || served < 20 {
         let authority = Arc::clone(&authority);
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         blocking(move || {
             let mut honest = authority.other_client_over(connect_from([127, 0, 0, 3], addr));
             write(&mut honest, b"served\n");

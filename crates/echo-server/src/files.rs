@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 use crate::visitor::{Allow, Visitor};
 use download::Download;
-pub(crate) use quota::{Bounds, Used};
-use quota::{Owner, Quota};
+use quota::Owner;
+pub(crate) use quota::{Bounds, Quota, Used};
 use refusal::Refusal;
 use shelf::Shelf;
 use store::Store;
@@ -37,6 +37,14 @@ use upload::Upload;
 /// How many threads may be at the disk at once: enough for a batch of syncs that the disk can take
 /// together, far fewer than Tokio has.
 const JOBS: usize = 32;
+
+/// Folders that a job has open at most: those on the way to a name, which are few.
+const DEPTH: usize = 32;
+
+/// How many descriptors a store takes at most while so many transfers are open: one each, and what the jobs have open.
+pub(crate) fn descriptors(transfers: u64) -> u64 {
+    transfers.saturating_add((JOBS * DEPTH) as u64)
+}
 
 /// What a store is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +101,9 @@ impl From<JoinError> for Fault {
 
 impl Files {
     /// Opens the store in an existing folder, counts what is there, and takes up what is parked.
-    pub(crate) fn open(path: &Path, rules: Rules) -> io::Result<Self> {
+    /// It blocks; `quota` grows meanwhile.
+    pub(crate) fn open(path: &Path, rules: Rules, quota: Arc<Quota>) -> io::Result<Self> {
         let store = Store::open(path)?;
-        let quota = Arc::new(Quota::new(rules.total, rules.each));
         list::count(&store, &quota)?;
         let shelf = Shelf::open(store, quota)?;
         let jobs = Arc::new(Semaphore::new(JOBS));

@@ -72,7 +72,8 @@ pub struct Identity(Arc<CertifiedKey>);
 
 impl Identity {
     /// Reads PEM: the certificate first, then those between it and its authority; and its key, in PKCS #8,
-    /// PKCS #1 or SEC 1. The key's DER is zeroized; `key` is the caller's to zeroize.
+    /// PKCS #1 or SEC 1. The key's DER is zeroized, and `key` is the caller's to zeroize;
+    /// buffers in which the parser puts a line of PEM together are not, and the key in use lies in aws-lc's memory.
     ///
     /// # Errors
     /// What is missing or does not fit.

@@ -92,24 +92,15 @@ impl Terminal {
     }
 
     fn ask(&mut self, prompt: &str) -> io::Result<Zeroizing<String>> {
-        let mut silent = self.before.clone();
-        // No signals either: they would end the process before the echo is back.
-        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON;
-        tcsetattr(&self.file, OptionalActions::Flush, &silent)?;
-        self.file.write_all(prompt.as_bytes())?;
-        let typed = self.typed_or_signalled();
-        tcsetattr(&self.file, OptionalActions::Flush, &self.before)?;
-        self.file.write_all(b"\n")?;
-        typed
-    }
-
-    fn typed_or_signalled(&self) -> io::Result<Zeroizing<String>> {
         let terminal = self.file.try_clone()?;
         let (done, typed) = oneshot::channel();
-        runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+        let typed = runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+            // Listened to before the echo goes.
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
             let mut hang_up = signal(SignalKind::hangup())?;
+            self.silence()?;
+            self.file.write_all(prompt.as_bytes())?;
             // After a signal it is left to itself: who asked ends, and its thread with it.
             thread::Builder::new().spawn(move || drop(done.send(read_typed(terminal))))?;
             let by = |name: &str| {
@@ -121,7 +112,17 @@ impl Terminal {
                 _ = terminate.recv() => by("SIGTERM"),
                 _ = hang_up.recv() => by("SIGHUP"),
             }
-        })
+        });
+        tcsetattr(&self.file, OptionalActions::Flush, &self.before)?;
+        self.file.write_all(b"\n")?;
+        typed
+    }
+
+    fn silence(&self) -> io::Result<()> {
+        let mut silent = self.before.clone();
+        // Ctrl-C is read as what it types.
+        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON;
+        Ok(tcsetattr(&self.file, OptionalActions::Flush, &silent)?)
     }
 }
 

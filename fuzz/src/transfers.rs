@@ -20,7 +20,7 @@ use tokio::time::{Duration, Instant};
 use crate::auth::{Auth, Users};
 use crate::exchange::{USER, VERIFIER};
 use crate::extension::Extension;
-use crate::files::{Bounds, Files, Rules};
+use crate::files::{Bounds, Files, Quota, Rules};
 use crate::input::{Input, folder, runtime};
 use talk::Talk;
 
@@ -37,7 +37,9 @@ pub fn files(data: &[u8]) {
     let how = input.byte();
     let visible = runtime().block_on(async {
         let rules = Rules { anonymous_put: how & 1 == 0, total: BOUNDS, each: BOUNDS };
-        let files = Arc::new(Files::open(&root, rules).unwrap());
+        let files = Arc::new(
+            Files::open(&root, rules, Arc::new(Quota::new(rules.total, rules.each))).unwrap(),
+        );
         let auth = Arc::new(Auth::default());
         auth.set((how & 2 != 0).then(|| Users::read(USERS.path()).unwrap()));
         let required = if how & 4 == 0 { "" } else { "?auth=required" };

@@ -1,9 +1,11 @@
 //! Whom a `tls://` server must be, and what it is shown.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use echo_core::tls::{Authorities, Client, Identity};
+use zeroize::Zeroizing;
 
 use crate::args::Connecting;
 use crate::escape::escape;
@@ -41,7 +43,7 @@ fn of_system() -> Result<Authorities, String> {
     })
 }
 
-fn contents(path: &Path) -> Result<Vec<u8>, String> {
+fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let cannot = |why: &str| format!("cannot read {}: {why}", shown(path));
     let about = fs::metadata(path).map_err(|error| cannot(&reason(&error)))?;
     if about.is_dir() {
@@ -50,7 +52,11 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
     if about.len() > MAX_LEN {
         return Err(cannot("it is longer than 4 MiB"));
     }
-    fs::read(path).map_err(|error| cannot(&reason(&error)))
+    // With room for all of a file, so that nothing is left where it has grown.
+    let mut text = Zeroizing::new(Vec::with_capacity(about.len() as usize + 1));
+    let read = File::open(path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
+    read.map_err(|error| cannot(&reason(&error)))?;
+    Ok(text)
 }
 
 fn unusable(path: &Path) -> impl FnOnce(echo_core::tls::Error) -> String {

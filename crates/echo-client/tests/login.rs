@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::daemon::{Daemon, program};
 use support::pty::*;
 
@@ -175,6 +176,15 @@ fn the_repl_asks_and_shows_no_password() {
     pty.expect("Password of alice:");
     pty.press(CTRL_C);
     assert_eq!(pty.end(), Some(64));
+    // So does a signal from elsewhere.
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut pty = Pty::start(&["--user", "alice", &house.target()]);
+        pty.expect("Password of alice:");
+        pty.wait("silence", |pty| !pty.is_cooked());
+        kill_process(Pid::from_raw(pty.pid() as i32).unwrap(), signal).unwrap();
+        assert_eq!(pty.end(), Some(64), "{signal:?}");
+        assert!(pty.is_cooked(), "{signal:?}");
+    }
     // The server adds one as well.
     let users = house.path("users.toml").display().to_string();
     let mut pty =

@@ -15,7 +15,7 @@ use crate::stats::{Closed, ListenerSnapshot, ListenerStats, Observer, Snapshot, 
 use crate::stream::Peer;
 use crate::{Drain, Error, Limits, Listener};
 #[cfg(feature = "tls")]
-use crate::{TlsCounts, secure::MAX_HANDSHAKES};
+use crate::{TlsCounts, secure::Places};
 
 /// Limits, connection gate, counters and drain of a service: shared by all its listeners. Cheap to
 /// clone.
@@ -37,7 +37,7 @@ impl Service {
             own: OwnSockets::default(),
             loops: Loops::default(),
             #[cfg(feature = "tls")]
-            handshakes: tokio::sync::Semaphore::new(MAX_HANDSHAKES),
+            handshakes: Places::new(),
             born: Instant::now(),
         };
         Self { core: Arc::new(core), drain }
@@ -78,7 +78,7 @@ impl Service {
             max_connections: self.core.limits.max_connections(),
             #[cfg(feature = "tls")]
             tls: TlsCounts {
-                under_way: (MAX_HANDSHAKES - self.core.handshakes.available_permits()) as u64,
+                under_way: self.core.handshakes.taken() as u64,
                 ..self.core.stats.tls.snapshot()
             },
             ..self.core.stats.snapshot()
@@ -115,7 +115,7 @@ pub(crate) struct Core {
     pub(crate) loops: Loops,
     /// Places for handshakes.
     #[cfg(feature = "tls")]
-    pub(crate) handshakes: tokio::sync::Semaphore,
+    pub(crate) handshakes: Places,
     /// Probe stamps count from here.
     pub(crate) born: Instant,
 }

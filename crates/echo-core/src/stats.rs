@@ -23,7 +23,7 @@ pub use listeners::{ListenerSnapshot, Open};
 pub(crate) use listeners::{ListenerStats, Listeners, State};
 pub use service_time::ServiceTime;
 pub(crate) use service_time::{Histogram, Turns, is_due};
-use tls::TlsStats;
+pub(crate) use tls::TlsStats;
 pub use tls::{HandshakeFault, TlsCounts};
 
 /// How a connection ended. Every connection ends in exactly one of these.

@@ -27,6 +27,8 @@ use rustls::{
     SignatureScheme,
 };
 
+use zeroize::Zeroizing;
+
 use fault::wrong_key;
 pub(crate) use fault::{refusal, untrusted};
 pub(crate) use session::Session;
@@ -72,7 +74,8 @@ pub struct Identity(Arc<CertifiedKey>);
 
 impl Identity {
     /// Reads PEM: the certificate first, then those between it and its authority; and its key, in PKCS #8,
-    /// PKCS #1 or SEC 1.
+    /// PKCS #1 or SEC 1. The key's DER is zeroized, and `key` is the caller's to zeroize;
+    /// buffers in which the parser puts a line of PEM together are not, and the key in use lies in aws-lc's memory.
     ///
     /// # Errors
     /// What is missing or does not fit.
@@ -82,9 +85,9 @@ impl Identity {
             pem::Error::NoItemsFound => Error::NoKey,
             error => error.into(),
         })?;
-        let key = provider()
-            .key_provider
-            .load_private_key(key)
+        // Lent and not given, as the provider would let go of it as it is.
+        let key = Zeroizing::new(key);
+        let key = aws_lc_rs::sign::any_supported_type(&key)
             .map_err(|error| Error::BadKey(error.to_string()))?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {

@@ -5,9 +5,13 @@ use std::env;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
+use std::thread;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 /// The variable that may hold the password.
@@ -23,7 +27,11 @@ const INTERRUPT: u8 = 3;
 /// shown one after the other: what is typed has to be the same each time.
 ///
 /// # Errors
-/// In words that say what to do, and never what was read.
+/// In words that say what to do, and never what was read. A signal that asks for the end (SIGINT, SIGTERM,
+/// SIGHUP) ends the question, with `Interrupted`, and the terminal is as it was.
+///
+/// # Panics
+/// Where it asks a terminal on a thread of a Tokio runtime.
 pub fn password(file: Option<&Path>, prompts: &[&str]) -> io::Result<Zeroizing<String>> {
     if let Some(path) = file {
         let read = File::open(path).and_then(|mut file| line(&mut file));
@@ -84,36 +92,59 @@ impl Terminal {
     }
 
     fn ask(&mut self, prompt: &str) -> io::Result<Zeroizing<String>> {
-        let mut silent = self.before.clone();
-        // No signals either: they would end the process before the echo is back.
-        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON;
-        tcsetattr(&self.file, OptionalActions::Flush, &silent)?;
-        self.file.write_all(prompt.as_bytes())?;
-        let typed = self.typed();
+        let terminal = self.file.try_clone()?;
+        let (done, typed) = oneshot::channel();
+        let typed = runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+            // Listened to before the echo goes.
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut hang_up = signal(SignalKind::hangup())?;
+            self.silence()?;
+            self.file.write_all(prompt.as_bytes())?;
+            // After a signal it is left to itself: who asked ends, and its thread with it.
+            thread::Builder::new().spawn(move || drop(done.send(read_typed(terminal))))?;
+            let by = |name: &str| {
+                Err(io::Error::new(ErrorKind::Interrupted, format!("ended by {name}")))
+            };
+            tokio::select! {
+                typed = typed => typed.unwrap_or_else(|_| Err(ErrorKind::Other.into())),
+                _ = interrupt.recv() => by("SIGINT"),
+                _ = terminate.recv() => by("SIGTERM"),
+                _ = hang_up.recv() => by("SIGHUP"),
+            }
+        });
         tcsetattr(&self.file, OptionalActions::Flush, &self.before)?;
         self.file.write_all(b"\n")?;
         typed
     }
 
-    fn typed(&mut self) -> io::Result<Zeroizing<String>> {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN));
-        loop {
-            let mut byte = [0];
-            if self.file.read(&mut byte)? == 0 {
-                break;
-            }
-            match byte[0] {
-                b'\n' | b'\r' => break,
-                INTERRUPT => return Err(ErrorKind::Interrupted.into()),
-                // Backspace and Ctrl-H take a character back, Ctrl-U all.
-                0x7f | 0x08 => while bytes.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
-                0x15 => bytes.clear(),
-                byte if bytes.len() < MAX_LEN - 1 => bytes.push(byte),
-                _ => {}
-            }
-        }
-        line(&mut &bytes[..])
+    fn silence(&self) -> io::Result<()> {
+        let mut silent = self.before.clone();
+        // Ctrl-C is read as what it types.
+        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON;
+        Ok(tcsetattr(&self.file, OptionalActions::Flush, &silent)?)
     }
+}
+
+/// Reads to the line's end, letter by letter.
+fn read_typed(mut terminal: File) -> io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN));
+    loop {
+        let mut byte = [0];
+        if terminal.read(&mut byte)? == 0 {
+            break;
+        }
+        match byte[0] {
+            b'\n' | b'\r' => break,
+            INTERRUPT => return Err(ErrorKind::Interrupted.into()),
+            // Backspace and Ctrl-H take a character back, Ctrl-U all.
+            0x7f | 0x08 => while bytes.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
+            0x15 => bytes.clear(),
+            byte if bytes.len() < MAX_LEN - 1 => bytes.push(byte),
+            _ => {}
+        }
+    }
+    line(&mut &bytes[..])
 }
 
 impl Drop for Terminal {

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use echo_core::{AuthReply, AuthRequest, Connection, Endpoint, Error, ErrorCode, ErrorFrame, Kind};
-use echo_core::{Mode, Peer};
+use echo_core::{Header, MAX_CONTROL_LEN, Mode};
 use echo_scram::{Challenged, Mechanism, Server};
 use zeroize::Zeroizing;
 
 use crate::tls::certificate;
 use crate::visitor::{User, Visitor};
-use slow::Slowness;
+use slow::{Begun, Slowness};
 use users::Found;
 pub(crate) use users::Users;
 
@@ -80,6 +80,11 @@ impl Auth {
     /// How many answers were held back.
     pub(crate) fn slowed(&self) -> u64 {
         self.slowness.slowed()
+    }
+
+    /// How many tries were refused, as their source made too many at once.
+    pub(crate) fn refused(&self) -> u64 {
+        self.slowness.refused()
     }
 }
 
@@ -180,7 +185,7 @@ impl fmt::Debug for Exchange {
 /// A try: one that is given up counts as failed, so that nobody is faster by giving up.
 struct Attempt {
     auth: Arc<Auth>,
-    peer: Peer,
+    begun: Begun,
     mechanism: Mechanism,
     succeeded: bool,
 }
@@ -192,8 +197,8 @@ impl Drop for Attempt {
             counts.success.fetch_add(1, Relaxed);
         } else {
             counts.failure.fetch_add(1, Relaxed);
-            self.auth.slowness.failed(self.peer);
         }
+        self.auth.slowness.end(&self.begun, !self.succeeded);
     }
 }
 
@@ -202,9 +207,12 @@ pub(crate) async fn frame(
     auth: &Arc<Auth>,
     attempts: &mut Attempts,
     visitor: &mut Visitor,
+    header: Header,
     connection: &mut Connection,
 ) -> Result<(), Error> {
-    let mut payload = Zeroizing::new(Vec::new());
+    // With room for all of it, so that nothing is left where it has grown.
+    let len = header.len.min(MAX_CONTROL_LEN) as usize;
+    let mut payload = Zeroizing::new(Vec::with_capacity(len));
     while let Some(chunk) = connection.chunk().await? {
         payload.extend_from_slice(&chunk);
     }
@@ -253,6 +261,7 @@ enum Why {
     Denied,
     Malformed,
     NoMechanism,
+    Crowded,
     /// Somebody may stand between: it tells nothing of users.
     Channel(echo_scram::Error),
 }
@@ -275,9 +284,11 @@ async fn start(
 ) -> Result<(Exchange, Vec<u8>), Why> {
     let mechanism = Mechanism::from_name(mechanism).ok_or(Why::NoMechanism)?;
     let peer = connection.peer();
-    let attempt = Attempt { auth: Arc::clone(auth), peer, mechanism, succeeded: false };
+    let begun = auth.slowness.begin(peer).map_err(|_| Why::Crowded)?;
+    let pause = begun.pause;
+    let attempt = Attempt { auth: Arc::clone(auth), begun, mechanism, succeeded: false };
     // Before anything that would tell one try from another.
-    if let Some(pause) = auth.slowness.pause(peer) {
+    if let Some(pause) = pause {
         connection.pause(pause).await;
     }
     let binding = connection.channel_binding();
@@ -306,6 +317,7 @@ async fn fail(
         Why::Malformed => (ErrorCode::Malformed, "malformed AUTH frame".to_owned()),
         Why::NoMechanism => (ErrorCode::Denied, mechanisms(connection)),
         Why::Channel(error) => (ErrorCode::Denied, error.to_string()),
+        Why::Crowded => (ErrorCode::Busy, "too many tries at once: try again later".to_owned()),
     };
     refuse(connection, code, &text, closes).await?;
     if !closes {

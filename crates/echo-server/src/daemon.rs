@@ -11,7 +11,8 @@ use echo_core::{Drain, Limits, Service};
 use rustix::process::Signal;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::Instant;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
 
 use crate::access;
 use crate::admin::Admin;
@@ -23,19 +24,22 @@ use crate::control::{self, Control};
 use crate::end::End;
 use crate::exit::{CONFIG, Failure, SIGNALLED, UNAVAILABLE, reason};
 use crate::extension::Extension;
-use crate::files::{Files, Used};
+use crate::files::{Files, Quota, Used};
 use crate::logging::Log;
 use crate::metrics::{Metrics, Stored};
 use crate::notify::Notify;
 use crate::open_files;
 use crate::own;
 use crate::passed::{Descriptors, Passed};
+use crate::reader::{Reader, Trust};
 use crate::readiness::Readiness;
-use crate::reload::{self, Failures, Reader};
+use crate::reload::{self, Failures};
 use crate::serving::Serving;
 use crate::signals::{Signalled, Signals, Stop};
-use crate::tls::{self, Secured};
+use crate::tls::Secured;
 
+/// How often the manager hears that files are still being counted.
+const COUNTING: Duration = Duration::from_secs(5);
 /// How long uploads that the end has cut may take to be parked. A crash then costs no more than any.
 const PARKING: Duration = Duration::from_millis(500);
 /// How long the last line may take where nobody reads stderr.
@@ -121,7 +125,6 @@ async fn live(
     let service = Service::new(limits.clone(), Drain::new());
     service.on_close(access::log);
     let auth = Arc::new(Auth::default());
-    auth.set(config.settings.users()?);
     let readiness = Readiness::starting();
     // Of many files it takes a while until they are counted.
     let stored = Stored::default();
@@ -130,13 +133,22 @@ async fn live(
         admin = admin(&config, &service, &auth, &stored, &readiness, log) => admin?,
         _ = signals.stop() => return Ok(End::default()),
     };
-    let files = files(&config)?.map(|files| Arc::clone(stored.get_or_init(|| files)));
+    let files = tokio::select! {
+        files = files(&config, &stored, notify) => files?,
+        _ = signals.stop() => return Ok(End::default()),
+    };
     let mut control =
         Control::listen(control::path(config.settings.control.as_deref()).as_deref())?;
     let mut passed = Passed::new(descriptors)?;
     passed.forget_lost(notify);
     config.or_listen_on(passed.endpoints());
-    let secured = tls::secured(&config)?;
+    let reader = Reader::default();
+    let reading = reader.run(move || Trust::read(&config).map(|trust| (config, trust)));
+    let (config, Trust { secured, users }) = tokio::select! {
+        read = reading => read?,
+        _ = signals.stop() => return Ok(End::default()),
+    };
+    auth.set(users);
     if let Some(warning) = secured.as_ref().and_then(Secured::warning) {
         tracing::warn!("{warning}");
     }
@@ -164,6 +176,7 @@ async fn live(
         readiness,
         serving,
         passed,
+        reader,
         log,
         notify,
     };
@@ -182,19 +195,40 @@ async fn live(
     Ok(end)
 }
 
-/// The store, where there is to be one.
-fn files(config: &Config) -> Result<Option<Arc<Files>>, Failure> {
+/// The store, where there is to be one: counted away from this task, however many files there are.
+///
+/// # Cancel safety
+/// Dropped, it goes on until all is counted or the process ends, and nobody hears of it.
+async fn files(
+    config: &Config,
+    stored: &Stored,
+    notify: &Notify,
+) -> Result<Option<Arc<Files>>, Failure> {
     let Some(path) = &config.settings.files else { return Ok(None) };
     // A file over RLIMIT_FSIZE is an error for its client, and not the end of the server. The handler stays.
     let long_files = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()));
     drop(long_files.map_err(|error| Failure::cannot_start(&error))?);
-    let files = Files::open(path, config.settings.rules()).map_err(|error| {
+    let rules = config.settings.rules();
+    let quota = Arc::new(Quota::new(rules.total, rules.each));
+    let (folder, counted) = (path.clone(), Arc::clone(&quota));
+    let mut opening = spawn_blocking(move || Files::open(&folder, rules, counted));
+    let mut last = quota.used();
+    let opened = loop {
+        match timeout(COUNTING, &mut opening).await {
+            Ok(opened) => break opened.map_err(|_| Failure::defect())?,
+            // A start that moves has all the time it needs; one that hangs has the manager's.
+            Err(_) if quota.used() != last => notify.progress(),
+            Err(_) => {}
+        }
+        last = quota.used();
+    };
+    let files = opened.map_err(|error| {
         let reason = reason(&error);
         Failure::new(CONFIG, format!("cannot store files in {}: {reason}", path.display()))
     })?;
     let Used { files: count, bytes, .. } = files.used();
     tracing::info!(files = count, bytes, "files are in {}", path.display());
-    Ok(Some(Arc::new(files)))
+    Ok(Some(Arc::clone(stored.get_or_init(|| Arc::new(files)))))
 }
 
 async fn admin(
@@ -222,6 +256,7 @@ struct Daemon<'a> {
     readiness: Readiness,
     serving: Serving<'a>,
     passed: Passed,
+    reader: Reader,
     log: &'a Log,
     notify: &'a Notify,
 }
@@ -229,7 +264,7 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// Serves, and reloads its settings when asked, until it is to stop or a listener has failed.
     async fn serve(&mut self, signals: &mut Signals, control: &mut Control) {
-        let (mut failures, reader) = (Failures::default(), Reader::default());
+        let mut failures = Failures::default();
         loop {
             self.notify.ready(&status(&self.service.stats(), false));
             let mut asked = None;
@@ -246,7 +281,7 @@ impl Daemon<'_> {
             self.notify.reloading();
             self.passed.forget_lost(self.notify);
             let prepared =
-                reload::prepare(&reader, self.argv, &self.config, &self.serving, &self.passed);
+                reload::prepare(&self.reader, self.argv, &self.config, &self.serving, &self.passed);
             // A stop need not wait for files that cannot be read and names that do not resolve.
             let reloaded = tokio::select! {
                 change = prepared => change,

@@ -68,7 +68,7 @@ impl echo_core::Extension for Extension {
         let Session { visitor, attempts, transfer } = session;
         match &self.files {
             _ if header.kind == Kind::AUTH => {
-                auth::frame(&self.auth, attempts, visitor, connection).await
+                auth::frame(&self.auth, attempts, visitor, header, connection).await
             }
             Some(files) => files.frame(transfer, visitor, header, connection).await,
             None => Err(Error::UnexpectedKind(header.kind)),

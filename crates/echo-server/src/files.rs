@@ -31,13 +31,21 @@ use crate::visitor::{Allow, Visitor};
 use counts::Counts;
 pub(crate) use counts::{Fate, Limit};
 use download::Download;
-use jobs::{Jobs, run};
-pub(crate) use quota::{Bounds, Used};
-use quota::{Owner, Quota};
+use jobs::{JOBS, Jobs, run};
+use quota::Owner;
+pub(crate) use quota::{Bounds, Quota, Used};
 use refusal::Refusal;
 use shelf::Shelf;
 use store::Store;
 use upload::Upload;
+
+/// Folders that a job has open at most: those on the way to a name, which are few.
+const DEPTH: usize = 32;
+
+/// How many descriptors a store takes at most while so many transfers are open: one each, and what the jobs have open.
+pub(crate) fn descriptors(transfers: u64) -> u64 {
+    transfers.saturating_add((JOBS * DEPTH) as u64)
+}
 
 /// What a store is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +102,9 @@ impl From<JoinError> for Fault {
 
 impl Files {
     /// Opens the store in an existing folder, counts what is there, and takes up what is parked.
-    pub(crate) fn open(path: &Path, rules: Rules) -> io::Result<Self> {
+    /// It blocks; `quota` grows meanwhile.
+    pub(crate) fn open(path: &Path, rules: Rules, quota: Arc<Quota>) -> io::Result<Self> {
         let store = Store::open(path)?;
-        let quota = Arc::new(Quota::new(rules.total, rules.each));
         list::count(&store, &quota)?;
         let shelf = Shelf::open(store, quota)?;
         Ok(Self { shelf, anonymous_put: rules.anonymous_put, jobs: Jobs::default() })

@@ -25,6 +25,7 @@ mod open_files;
 mod own;
 mod passed;
 mod protection;
+mod reader;
 mod readiness;
 mod reload;
 mod secrecy;

@@ -164,6 +164,7 @@ impl Metrics {
             ("write_timeout", stats.write_timeouts),
             ("auth_timeout", stats.login_timeouts),
             ("auth_slowed", self.auth.slowed()),
+            ("auth_at_once", self.auth.refused()),
             ("auth_tries", self.auth.exhausted()),
             ("write_buffer", stats.writes_blocked),
             ("linger", stats.linger_timeouts),

@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::pipe;
 use tokio::time::{Instant, timeout_at};
 
-/// How far ahead, in microseconds, the end of a stop is put each time, as long as it makes progress: longer than a wait
+/// How far ahead, in microseconds, the end of a start or a stop is put each time, as long as it makes progress: longer than a wait
 /// in which nothing moves though all is well, as that for a peer's last byte.
 const MORE_TIME: NotifyState<'static> = ExtendTimeoutUsec(30_000_000);
 
@@ -92,7 +92,7 @@ impl Notify {
         self.tell(&[Watchdog, Status(status)]);
     }
 
-    /// The stop makes progress, and wants more time.
+    /// The start or the stop makes progress, and wants more time.
     pub(crate) fn progress(&self) {
         self.tell(&[MORE_TIME]);
     }

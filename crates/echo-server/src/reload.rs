@@ -1,24 +1,20 @@
 //! Settings read anew while the server runs: all of them take effect, or none.
 
 use std::ffi::OsString;
-use std::sync::Arc;
-use std::time::Duration;
 
 use echo_core::{Endpoint, Limits, Seldom, Service};
-use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
 
 use crate::auth::{Auth, Users};
 use crate::bind::{self, Bound};
 use crate::config::Config;
-use crate::exit::{CONFIG, Failure};
+use crate::exit::Failure;
 use crate::logging::Log;
 use crate::open_files;
 use crate::own;
 use crate::passed::Passed;
+use crate::reader::{Reader, Trust};
 use crate::serving::Serving;
-use crate::tls::{self, Secured};
+use crate::tls::Secured;
 
 /// Settings of the process, which has them from its start to its end.
 const AT_START: [&str; 12] = [
@@ -69,36 +65,6 @@ pub(crate) struct Change {
     secured: Option<Secured>,
 }
 
-/// How long a file system may take to give the file: far longer than one that works, and less than who asks
-/// waits for.
-const READ_TIME: Duration = Duration::from_secs(10);
-
-/// Reads the settings away from the daemon's loop, which a file system that hangs must not hold up: one reading
-/// at a time, so that those that hang do not add up.
-#[derive(Debug, Default)]
-pub(crate) struct Reader(Arc<Mutex<()>>);
-
-impl Reader {
-    /// # Cancel safety
-    /// Dropped, it goes on until the file is read, and nobody hears of it.
-    async fn read(&self, argv: &[OsString]) -> Result<Config, Failure> {
-        let (turn, argv) = (Arc::clone(&self.0), argv.to_vec());
-        let reading = async {
-            let turn = turn.lock_owned().await;
-            let read = spawn_blocking(move || {
-                let _until_it_is_read = turn;
-                Config::read(&argv)
-            });
-            read.await.unwrap_or_else(|_| Err(Failure::defect()))
-        };
-        timeout_at(Instant::now() + READ_TIME, reading).await.unwrap_or_else(|_| {
-            let message =
-                format!("the file could not be read within {READ_TIME:?}: its file system hangs");
-            Err(Failure::new(CONFIG, message))
-        })
-    }
-}
-
 /// Reads everything anew, and binds what is new to listen on. Nothing has changed until the change is
 /// [made](Change::make).
 ///
@@ -111,12 +77,15 @@ pub(crate) async fn prepare(
     serving: &Serving<'_>,
     passed: &Passed,
 ) -> Result<Change, Failure> {
-    let mut config = reader.read(argv).await?;
-    config.or_listen_on(passed.endpoints());
+    let (argv, endpoints) = (argv.to_vec(), passed.endpoints());
+    let read = reader.run(move || {
+        let mut config = Config::read(&argv)?;
+        config.or_listen_on(endpoints);
+        Trust::read(&config).map(|trust| (config, trust))
+    });
+    let (config, Trust { secured, users }) = read.await?;
     config.refuse_changes(running, &AT_START)?;
     let limits = config.settings.limits(open_files::raise())?;
-    let secured = tls::secured(&config)?;
-    let users = config.settings.users()?;
     // Those that no peer finds any more are bound anew.
     let mut listening: Vec<_> = serving.endpoints(passed).collect();
     let (mut kept, mut new) = (Vec::new(), Vec::new());

@@ -11,7 +11,7 @@ use echo_core::{Endpoint, Limits, PortRanges};
 
 use crate::auth::Users;
 use crate::exit::Failure;
-use crate::files::{Bounds, Rules};
+use crate::files::{self, Bounds, Rules};
 use crate::logging::{self, Format};
 use crate::{admin, open_files, secrecy, units};
 
@@ -215,6 +215,11 @@ impl Settings {
         }
     }
 
+    /// Descriptors for files that clients have open, where there is a store.
+    fn stored_at_once(&self) -> u64 {
+        if self.files.is_none() { 0 } else { files::descriptors(self.files_transfers.get()) }
+    }
+
     /// The limits, fitted to the number of files that may be open.
     pub(crate) fn limits(&self, open_files: Option<u64>) -> Result<Limits, Failure> {
         let default = Limits::default();
@@ -223,6 +228,7 @@ impl Settings {
             max_connections: open_files::fit(
                 self.max_connections,
                 default.max_connections,
+                self.stored_at_once(),
                 open_files,
             )?,
             refuse: self.at_limit == AtLimit::Refuse,

@@ -3,12 +3,14 @@
 pub(crate) mod certificate;
 pub(crate) mod self_signed;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
 
 use echo_core::tls::{Authorities, Error, Identity, Policy, Server};
 use echo_core::{Endpoint, Mode};
+use zeroize::Zeroizing;
 
 use crate::auth;
 use crate::config::Config;
@@ -104,7 +106,7 @@ fn warning(path: &Path, identity: &Identity) -> Option<String> {
     Some(format!("{which} in {} {trouble}", path.display()))
 }
 
-fn contents(path: &Path) -> Result<Vec<u8>, Failure> {
+fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let wrong = |why: &str| Failure::new(CONFIG, format!("cannot read {}: {why}", path.display()));
     // Opening a pipe that nobody writes to would wait for ever.
     let about = fs::metadata(path).map_err(|error| wrong(&exit::reason(&error)))?;
@@ -114,7 +116,11 @@ fn contents(path: &Path) -> Result<Vec<u8>, Failure> {
     if about.len() > MAX_LEN {
         return Err(wrong("it is longer than 1 MiB"));
     }
-    fs::read(path).map_err(|error| wrong(&exit::reason(&error)))
+    // With room for all of it, so that nothing is left where it has grown.
+    let mut text = Zeroizing::new(Vec::with_capacity(about.len() as usize + 1));
+    let file = File::open(path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
+    file.map_err(|error| wrong(&exit::reason(&error)))?;
+    Ok(text)
 }
 
 fn cannot_use(path: &Path, error: &Error) -> Failure {

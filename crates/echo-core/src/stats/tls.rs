@@ -21,13 +21,15 @@ pub enum HandshakeFault {
     Ended,
     /// It took too long.
     TimedOut,
+    /// It took its time while others waited for its place.
+    Displaced,
     /// Something else.
     Other,
 }
 
 impl HandshakeFault {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotTls,
         Self::Incompatible,
         Self::NoCertificate,
@@ -35,6 +37,7 @@ impl HandshakeFault {
         Self::Rejected,
         Self::Ended,
         Self::TimedOut,
+        Self::Displaced,
         Self::Other,
     ];
 
@@ -48,6 +51,7 @@ impl HandshakeFault {
             Self::Rejected => "rejected",
             Self::Ended => "ended",
             Self::TimedOut => "timed_out",
+            Self::Displaced => "displaced",
             Self::Other => "other",
         }
     }
@@ -63,6 +67,7 @@ impl fmt::Display for HandshakeFault {
             Self::Rejected => "the peer rejected it",
             Self::Ended => "the peer ended it",
             Self::TimedOut => "it took too long",
+            Self::Displaced => "it took too long for those who waited for its place",
             Self::Other => "it failed",
         })
     }

@@ -72,24 +72,6 @@ async fn a_handshake_that_does_not_end_is_ended() {
     running.drain().await;
 }
 
-/// More than may be under way: they wait, and whoever comes behind them comes in when they have ended.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_handshakes_waits() {
-    let authority = Authority::new();
-    let limits = Limits { frame_timeout: Duration::from_secs(1), ..Limits::default() };
-    let running = Running::start(Policy::Always(authority.server()), limits);
-    let addr = running.addr;
-    let flood: Vec<_> = (0..600).map(|_| TcpStream::connect(addr).unwrap()).collect();
-    until(|| running.service.stats().tls.waited > 0).await;
-    assert!(running.service.stats().tls.under_way <= 512);
-    let options = echo_core::client::Options { retry: SOON, ..authority.options() };
-    let mut client = Client::connect(running.target(), options).await.unwrap();
-    client.echo(b"in").await.unwrap();
-    drop(flood);
-    until(|| running.service.stats().tls.under_way == 0).await;
-    running.drain().await;
-}
-
 /// Half a handshake does not hold a drain up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_ends_handshakes_in_time() {

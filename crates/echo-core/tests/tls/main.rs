@@ -8,4 +8,5 @@ mod echo;
 mod ends;
 mod handshakes;
 mod hostile;
+mod places;
 mod support;

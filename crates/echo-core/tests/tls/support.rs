@@ -81,9 +81,13 @@ impl Authority {
 
     /// The same, which remembers what it may resume.
     pub(crate) fn other_client_with(&self, addr: SocketAddr, config: Arc<ClientConfig>) -> Other {
+        self.other_client_over(TcpStream::connect(addr).unwrap(), config)
+    }
+
+    /// The same over a connection that there is.
+    pub(crate) fn other_client_over(&self, socket: TcpStream, config: Arc<ClientConfig>) -> Other {
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(config, name).unwrap();
-        let socket = TcpStream::connect(addr).unwrap();
         socket.set_read_timeout(Some(SOON)).unwrap();
         StreamOwned::new(connection, socket)
     }

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use echo_scram::{KEY_LEN, MAX_ITERATIONS, MIN_ITERATIONS, Password, SALT_LEN, Verifier};
 use subtle::ConstantTimeEq;
 use toml::{Table, Value};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::exit::{CONFIG, Failure, IO, reason};
 use crate::units;
@@ -109,12 +109,14 @@ impl Users {
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
         let failed = |why: &str| Failure::new(CONFIG, format!("users {}: {why}", path.display()));
         let text = contents(path).map_err(|error| failed(&reason(&error)))?;
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
             // Without the line itself, which may be a verifier.
             let line = error.span().map_or(0, |it| text[..it.start].matches('\n').count() + 1);
             failed(&format!("line {line}: {}", error.message().replace('\n', ", ")))
         })?;
-        Self::from_table(&table).map_err(|why| failed(&why))
+        let users = Self::from_table(&table).map_err(|why| failed(&why));
+        table.iter_mut().for_each(|(_, value)| zeroize(value));
+        users
     }
 
     fn from_table(table: &Table) -> Result<Self, String> {
@@ -250,9 +252,9 @@ impl Users {
     }
 
     fn to_text(&self) -> Zeroizing<String> {
-        let encode = |bytes: &[u8]| STANDARD.encode(bytes);
+        let encode = |bytes: &[u8]| Zeroizing::new(STANDARD.encode(bytes));
         let mut text = Zeroizing::new(HEAD.to_owned());
-        let (iterations, secret) = (self.iterations, encode(&*self.secret));
+        let (iterations, secret) = (self.iterations, &*encode(&*self.secret));
         // A string takes all that is written to it.
         let _ =
             writeln!(text, "version = {VERSION}\niterations = {iterations}\nsecret = \"{secret}\"");
@@ -266,9 +268,9 @@ impl Users {
             let _ = write!(
                 text,
                 "salt = \"{}\"\nstored-key = \"{}\"\nserver-key = \"{}\"\n",
-                encode(verifier.salt()),
-                encode(verifier.stored_key()),
-                encode(verifier.server_key()),
+                *encode(verifier.salt()),
+                *encode(verifier.stored_key()),
+                *encode(verifier.server_key()),
             );
         }
         text
@@ -288,6 +290,10 @@ pub(super) fn words(allow: Allow) -> impl Iterator<Item = &'static str> {
 
 /// The file's text, if nobody else may read or write it.
 fn contents(path: &Path) -> io::Result<Zeroizing<String>> {
+    // Opening a pipe that nobody writes to would wait for ever.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
     let file = File::open(path)?;
     let found = file.metadata()?;
     if !found.is_file() {
@@ -309,6 +315,16 @@ fn contents(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(found.len() as usize + 1));
     file.take(MAX_LEN).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Overwrites all text in it.
+fn zeroize(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(values) => values.iter_mut().for_each(zeroize),
+        Value::Table(table) => table.iter_mut().for_each(|(_, value)| zeroize(value)),
+        _ => {}
+    }
 }
 
 /// Fails for a key that has no place there.

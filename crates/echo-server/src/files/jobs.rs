@@ -13,7 +13,7 @@ use super::Fault;
 
 /// How many threads may be at the disk at once: enough for a batch of syncs that the disk can take
 /// together, far fewer than Tokio has.
-const JOBS: usize = 32;
+pub(super) const JOBS: usize = 32;
 
 /// How many of them may list: a walk through a cold disk takes long, and others shall go on.
 const LISTS: usize = 8;

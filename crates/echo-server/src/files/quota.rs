@@ -44,19 +44,19 @@ pub(super) struct Owner {
 
 /// The counters of a store.
 #[derive(Debug)]
-pub(super) struct Quota {
+pub(crate) struct Quota {
     total: Bounds,
     each: Bounds,
     used: Mutex<(Used, HashMap<Option<String>, Used>)>,
 }
 
 impl Quota {
-    pub(super) fn new(total: Bounds, each: Bounds) -> Self {
+    pub(crate) fn new(total: Bounds, each: Bounds) -> Self {
         Self { total, each, used: Mutex::default() }
     }
 
     /// All that is used.
-    pub(super) fn used(&self) -> Used {
+    pub(crate) fn used(&self) -> Used {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 

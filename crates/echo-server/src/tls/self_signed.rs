@@ -78,8 +78,8 @@ fn make(names: &[String], days: u32) -> Result<Made, rcgen::Error> {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let short = names.iter().find(|name| name.len() <= MAX_COMMON_NAME);
     params.distinguished_name.push(DnType::CommonName, short.map_or("echo-server", |it| it));
-    let key = KeyPair::generate()?;
-    let certificate = params.self_signed(&key)?;
+    let key = Zeroizing::new(KeyPair::generate()?);
+    let certificate = params.self_signed(&*key)?;
     let digest = Sha256::digest(certificate.der());
     let fingerprint: Vec<_> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
     Ok(Made {

@@ -92,27 +92,11 @@ fn what_is_no_regular_file_is_refused() {
     assert_eq!(it.server.stop(), Some(0));
 }
 
-/// Holds a lease on a file: who opens it waits until the lease is given back, as on a file system that hangs.
-const HOLD: &str = "import fcntl, os, signal, sys
-signal.signal(signal.SIGIO, signal.SIG_IGN)
-file = os.open(sys.argv[1], os.O_RDWR)
-fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-print('held', flush=True)
-sys.stdin.read()
-";
-
 /// A file that cannot be read for now holds up neither the service nor what else the server is asked for.
 #[test]
 fn a_file_system_that_hangs_holds_nothing_up() {
     let mut it = Reloadable::start(FIRST, 2);
-    let mut holder = Command::new("python3")
-        .args(["-c", HOLD, it.settings.path()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = [0; 5];
-    holder.stdout.take().unwrap().read_exact(&mut said).unwrap();
+    let _held = Lease::hold(it.settings.path());
     let (code, words) = it.reload();
     assert!(code == Some(1) && words.contains("could not be read within 10s"), "{words}");
     // Who comes while the first reading hangs adds no thread to it.
@@ -130,6 +114,4 @@ fn a_file_system_that_hangs_holds_nothing_up() {
     it.server.signal(Signal::TERM);
     it.server.wait_for_stderr("draining for at most");
     assert_eq!(it.server.wait(PATIENCE).code(), Some(0));
-    drop(holder.stdin.take());
-    holder.wait().unwrap();
 }

@@ -12,6 +12,7 @@
 pub(crate) mod ending;
 pub(crate) mod http;
 pub(crate) mod injection;
+pub(crate) mod lease;
 pub(crate) mod process;
 pub(crate) mod traffic;
 

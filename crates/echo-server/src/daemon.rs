@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::access;
 use crate::admin::Admin;
@@ -214,7 +214,7 @@ async fn files(
     let mut opening = spawn_blocking(move || Files::open(&folder, rules, counted));
     let mut last = quota.used();
     let opened = loop {
-        match timeout(COUNTING, &mut opening).await {
+        match timeout_at(Instant::now() + COUNTING, &mut opening).await {
             Ok(opened) => break opened.map_err(|_| Failure::defect())?,
             // A start that moves has all the time it needs; one that hangs has the manager's.
             Err(_) if quota.used() != last => notify.progress(),

@@ -1,15 +1,15 @@
 //! Files of settings that are wrong, or none, or cannot be read.
 
 use std::fs;
-use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use crate::reloadable::*;
+use crate::support::lease::Lease;
 use crate::support::process::{descriptors, eventually};
 use crate::support::traffic::{Peer, echo};
 use crate::support::{PATIENCE, Signal};

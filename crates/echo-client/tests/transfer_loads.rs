@@ -48,7 +48,17 @@ impl Place {
     }
 
     fn client(&self, task: &str, target: &str, args: &[&str]) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+        self.spawn(Command::new(env!("CARGO_BIN_EXE_echo-client")), task, target, args)
+    }
+
+    /// One that gives way to the server and its other clients, as one on another host would.
+    fn client_elsewhere(&self, task: &str, args: &[&str]) -> Child {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19", env!("CARGO_BIN_EXE_echo-client")]);
+        self.spawn(command, task, &self.socket(), args)
+    }
+
+    fn spawn(&self, mut command: Command, task: &str, target: &str, args: &[&str]) -> Child {
         command.arg(task).arg(target).args(args).current_dir(self.path("here"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().unwrap()
@@ -155,10 +165,10 @@ fn others_are_served_beside_transfers() {
     for _ in 0..rounds {
         // The time in which nothing else happens is what is measured.
         add(&mut calm, latency_beside(&place, || thread::sleep(pause)));
-        let storing = || ends_well(place.client("put", &place.socket(), &["large"]));
+        let storing = || ends_well(place.client_elsewhere("put", &["large"]));
         add(&mut put, latency_beside(&place, storing));
         let fetch = ["large", "-o", "../there/large"];
-        let fetching = || ends_well(place.client("get", &place.socket(), &fetch));
+        let fetching = || ends_well(place.client_elsewhere("get", &fetch));
         add(&mut get, latency_beside(&place, fetching));
         fs::remove_file(place.path("there/large")).unwrap();
     }
@@ -167,10 +177,9 @@ fn others_are_served_beside_transfers() {
         let (to_p50, to_p99) = (p50 / calm[0], p99 / calm[1]);
         eprintln!("{name}: p50 {p50:.0} µs ({to_p50:.2}), p99 {p99:.0} µs ({to_p99:.2})");
     }
-    // Twice as much on two cores that both ends of the transfer share with the others, where p99 is the
-    // scheduler's (README, known limits).
     if long() {
-        assert!(put[0].max(get[0]) <= 3.0 * calm[0], "the median is more than three times as long");
+        let longest = |at: usize| put[at].max(get[at]) / calm[at];
+        assert!(longest(0) <= 2.0 && longest(1) <= 2.0, "they are served more than twice as late");
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::available_parallelism;
 
 use echo_core::Error;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -17,6 +19,18 @@ pub(super) const JOBS: usize = 32;
 
 /// How many of them may list: a walk through a cold disk takes long, and others shall go on.
 const LISTS: usize = 8;
+
+/// How much a thread that works on files gives way (setpriority(2)): digesting a file takes a core for as long
+/// as the file lasts, and an echo takes microseconds.
+const NICE: i32 = 10;
+
+thread_local! {
+    /// Gives way, from the first job on: these threads do nothing that is in a hurry.
+    static POLITE: () = {
+        // Where it may not, transfers cost others more.
+        let _ = setpriority_process(Some(gettid()), NICE);
+    };
+}
 
 /// Places for jobs.
 #[derive(Debug)]
@@ -75,6 +89,7 @@ pub(super) async fn run<T: Send + 'static>(
 ) -> Result<JoinHandle<T>, Fault> {
     let place = jobs.place().await?;
     Ok(spawn_blocking(move || {
+        POLITE.with(|()| {});
         let done = job();
         drop(place);
         done

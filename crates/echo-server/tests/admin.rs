@@ -175,7 +175,9 @@ fn readiness_fails_first_and_the_rest_stays() {
     if admin.metrics().get("echo_draining") == 0 {
         assert_serves(&uri);
     }
-    eventually("the drain", || admin.metrics().get("echo_draining") == 1);
+    // Which each listener counts when it notices.
+    eventually("the drain", || admin.metrics().get("echo_drains_total") == 1);
+    assert_eq!(admin.metrics().get("echo_draining"), 1);
     let mut asked = 0;
     while server.is_running() {
         // Once the last connection is cut, the endpoint goes too.

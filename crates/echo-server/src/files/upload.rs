@@ -14,8 +14,9 @@ use super::quota::Owner;
 use super::refusal::Refusal;
 use super::shelf::{Entered, Key, Shelf};
 
-/// What is handed to the disk at once. As much may wait while as much is written.
-const BLOCK: usize = 256 << 10;
+/// What is handed to the disk at once. As much may wait while as much is written. Half of it takes a tenth longer,
+/// for the changes between threads; twice as much is no faster.
+const BLOCK: usize = 512 << 10;
 
 /// What a block begins with. It grows with what has come, not with what was announced.
 const FIRST: usize = 16 << 10;
@@ -122,9 +123,6 @@ impl Upload {
         jobs: &Jobs,
     ) -> Result<u64, Fault> {
         loop {
-            if self.filled == BLOCK {
-                self.write(jobs).await?;
-            }
             if self.filled == self.block.len() {
                 self.block.resize((2 * self.filled).clamp(FIRST, BLOCK), 0);
             }
@@ -140,6 +138,9 @@ impl Upload {
                 return Err(
                     Refusal::new(ErrorCode::Mismatch, "more bytes came than announced").into()
                 );
+            }
+            if self.filled == BLOCK {
+                self.write(jobs).await?;
             }
         }
     }

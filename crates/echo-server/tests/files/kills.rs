@@ -55,7 +55,7 @@ fn killed_at_each_call_of_an_upload() {
     if !injection::can_inject("killed_at_each_call_of_an_upload") {
         return;
     }
-    let (old, new) = (noise(100_000, 1), noise(900_000, 2));
+    let (old, new) = (noise(100_000, 1), noise(2_000_000, 2));
     // Each thread counts its own calls, and jobs go to several. All but the last are of the store alone.
     let most = if long() { 12 } else { 3 };
     let calls =

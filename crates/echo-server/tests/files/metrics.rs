@@ -8,7 +8,7 @@ use super::*;
 const ADMIN: &str = "--admin=127.0.0.1:0";
 
 /// What of an upload goes to the disk at once.
-const BLOCK: u64 = 256 << 10;
+const BLOCK: u64 = 512 << 10;
 
 fn limit(metrics: &Metrics, name: &str) -> u64 {
     metrics.get(&format!("echo_limit_reached_total{{limit=\"{name}\"}}"))
@@ -39,7 +39,7 @@ fn what_was_done_is_counted_and_what_there_is_shown() {
         talk.remove("b").await.unwrap();
         let mut upload = place.connect().await;
         upload.put("c", false).await.unwrap();
-        upload.data(&noise(300_000, 2)).await.unwrap();
+        upload.data(&noise(600_000, 2)).await.unwrap();
         soon("what came is with the disk", || {
             admin.metrics().get("echo_files_stored_bytes") == 5100 + BLOCK
         });

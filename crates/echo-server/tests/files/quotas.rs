@@ -51,7 +51,7 @@ fn quotas_refuse_and_others_go_on() {
 fn parts_count_as_files() {
     let place = Place::new();
     let mut server = place.serve_with(&["--anonymous-put", "--files-count=3"]);
-    let block = noise(300_000, 3);
+    let block = noise(600_000, 3);
     run(async {
         let mut talk = place.connect().await;
         for name in ["a", "b", "c"] {
@@ -59,7 +59,7 @@ fn parts_count_as_files() {
             talk.data(&block).await.unwrap();
         }
         talk.put("d", true).await.unwrap();
-        // The first 256 KiB make the file, by a thread: the next to be handed to it learns of it.
+        // The first 512 KiB make the file, by a thread: the next to be handed to it learns of it.
         let refused =
             async |talk: &mut Talk| talk.data(&block).await.err().or(talk.data(&block).await.err());
         assert_eq!(refused(&mut talk).await, Some(ErrorCode::NoSpace));

@@ -138,7 +138,8 @@ fn a_restart_of_the_daemon_leaves_the_copy_exact() {
     }
 }
 
-/// Asserts that all was copied, over so many connections and one more.
+/// Asserts that all was copied, over so many connections and one more: or fewer, where the server was so slow to
+/// come back that all had been copied before it went again.
 #[track_caller]
 fn exact(ended: &Ended, restarts: usize) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -146,7 +147,8 @@ fn exact(ended: &Ended, restarts: usize) {
     // With nothing due when the server went, it is the next bytes that connect.
     let lost = lines(|line| line.ends_with("connecting again") || line.ends_with("connects again"));
     let found = lines(|line| line.starts_with("echo-client: connected again"));
-    assert_eq!((lost, found), (restarts, restarts), "{}", ended.stderr);
+    assert_eq!(lost, found, "{}", ended.stderr);
+    assert!((1..=restarts).contains(&lost), "{lost} of {restarts}: {}", ended.stderr);
 }
 
 /// Raw bytes have no boundary to go on from.

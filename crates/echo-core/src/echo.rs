@@ -149,6 +149,12 @@ impl<E: Extension> Handler for Echo<E> {
         }
     }
 
+    /// A peer that must authenticate has its time for that from here on, whatever it is silent about.
+    fn accepted(&self, connection: &mut Connection) {
+        let access = self.extension.access(&E::Session::default());
+        connection.require_login(access == Access::Login);
+    }
+
     async fn turn_away(&self, connection: &mut Connection) -> Result<(), Error> {
         connection.turn_away(self.mode).await
     }

@@ -74,6 +74,8 @@ impl Connection {
         let by = required.then(|| self.accepted_at + self.scope.core.limits.frame(0));
         if required || self.login.is_some() {
             self.login.get_or_insert_default().by = by;
+            // The timer may be armed for a later moment.
+            self.armed_for_traffic = None;
         }
     }
 

@@ -43,6 +43,12 @@ pub trait Handler: Send + Sync + 'static {
     /// deadline.
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Looks at a connection that was just accepted and may begin with a handshake: what is due of it counts from
+    /// here.
+    fn accepted(&self, connection: &mut Connection) {
+        let _ = connection;
+    }
+
     /// Tells a peer for which there is no place, where [`Limits::refuse`](crate::Limits::refuse) asks for
     /// that; then the connection is closed in order. It has a second for both. Without a definition of its
     /// own it says nothing.

@@ -118,6 +118,25 @@ impl Stream {
         }
     }
 
+    /// Of a write that is pending, how much may be out, and answered: taken for written from here on.
+    pub(crate) fn claim(&mut self) -> usize {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(session) = self {
+            return session.claim();
+        }
+        0
+    }
+
+    /// Sends what was [claimed](Self::claim).
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(session) = self {
+            return session.poll_flush(cx);
+        }
+        let _ = cx;
+        Poll::Ready(Ok(()))
+    }
+
     /// Sends FIN, under TLS behind a close_notify.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

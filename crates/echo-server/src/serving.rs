@@ -249,15 +249,24 @@ fn echo(endpoint: &Endpoint, greeting: &str, extension: &Extension) -> Arc<Echo<
 /// The echo of a listener's connections. Swapped, it is that of connections to come.
 struct Streams(RwLock<Arc<Echo<Extension>>>);
 
+impl Streams {
+    fn echo(&self) -> Arc<Echo<Extension>> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Handler for Streams {
+    fn accepted(&self, connection: &mut Connection) {
+        self.echo().accepted(connection);
+    }
+
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send {
-        let echo = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let echo = self.echo();
         async move { echo.run(connection).await }
     }
 
     async fn turn_away(&self, connection: &mut Connection) -> Result<(), Error> {
-        let echo = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
-        echo.turn_away(connection).await
+        self.echo().turn_away(connection).await
     }
 }
 

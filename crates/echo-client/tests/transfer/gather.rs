@@ -346,3 +346,23 @@ fn folders_that_are_made_are_synced() {
         );
     }
 }
+
+/// What is no regular file is not replaced by one.
+#[test]
+fn devices_pipes_and_links_are_not_replaced() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    place.write("here/a", b"content");
+    place.done("put", &["a"]);
+    mkfifoat(CWD, place.path("there/pipe"), Mode::RUSR | Mode::WUSR).unwrap();
+    symlink("/dev/stdout", place.path("there/link")).unwrap();
+    symlink("nowhere", place.path("there/dangling")).unwrap();
+    for name in ["pipe", "link", "dangling"] {
+        let stderr = place.fails("get", &["a", "-o", &format!("../there/{name}")]);
+        assert!(stderr.ends_with("it is no regular file (stdout is -o -)\n"), "{stderr}");
+        assert!(!fs::symlink_metadata(place.path("there").join(name)).unwrap().is_file());
+    }
+    place.done("get", &["a", "-o", "../there/a"]);
+    place.done("get", &["a", "-o", "../there/a"]);
+    place.assert_no_leftovers();
+}

@@ -193,8 +193,22 @@ impl Driver {
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => self.broken = Some(error),
-                Poll::Pending => break,
+                Poll::Pending => {
+                    // What is out in part may be answered before all of it is out.
+                    let len = stream.claim();
+                    if len > 0 {
+                        self.requests.mark_sent(len, now);
+                        self.all_sent = self.requests.unsent().is_empty();
+                    }
+                    break;
+                }
             }
+        }
+        if self.broken.is_none()
+            && self.requests.unsent().is_empty()
+            && let Poll::Ready(Err(error)) = stream.poll_flush(cx)
+        {
+            self.broken = Some(error);
         }
         if self.finishing
             && !self.fin_sent

@@ -28,10 +28,13 @@ pub(super) fn run<H: Handler>(
         let result = match connection.admit() {
             // Boxed: over soon, and larger than what comes after.
             #[cfg(feature = "tls")]
-            Ok(()) if connection.may_be_secured() => match Box::pin(connection.secure()).await {
-                Ok(()) => handler.run(&mut connection).await,
-                Err(error) => Err(error),
-            },
+            Ok(()) if connection.may_be_secured() => {
+                handler.accepted(&mut connection);
+                match Box::pin(connection.secure()).await {
+                    Ok(()) => handler.run(&mut connection).await,
+                    Err(error) => Err(error),
+                }
+            }
             Ok(()) => handler.run(&mut connection).await,
             Err(error) => Err(error),
         };

@@ -187,6 +187,17 @@ impl Session {
         Poll::Ready(Ok(std::mem::take(&mut self.claimed).min(bytes.len())))
     }
 
+    /// Of a write that is pending, takes what is encrypted already for written: some of it may be out, and answered.
+    /// The rest goes out with the next write, or by [`poll_flush`](Self::poll_flush).
+    pub(crate) fn claim(&mut self) -> usize {
+        std::mem::take(&mut self.claimed)
+    }
+
+    /// Sends what is encrypted.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
+    }
+
     /// Ends our side: close_notify, then FIN.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.closing && !self.tls.is_handshaking() {

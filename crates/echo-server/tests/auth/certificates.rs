@@ -71,6 +71,24 @@ fn a_certificate_lets_its_user_in() {
     assert_eq!(users, 4, "{}", server.stderr());
 }
 
+/// Who must say who he is has no longer for it where he may begin with a handshake, silent or not.
+#[test]
+fn the_time_to_authenticate_is_kept_beside_tls() {
+    let it = Setting::new();
+    let server = it.open(&["--frame-timeout=500ms", "--admin=127.0.0.1:0"]);
+    let admin = Admin::of(&server);
+    let uri = &server.uris()[REQUIRED];
+    let (silent, polite) = (Peer::connect(uri), Peer::connect(uri));
+    // When its first byte comes, a timer runs already, for a peer that may be idle.
+    std::thread::sleep(std::time::Duration::from_millis(50)); // The pace of a peer.
+    polite.hello();
+    for peer in [silent, polite] {
+        peer.read_to_end();
+    }
+    let metrics = admin.metrics();
+    assert_eq!(metrics.get("echo_limit_reached_total{limit=\"auth_timeout\"}"), 2);
+}
+
 /// Each may do what `--allow` says, and no more, wherever he comes: as after a login.
 #[test]
 fn its_user_may_do_what_he_may() {

@@ -1,6 +1,7 @@
 //! What a name means on the server, and where that goes on this host.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ impl Place {
         let (folder, name) = match output {
             Some(path) if path.is_dir() => (path.to_owned(), last),
             Some(path) => {
+                refuse_special(path)?;
                 let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
                 let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
                 (parent, path.file_name().map(OsStr::as_bytes).unwrap_or_default())
@@ -40,6 +42,19 @@ impl Place {
             Failure::local(&format!("cannot write to {}", folder.display()), &error)
         })?;
         Ok(Self { root: Arc::new(root), name: name.to_vec() })
+    }
+}
+
+/// A file takes the place of what is there: that must not be a device, a pipe, or a link to one as /dev/stdout is.
+fn refuse_special(path: &Path) -> Result<(), Failure> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let path = path.display();
+            let text = format!("cannot write to {path}: it is no regular file (stdout is -o -)");
+            Err(Failure::Local(text))
+        }
+        // What hinders is told when it is written.
+        _ => Ok(()),
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) struct Connecting {
     pub(crate) timeout: Option<Duration>,
 
     /// How long to keep trying to connect, at the start and after a loss [default: 30s in the
-    /// REPL, else 0, which is one try]
+    /// REPL and for files, else 0, which is one try]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) retry: Option<Duration>,
 

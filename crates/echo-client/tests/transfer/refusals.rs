@@ -1,5 +1,9 @@
 //! What is refused before anything is transferred, and the words for it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::support::pty::Pty;
 use super::*;
 
 #[test]
@@ -64,5 +68,40 @@ fn names_that_are_none_are_told_as_they_were_given() {
         let stderr = place.fails("put", &[path, "--as", name]);
         assert!(stderr.starts_with(&format!("echo-client: {told}")), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+/// On a terminal names do nothing; elsewhere they are what sha256sum reads.
+#[test]
+fn names_are_escaped_on_a_terminal() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    let names =
+        [&b"esc\x1b[31m"[..], b"c1\xc2\x9b31m", b"raw\x9b31m", "bidi\u{202e}txt".as_bytes()];
+    let names = [&names[..], &[b"b\\s", b"plain"]].concat();
+    for name in &names {
+        // The name of a client's own file may hold what a server's may not.
+        let path = place.path("here").join(OsStr::from_bytes(name));
+        fs::write(path, name).unwrap();
+    }
+    for name in names {
+        let path = place.path("here").join(OsStr::from_bytes(name));
+        let mut piped = place.command("put", &[]);
+        let output = piped.arg(&path).output().unwrap();
+        let (target, path) = (place.target(), path.as_os_str());
+        let mut pty = Pty::start_with(&[OsStr::new("put"), target.as_ref(), path, "-q".as_ref()]);
+        let code = pty.end();
+        assert_eq!(code, output.status.code(), "{name:?}");
+        let shown = str::from_utf8(&pty.raw).unwrap().replace("\r\n", "");
+        let unsafe_for_terminals = |c: char| c.is_control() || c == '\u{202e}';
+        assert!(!shown.contains(unsafe_for_terminals), "{shown:?}");
+        let end = pty.raw.strip_suffix(b"\r\n").unwrap();
+        if code == Some(0) && (name == b"plain" || name == b"b\\s") {
+            assert_eq!(end, output.stdout.strip_suffix(b"\n").unwrap());
+        } else if code == Some(0) {
+            // As what sha256sum escapes; and what it does not, it does not take for another name.
+            assert!(end.starts_with(b"\\") && end.contains(&b'\\'), "{end:?}");
+            assert!(output.stdout.windows(name.len()).any(|it| it == name), "{output:?}");
+        }
     }
 }

@@ -79,6 +79,20 @@ impl Folder {
         Ok((folder, last, changed))
     }
 
+    /// The folders on the way to the one that holds `name`: this one, and those in it that are left again.
+    /// The entry of each of its components but the last is in one of them.
+    ///
+    /// # Errors
+    /// As of open(2), for the first folder on the way that cannot be entered.
+    pub fn way(&self, name: FileName<'_>) -> io::Result<Vec<Self>> {
+        let mut way = Vec::new();
+        self.walk_by(name, |folder, component| {
+            way.push(folder.try_clone()?);
+            folder.enter(component)
+        })?;
+        Ok(way)
+    }
+
     fn walk_by<'a>(
         &self,
         name: FileName<'a>,

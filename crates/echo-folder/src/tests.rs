@@ -21,6 +21,10 @@ fn folders_are_walked_and_made() {
     let (_, _, changed) = folder.make(name("a/b/c")).unwrap();
     assert!(changed.is_empty());
     assert!(outside.path().join("a/b/c").is_file());
+    let way = folder.way(name("a/b/c")).unwrap();
+    assert_eq!(way.len(), 2);
+    assert!(way[1].enter(OsStr::new("b")).is_ok());
+    assert!(folder.way(name("c")).unwrap().is_empty());
     assert!(folder.make(name("a/b/c/d")).is_err());
 }
 

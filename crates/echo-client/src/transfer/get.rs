@@ -232,12 +232,10 @@ impl Fetcher {
             }
             (Err(why), None) => return Err(Trouble::File(why)),
         };
-        if reply.offset != file.len {
-            if reply.offset != 0 {
-                return Err(super::unreadable(Kind::GET));
-            }
-            file.clear().map_err(unwritable)?;
+        if reply.offset != 0 && reply.offset != file.len {
+            return Err(super::unreadable(Kind::GET));
         }
+        file.begin(reply.offset, reply.size).map_err(unwritable)?;
         meter.open(reply.offset, Some(reply.size));
         let mut stream = Stream::new(&reply, dialogue)?;
         let mut writing = spawn_blocking(move || (file, Ok(())));

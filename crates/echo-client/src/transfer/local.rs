@@ -6,11 +6,14 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use echo_core::{Attributes, FileName};
 use echo_folder::{Folder, is_hole, set_attributes};
+use indicatif::BinaryBytes;
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, renameat, statat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, fsync, renameat, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -31,6 +34,26 @@ pub(super) struct Reader {
     /// Files of /proc have 0 bytes, they say, and much to tell: then it is not known.
     pub(super) size: Option<u64>,
     pub(super) digest: Sha256,
+    pub(super) stamp: Stamp,
+}
+
+/// By what one sees that a file was written to: the time of its last change nobody can set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    size: u64,
+    attributes: Attributes,
+    changed: (i64, u32),
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        let nanos = u32::try_from(stat.st_ctime_nsec).unwrap_or_default();
+        Self {
+            size: echo_folder::size(stat),
+            attributes: echo_folder::attributes(stat),
+            changed: (stat.st_ctime, nanos),
+        }
+    }
 }
 
 impl Reader {
@@ -44,11 +67,13 @@ impl Reader {
             return Err(not_regular());
         }
         let size = Some(echo_folder::size(&stat)).filter(|size| *size > 0);
-        let reader = Self { file, at: 0, size, digest: Sha256::new() };
+        let stamp = Stamp::of(&stat);
+        let reader = Self { file, at: 0, size, digest: Sha256::new(), stamp };
         Ok((reader, echo_folder::attributes(&stat)))
     }
 
-    /// Reads up to `len` bytes more; none at the end. They take the place of what is in `block`: a new one
+    /// Reads up to `len` bytes more; fewer, or none, at the end, if it is then as it was at the beginning: a
+    /// mixture of old and new is nobody's file. They take the place of what is in `block`: a new one
     /// each time would be fresh pages from the kernel, which it has to clear.
     pub(super) fn read(&mut self, mut block: Vec<u8>, len: usize) -> io::Result<Vec<u8>> {
         let left = self.size.map_or(u64::MAX, |size| size - self.at);
@@ -56,14 +81,14 @@ impl Reader {
         let mut read = 0;
         while read < block.len() {
             match self.file.read_at(&mut block[read..], self.at + read as u64) {
-                Ok(0) if self.size.is_some() => {
-                    return Err(io::Error::other("it became shorter while it was read"));
-                }
                 Ok(0) => break,
                 Ok(len) => read += len,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        if read < len && Stamp::of(&fstat(&self.file)?) != self.stamp {
+            return Err(io::Error::other("it changed meanwhile; nothing was stored"));
         }
         block.truncate(read);
         self.digest.update(&block);
@@ -103,6 +128,48 @@ pub(super) fn unwritable(error: &io::Error) -> String {
     format!("cannot write it: {}", reason(error))
 }
 
+/// A folder of this host's user, where files are fetched to.
+#[derive(Debug)]
+pub(super) struct Root {
+    folder: Folder,
+    /// The folder in there that was made, or found, last: those on the way to it are on the disk.
+    synced: Mutex<Vec<u8>>,
+}
+
+impl Root {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { folder: Folder::open(path)?, synced: Mutex::default() })
+    }
+
+    /// A folder in this one.
+    pub(super) fn enter(&self, component: &OsStr) -> io::Result<Folder> {
+        self.folder.enter(component)
+    }
+
+    /// The folder that holds `name`, and what it is called in there. Those on the way are made, and are on
+    /// the disk; also what is there already, which a call has made that was killed, or another connection
+    /// makes right now.
+    fn make<'a>(&self, name: FileName<'a>) -> io::Result<(Folder, &'a OsStr)> {
+        let (folder, last, made) = self.folder.make(name)?;
+        let path = &name.as_bytes()[..name.as_bytes().len() - last.len()];
+        let before = self.synced().clone();
+        if before != path {
+            let [now, before] = [path, &before].map(|it| it.split_inclusive(|byte| *byte == b'/'));
+            let known = now.zip(before).take_while(|(now, before)| now == before).count();
+            self.folder.way(name)?.iter().skip(known).try_for_each(Folder::sync)?;
+            *self.synced() = path.to_vec();
+        } else {
+            // Somebody took them away meanwhile.
+            made.iter().try_for_each(Folder::sync)?;
+        }
+        Ok((folder, last))
+    }
+
+    fn synced(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A file that is fetched, under a temporary name beside its own until it is whole.
 #[derive(Debug)]
 pub(super) struct Fetched {
@@ -117,14 +184,13 @@ pub(super) struct Fetched {
 
 impl Fetched {
     /// Opens the temporary of `name` in `root`, with what an earlier call has left there.
-    pub(super) fn open(root: &Folder, name: &[u8]) -> io::Result<Self> {
+    pub(super) fn open(root: &Root, name: &[u8]) -> io::Result<Self> {
         let name = FileName::new(name).map_err(io::Error::other)?;
         if name.components().any(|it| is_temporary(OsStr::from_bytes(it))) {
             // It might take the place of one.
             return Err(io::Error::other("files of that name are those not fetched to their end"));
         }
-        let (folder, last, changed) = root.make(name)?;
-        changed.iter().try_for_each(Folder::sync)?;
+        let (folder, last) = root.make(name)?;
         let temporary = temporary(last);
         let (file, stat) = loop {
             let (file, _) = folder.write(&temporary, true)?;
@@ -152,6 +218,31 @@ impl Fetched {
         self.file.set_len(0)?;
         (self.len, self.written, self.digest) = (0, 0, Sha256::new());
         Ok(())
+    }
+
+    /// Goes on at `offset`, or anew, with what will have `size` bytes.
+    pub(super) fn begin(&mut self, offset: u64, size: u64) -> io::Result<()> {
+        if offset != self.len {
+            self.clear()?;
+        }
+        let room = self.room(size.saturating_sub(self.len));
+        if room.is_err() && self.len == 0 {
+            self.discard();
+        }
+        room
+    }
+
+    /// Refuses what has no room, as far as one can tell. Zeros might become holes, but nobody knows before
+    /// they have come.
+    fn room(&self, more: u64) -> io::Result<()> {
+        let found = fstatvfs(&self.file)?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        // Some file systems do not tell.
+        if found.f_blocks == 0 || more <= free {
+            return Ok(());
+        }
+        let [more, free] = [more, free].map(BinaryBytes);
+        Err(io::Error::other(format!("{more} are to come, and {free} are free there")))
     }
 
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -226,20 +317,44 @@ mod tests {
     #[test]
     fn a_file_that_appears_is_not_taken_for_its_temporary() {
         let here = tempfile::tempdir().unwrap();
-        let root = Folder::open(here.path()).unwrap();
+        let root = Root::open(here.path()).unwrap();
         let mut fetched = Fetched::open(&root, b"a").unwrap();
         fetched.append(b"whole").unwrap();
         let temporary = temporary(OsStr::new("a"));
-        let (late, _) = root.write(&temporary, false).unwrap();
-        assert!(lock(&late, &root, &temporary).is_err(), "somebody has it");
+        let (late, _) = root.folder.write(&temporary, false).unwrap();
+        assert!(lock(&late, &root.folder, &temporary).is_err(), "somebody has it");
         assert!(Fetched::open(&root, b"a").is_err());
         fetched.appear(None).unwrap();
-        assert!(lock(&late, &root, &temporary).unwrap().is_none(), "it is the file");
+        assert!(lock(&late, &root.folder, &temporary).unwrap().is_none(), "it is the file");
         drop(late);
         let mut next = Fetched::open(&root, b"a").unwrap();
         next.append(b"other").unwrap();
         assert_eq!(std::fs::read(here.path().join("a")).unwrap(), b"whole");
-        let (file, _) = root.read(OsStr::new("a")).unwrap();
-        assert!(lock(&file, &root, &temporary).unwrap().is_none(), "there is another temporary");
+        let (file, _) = root.folder.read(OsStr::new("a")).unwrap();
+        assert!(
+            lock(&file, &root.folder, &temporary).unwrap().is_none(),
+            "there is another temporary"
+        );
+    }
+
+    /// Small ones are read in one go, others block by block.
+    #[test]
+    fn a_file_that_changes_is_not_read_to_its_end() {
+        let here = tempfile::tempdir().unwrap();
+        let path = here.path().join("a");
+        for len in [0, 1, 9] {
+            std::fs::write(&path, vec![b'x'; len]).unwrap();
+            let (mut quiet, _) = Reader::open(&path).unwrap();
+            assert_eq!(quiet.read(Vec::new(), 10).unwrap().len(), len);
+            let (mut reader, _) = Reader::open(&path).unwrap();
+            let (changed, before) =
+                (File::options().write(true).open(&path).unwrap(), reader.stamp);
+            // The clock of times may stand still for some milliseconds.
+            while Stamp::of(&fstat(&changed).unwrap()).changed == before.changed {
+                changed.set_len(len as u64).unwrap();
+            }
+            let told = reader.read(Vec::new(), 10).unwrap_err().to_string();
+            assert_eq!(told, "it changed meanwhile; nothing was stored", "{len}");
+        }
     }
 }

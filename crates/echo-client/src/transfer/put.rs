@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
-use super::local::{Reader, unreadable};
+use super::local::{Reader, Stamp, unreadable};
 use super::progress::Meter;
 use super::report::{Deed, Done, Report};
 use super::work::{self, Transfer, Work};
@@ -21,7 +21,7 @@ use super::{joined, send, with_output};
 use crate::args::Putting;
 use crate::failure::Failure;
 use crate::stdio::Output;
-use gather::{Gatherer, own_name};
+use gather::{Gatherer, given_name, own_name};
 use piped::Piped;
 
 /// Stores what the command line names.
@@ -36,7 +36,7 @@ async fn run_with(args: &Putting, output: Output) -> Result<(), Failure> {
     let mut paths = Vec::new();
     for path in &args.paths {
         let name = match &args.name {
-            Some(name) => name.clone().into_vec(),
+            Some(name) => given_name(name.clone().into_vec())?,
             None => own_name(path)?,
         };
         paths.push((path.clone(), name));
@@ -84,8 +84,8 @@ struct Sender {
 /// The beginning of a file that was hashed for a connection which may be lost before it is of use.
 struct Hashed {
     name: Vec<u8>,
-    size: Option<u64>,
-    attributes: Attributes,
+    /// What the file was like.
+    stamp: Stamp,
     at: u64,
     digest: Sha256,
 }
@@ -197,7 +197,7 @@ impl Sender {
         let mut reply = put_reply(dialogue).await?;
         if reply.offset > 0 {
             if let Some(hashed) = self.hashed.take()
-                && (&hashed.name, hashed.size, hashed.attributes) == (&item.name, size, attributes)
+                && (&hashed.name, hashed.stamp) == (&item.name, reader.stamp)
                 && hashed.at <= reply.offset
             {
                 (reader.at, reader.digest) = (hashed.at, hashed.digest);
@@ -211,8 +211,8 @@ impl Sender {
             // That this takes long is not the server's fault.
             *alive += began.elapsed();
             reader = checked;
-            let (at, digest) = (reader.at, reader.digest.clone());
-            self.hashed = Some(Hashed { name: item.name.clone(), size, attributes, at, digest });
+            let (stamp, at, digest) = (reader.stamp, reader.at, reader.digest.clone());
+            self.hashed = Some(Hashed { name: item.name.clone(), stamp, at, digest });
             if !equal.map_err(local)? {
                 open(&item.name, false, size, keep, dialogue).await?;
                 reply = put_reply(dialogue).await?;

@@ -1,6 +1,7 @@
 //! What is told of each file while it happens: lines for people, or objects for programs.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use echo_core::Digest;
 use serde_json::{Value, json};
 
 use super::progress::{Meter, Progress};
-use crate::escape::to_hex;
+use crate::escape::{escape_bytes, to_hex};
 use crate::stdio::{self, Output};
 
 /// How often it is told how far a file is, and how long it takes at least before that is told.
@@ -37,6 +38,8 @@ pub(super) enum Deed {
 pub(super) struct Report {
     json: bool,
     quiet: bool,
+    /// Names are printed for somebody's eyes.
+    terminal: bool,
     pub(super) progress: Progress,
     output: Output,
     /// Files that take long.
@@ -70,6 +73,7 @@ impl Report {
         Self {
             json,
             quiet,
+            terminal: io::stdout().is_terminal(),
             progress: Progress::new(quiet || json),
             output,
             running: Mutex::default(),
@@ -100,7 +104,7 @@ impl Report {
             return self.print(object(event, Some(name), fields).as_bytes()).await;
         }
         let line = match deed {
-            Deed::Stored => sum_line(done.digest, name),
+            Deed::Stored => sum_line(done.digest, name, self.terminal),
             Deed::Got => Vec::new(),
         };
         self.in_order(index, line).await;
@@ -242,23 +246,24 @@ fn progress(meter: &Meter, took: Duration) -> Value {
 }
 
 /// A digest and a name, as sha256sum(1) prints them, and reads them with `-c`: byte by byte, with a
-/// backslash before the line if some of them are escaped.
-fn sum_line(digest: Digest, name: &[u8]) -> Vec<u8> {
-    let mut line = format!("{digest}  ").into_bytes();
-    let bare = line.len();
+/// backslash before the line if some of them are escaped. On a terminal all is escaped that does something
+/// there; sha256sum(1) takes such a line for none, and not for one of another name.
+fn sum_line(digest: Digest, name: &[u8], terminal: bool) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(name.len());
     for byte in name {
         match byte {
-            b'\\' => line.extend(b"\\\\"),
-            b'\n' => line.extend(b"\\n"),
-            b'\r' => line.extend(b"\\r"),
-            byte => line.push(*byte),
+            _ if terminal => {}
+            b'\\' => shown.extend(b"\\\\"),
+            b'\n' => shown.extend(b"\\n"),
+            b'\r' => shown.extend(b"\\r"),
+            byte => shown.push(*byte),
         }
     }
-    if line.len() > bare + name.len() {
-        line.insert(0, b'\\');
+    if terminal {
+        shown = escape_bytes(name).into_bytes();
     }
-    line.push(b'\n');
-    line
+    let mark = if shown == name { "" } else { "\\" };
+    [format!("{mark}{digest}  ").as_bytes(), &shown, b"\n"].concat()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The client under a pseudo terminal, and what a person would see there.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -68,6 +69,11 @@ impl Pty {
         Self::start_in(&Setting::default(), args)
     }
 
+    /// Whatever bytes its arguments have.
+    pub(crate) fn start_with(args: &[&OsStr]) -> Self {
+        Self::spawn(&Setting::default(), env!("CARGO_BIN_EXE_echo-client"), args)
+    }
+
     pub(crate) fn start_in(setting: &Setting<'_>, args: &[&str]) -> Self {
         Self::spawn(setting, env!("CARGO_BIN_EXE_echo-client"), args)
     }
@@ -77,7 +83,7 @@ impl Pty {
         Self::spawn(&Setting::default(), program, args)
     }
 
-    fn spawn(setting: &Setting<'_>, program: &str, args: &[&str]) -> Self {
+    fn spawn(setting: &Setting<'_>, program: &str, args: &[impl AsRef<OsStr>]) -> Self {
         let (master, peer) = open();
         set_size(&master, setting.size);
         let own = setting.state.is_none().then(|| tempfile::tempdir().unwrap());

@@ -325,10 +325,23 @@ fn what_is_insecure_is_said_once() {
 /// The folders that a `get` makes are on the disk when it ends, as its files are.
 #[test]
 fn folders_that_are_made_are_synced() {
-    if !support::can_trace("folders_that_are_made_are_synced") {
-        return;
+    if support::can_trace("folders_that_are_made_are_synced") {
+        assert_folders_are_synced(&Place::new());
     }
-    let place = Place::new();
+}
+
+/// Also those that a call before has made, which was killed before it could do that.
+#[test]
+fn folders_that_were_made_before_are_synced() {
+    if support::can_trace("folders_that_were_made_before_are_synced") {
+        let place = Place::new();
+        fs::create_dir_all(place.path("there/d/e")).unwrap();
+        assert_folders_are_synced(&place);
+    }
+}
+
+#[track_caller]
+fn assert_folders_are_synced(place: &Place) {
     let _daemon = place.serve();
     place.write("store/d/e/f", b"1");
     let log = place.path("log");

@@ -11,7 +11,9 @@ mod kills;
 mod liars;
 mod limits;
 mod piped;
+mod refusals;
 mod restarts;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::fs;

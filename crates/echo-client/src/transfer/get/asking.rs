@@ -7,6 +7,7 @@ use bytes::Bytes;
 use echo_core::client::{Dialogue, Error};
 use echo_core::{Digest, ErrorCode, ErrorFrame, FileName, Get, GetReply, Kind, Read};
 
+use crate::show;
 use crate::transfer::{FRAME, Trouble, WINDOW, accepted, send, unreadable};
 
 /// Bytes that a server digests in a second, even from a slow disk.
@@ -33,7 +34,15 @@ pub(super) async fn opened(
         && ErrorFrame::parse(&payload).is_ok_and(|it| it.code == ErrorCode::NotFound);
     match accepted((header, payload)) {
         Err(Trouble::File(why)) if missing => Ok(Err(why)),
-        payload => GetReply::parse(&payload?).map(Ok).map_err(|_| unreadable(Kind::GET)),
+        payload => {
+            let reply = GetReply::parse(&payload?).map_err(|_| unreadable(Kind::GET))?;
+            if i64::try_from(reply.size).is_err() {
+                let told = show::bytes(reply.size);
+                let text = format!("the server tells of {told}, and no file is that long");
+                return Err(Trouble::File(text));
+            }
+            Ok(Ok(reply))
+        }
     }
 }
 

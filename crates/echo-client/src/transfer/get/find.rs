@@ -2,25 +2,26 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use echo_core::client::Options;
 use echo_core::{Endpoint, Entry};
-use echo_folder::Folder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Item;
 use crate::failure::Failure;
 use crate::transfer::Trouble;
 use crate::transfer::list::{Pages, failure};
+use crate::transfer::local::{Root, unwritable};
 use crate::transfer::work::{Found, Source};
 
 /// Where a file goes: a folder of this host, and a name in there.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    pub(super) root: Arc<Folder>,
+    pub(super) root: Arc<Root>,
     pub(super) name: Vec<u8>,
 }
 
@@ -31,6 +32,7 @@ impl Place {
         let (folder, name) = match output {
             Some(path) if path.is_dir() => (path.to_owned(), last),
             Some(path) => {
+                refuse_no_folder(path)?;
                 refuse_special(path)?;
                 let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
                 let parent = parent.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
@@ -38,10 +40,20 @@ impl Place {
             }
             None => (PathBuf::from("."), last),
         };
-        let root = Folder::open(&folder).map_err(|error| {
+        let root = Root::open(&folder).map_err(|error| {
             Failure::local(&format!("cannot write to {}", folder.display()), &error)
         })?;
         Ok(Self { root: Arc::new(root), name: name.to_vec() })
+    }
+}
+
+/// What ends as the path of a folder is none of a file to be made.
+fn refuse_no_folder(path: &Path) -> Result<(), Failure> {
+    match path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next() {
+        Some(b"" | b".") => {
+            Err(Failure::Local(format!("cannot write to {}: no such folder", path.display())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -65,6 +77,22 @@ pub(super) struct Missing {
     pub(super) place: Place,
     /// What the server says of it as a file.
     pub(super) why: String,
+}
+
+impl Missing {
+    /// Whether a folder can be where this is to go; if not, why.
+    fn fits(&self) -> Result<(), String> {
+        let Place { root, name } = &self.place;
+        match root.enter(OsStr::from_bytes(name)) {
+            // A link is none either: nobody follows it.
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                let here = String::from_utf8_lossy(name);
+                Err(format!("it is a folder on the server, and {here} is none here"))
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(unwritable(&error)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Takes each name for a file's, and those that turn out to be none for a folder's, which is listed page
@@ -134,6 +162,15 @@ impl Source<Item> for Finder {
             }
             Err(trouble) => return Err(failure(trouble)),
         };
+        if !*any
+            && !found.is_empty()
+            && let Err(why) = folder.fits()
+        {
+            // One word for all of them.
+            let refused = Found::Refused(folder.name.clone(), why);
+            self.folder = None;
+            return Ok(Some(vec![refused]));
+        }
         *any |= !found.is_empty();
         if !more {
             if !*any {

@@ -12,6 +12,7 @@ use echo_core::FileName;
 use tokio::task::spawn_blocking;
 
 use super::Item;
+use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::transfer::local::{is_temporary, not_regular, unreadable};
 use crate::transfer::work::{Found, Source};
@@ -32,6 +33,22 @@ pub(super) fn own_name(path: &Path) -> Result<Vec<u8>, Failure> {
             Err(Failure::Local(text))
         }
     }
+}
+
+/// What the user wants a path to be called.
+pub(super) fn given_name(name: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    let why = match FileName::new(&name) {
+        Err(why) => format!("no file's name: {why}"),
+        Ok(checked) if is_unfinished(checked) => {
+            "files of that name are those not fetched to their end: give another".to_owned()
+        }
+        Ok(_) => return Ok(name),
+    };
+    Err(Failure::Local(format!("{}: {why}", escape_bytes(&name))))
+}
+
+fn is_unfinished(name: FileName<'_>) -> bool {
+    name.components().any(|it| is_temporary(OsStr::from_bytes(it)))
 }
 
 /// Finds what lies at paths, and in folders there, while it is transferred.
@@ -113,7 +130,7 @@ impl Iterator for Walk {
 impl Walk {
     /// What the command line names: a link there is followed.
     fn named(&mut self, path: PathBuf, name: Vec<u8>) -> Option<Found<Item>> {
-        if name.split(|byte| *byte == b'/').any(|it| is_temporary(OsStr::from_bytes(it))) {
+        if is_temporary(OsStr::from_bytes(&name)) {
             let text =
                 "files of that name are those not fetched to their end: give another with --as";
             return Some(refused(&path, text.to_owned()));

@@ -55,7 +55,7 @@ fn lies() -> Vec<Lies> {
         ("another digest", opened(4, 0), data(b"evil"), frame(Kind::DONE, &[7; 32])),
         ("too short", opened(4, 0), data(b"evi"), done(b"evi")),
         ("too long", opened(4, 0), data(b"evil!"), done(b"evil!")),
-        ("nothing, again and again", opened(1 << 62, 0), data(b""), None),
+        ("nothing, again and again", opened(1 << 30, 0), data(b""), None),
         ("an offset that nobody asked for", opened(4, 2), data(b"il"), done(b"evil")),
         ("an offset behind the end", opened(4, 5), None, None),
         ("an offset behind all", opened(4, u64::MAX), None, None),
@@ -93,6 +93,45 @@ fn bytes_that_are_not_right_do_not_appear() {
             let output = get(&folder, &target, &["d"]);
             assert_nothing_written(&folder, &output, what);
             assert!(!output.stderr.contains(&0x1b), "{what}");
+        }
+    }
+}
+
+/// What there is no room for is not begun with: a server that is believed would fill the disk.
+#[test]
+fn more_than_fits_is_not_asked_for() {
+    for (size, told) in [
+        (i64::MAX as u64, "cannot write it: 8.00 EiB are to come, and "),
+        (1 << 62, "cannot write it: 4.00 EiB are to come, and "),
+        (1 << 63, "the server tells of 9223372036854775808 bytes, and no file is that long"),
+        (u64::MAX, "the server tells of 18446744073709551615 bytes, and no file is that long"),
+    ] {
+        let before: [&[u8]; 2] = [b"", b"ev"];
+        for before in before {
+            let folder = place();
+            let asked = Arc::new(AtomicUsize::new(0));
+            let reads = Arc::clone(&asked);
+            if !before.is_empty() {
+                fs::write(folder.path().join("here/.a.echo-part"), before).unwrap();
+            }
+            let offset = before.len() as u64;
+            let target = liar(move |kind, payload| match kind {
+                Kind::GET => opened(size, offset),
+                Kind::READ if reads.fetch_add(1, Relaxed) < 100 => {
+                    let Read { len } = Read::parse(payload).unwrap();
+                    frame(Kind::DATA, &vec![0; len as usize])
+                }
+                _ => None,
+            });
+            let output = get(&folder, &target, &["a"]);
+            assert_nothing_written(&folder, &output, told);
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(stderr.starts_with(&format!("echo-client: a: {told}")), "{stderr}");
+            assert_eq!(asked.load(Relaxed), 0);
+            // Nothing of it is left, nor lost.
+            let left = tree(&folder.path().join("here")).into_values().collect::<Vec<_>>();
+            assert_eq!(left.concat(), before);
+            assert_eq!(left.len(), usize::from(!before.is_empty()));
         }
     }
 }

@@ -1,0 +1,107 @@
+//! What is refused before anything is transferred, and the words for it.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::support::pty::Pty;
+use super::*;
+
+#[test]
+fn a_folder_that_is_not_there_is_not_taken_for_a_file() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    place.write("store/a", b"1");
+    place.write("store/d/b", b"2");
+    place.write("there/file", b"kept");
+    for name in ["a", "d"] {
+        for output in ["../there/none/", "../there/none/.", "../there/file/"] {
+            let told = place.fails("get", &[name, "-o", output]);
+            let expected = format!("echo-client: cannot write to {output}: no such folder\n");
+            assert_eq!(told, expected);
+        }
+    }
+    assert_eq!(tree(&place.path("there")).len(), 1);
+    // Without the slash it is the name that the folder is to have here.
+    place.done("get", &["d", "-o", "../there/none"]);
+    assert_eq!(fs::read(place.path("there/none/b")).unwrap(), b"2");
+}
+
+#[test]
+fn a_folder_does_not_go_to_a_file() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    for name in ["d/b", "d/c", "d/e/f"] {
+        place.write(&format!("store/{name}"), name.as_bytes());
+    }
+    place.write("there/file", b"kept");
+    place.write("there/deep/d", b"kept");
+    fs::create_dir(place.path("there/folder")).unwrap();
+    fs::create_dir(place.path("there/links")).unwrap();
+    symlink("../folder", place.path("there/links/d")).unwrap();
+    for output in ["../there/file", "../there/deep", "../there/links"] {
+        let told = place.fails("get", &["d", "-o", output]);
+        let here = if output.ends_with("file") { "file" } else { "d" };
+        let expected = format!(
+            "echo-client: d: it is a folder on the server, and {here} is none here\n\
+             echo-client: 1 of 1 files not transferred\n"
+        );
+        assert_eq!(told, expected);
+    }
+    // What is neither is not there, whatever is here.
+    let told = place.fails("get", &["nothing", "-o", "../there/file"]);
+    assert!(told.contains("nothing: refused: the server says: there is no file"), "{told}");
+    let there = tree(&place.path("there"));
+    assert!(there.len() == 2 && there.values().all(|it| it == b"kept"), "{there:?}");
+}
+
+#[test]
+fn names_that_are_none_are_told_as_they_were_given() {
+    let place = Place::new();
+    place.write("here/d/a", b"1");
+    for (path, name, told) in [
+        ("d/a", "x/../y", "x/../y: no file's name: "),
+        ("d", "/x", "/x: no file's name: "),
+        ("-", "x//y", "x//y: no file's name: "),
+        ("d/a", "x/.y.echo-part", "x/.y.echo-part: files of that name are those not fetched"),
+    ] {
+        // Nobody is asked: there is no server.
+        let stderr = place.fails("put", &[path, "--as", name]);
+        assert!(stderr.starts_with(&format!("echo-client: {told}")), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+/// On a terminal names do nothing; elsewhere they are what sha256sum reads.
+#[test]
+fn names_are_escaped_on_a_terminal() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    let names =
+        [&b"esc\x1b[31m"[..], b"c1\xc2\x9b31m", b"raw\x9b31m", "bidi\u{202e}txt".as_bytes()];
+    let names = [&names[..], &[b"b\\s", b"plain"]].concat();
+    for name in &names {
+        // The name of a client's own file may hold what a server's may not.
+        let path = place.path("here").join(OsStr::from_bytes(name));
+        fs::write(path, name).unwrap();
+    }
+    for name in names {
+        let path = place.path("here").join(OsStr::from_bytes(name));
+        let mut piped = place.command("put", &[]);
+        let output = piped.arg(&path).output().unwrap();
+        let (target, path) = (place.target(), path.as_os_str());
+        let mut pty = Pty::start_with(&[OsStr::new("put"), target.as_ref(), path, "-q".as_ref()]);
+        let code = pty.end();
+        assert_eq!(code, output.status.code(), "{name:?}");
+        let shown = str::from_utf8(&pty.raw).unwrap().replace("\r\n", "");
+        let unsafe_for_terminals = |c: char| c.is_control() || c == '\u{202e}';
+        assert!(!shown.contains(unsafe_for_terminals), "{shown:?}");
+        let end = pty.raw.strip_suffix(b"\r\n").unwrap();
+        if code == Some(0) && (name == b"plain" || name == b"b\\s") {
+            assert_eq!(end, output.stdout.strip_suffix(b"\n").unwrap());
+        } else if code == Some(0) {
+            // As what sha256sum escapes; and what it does not, it does not take for another name.
+            assert!(end.starts_with(b"\\") && end.contains(&b'\\'), "{end:?}");
+            assert!(output.stdout.windows(name.len()).any(|it| it == name), "{output:?}");
+        }
+    }
+}

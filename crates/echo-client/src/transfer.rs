@@ -3,6 +3,7 @@
 mod get;
 mod list;
 mod local;
+mod patience;
 mod progress;
 mod put;
 mod report;
@@ -12,19 +13,22 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use echo_core::client::{Dialogue, Error, Options};
+use echo_core::client::{Dialogue, Error, Fault, Options};
 use echo_core::{Endpoint, ErrorCode, ErrorFrame, Features, Header, Kind};
 use serde_json::json;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 
 use crate::args::Connecting;
 use crate::escape::escape;
 use crate::failure::Failure;
+use crate::notice;
 use crate::stdio::{self, Output};
 
 pub(crate) use get::run as get;
 pub(crate) use list::{ls, rm};
 pub(crate) use put::run as put;
+use report::Report;
 
 /// How long to keep trying where the user says nothing: a restart of the server takes less.
 const RETRY: Duration = Duration::from_secs(30);
@@ -41,6 +45,9 @@ const WINDOW: usize = 8;
 
 /// A file that is sent, or asked for, in one go, with others behind it.
 const SMALL: u64 = 64 << 10;
+
+/// What to give to a server that serves users alone.
+const WHO: &str = "give --user NAME, or under tls:// --cert FILE --key FILE";
 
 /// Why something did not work out.
 #[derive(Debug)]
@@ -69,6 +76,7 @@ fn refused(payload: &[u8]) -> Trouble {
     let text = format!("the server says: {} (error {})", escape(&text), code.code());
     match code {
         ErrorCode::Busy => Trouble::Busy(text),
+        ErrorCode::Denied => Trouble::File(format!("refused: {text}: {WHO}")),
         _ => Trouble::File(format!("refused: {text}")),
     }
 }
@@ -107,9 +115,24 @@ fn options(connecting: &Connecting, target: &Endpoint) -> Result<Options, Failur
     connecting.options(target, RETRY).map_err(Failure::Local)
 }
 
-/// A connection to a server that stores files.
-async fn connect(target: &Endpoint, options: &Options) -> Result<Dialogue, Failure> {
-    let dialogue = Dialogue::connect(target, options).await?;
+/// A connection to a server that stores files, tried for `left`. Whoever has to wait is told why.
+async fn connect(
+    target: &Endpoint,
+    options: &Options,
+    left: Duration,
+    report: &Report,
+) -> Result<Dialogue, Failure> {
+    let began = Instant::now();
+    let within = |retry| Options { retry, ..options.clone() };
+    let dialogue = match Dialogue::connect(target, &within(Duration::ZERO)).await {
+        Err(error) if error.fault() == Fault::Path && began.elapsed() < left => {
+            report.retrying(&notice::retrying(&error, options.retry)).await;
+            sleep(PAUSE.min(left)).await;
+            Dialogue::connect(target, &within(left.saturating_sub(began.elapsed()))).await?
+        }
+        connected => connected?,
+    };
+    report.connected();
     if !dialogue.session().features.contains(Features::FILES) {
         let text = "the server stores no files: it needs --files";
         return Err(Error::Rejected(text.to_owned()).into());

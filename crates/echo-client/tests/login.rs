@@ -90,7 +90,12 @@ fn send_authenticates_and_says_what_is_wrong() {
     // The file wins over the variable.
     assert_eq!(told(&send(house.user("alice", "wrong"), Some(PASSWORD))), (Some(1), "", denied));
     for (user, password, code, words) in [
-        (vec![], None, 1, "refused: the server says: authenticate first (error 5, denied)"),
+        (
+            vec![],
+            None,
+            1,
+            "refused: the server says: authenticate first (error 5, denied): give --user NAME, or under tls:// --cert FILE --key FILE",
+        ),
         (house.user("bob", "right"), None, 1, "(error 6, forbidden)"),
         (alice(), None, 64, "no password: give --password-file FILE, or set ECHO_PASSWORD"),
         (house.user("alice", "none"), None, 64, "No such file or directory"),

@@ -90,6 +90,36 @@ fn client(task: &[&str], args: &[String]) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
 }
 
+/// Who forgot that a server speaks TLS is told.
+#[test]
+fn plain_targets_of_tls_servers_are_told() {
+    if !has("plain_targets_of_tls_servers_are_told", "openssl", "version") {
+        return;
+    }
+    let house = House::new();
+    let tls =
+        ["--tls-cert", &house.text("server/cert.pem"), "--tls-key", &house.text("server/key.pem")];
+    let ours = Daemon::start(&[&["--listen", &format!("tls://{HOST}:0")][..], &tls].concat());
+    let server = "mkfifo loop && exec openssl s_server -quiet -accept $ADDRESS -tls1_3 \
+                  -cert server/cert.pem -key server/key.pem 0<>loop 1>loop";
+    let (_theirs, uri) = house.serve(server);
+    // It is there.
+    assert_eq!(client(&["send", &uri, "hi"], &house.trusting()).0, Some(0));
+    // OpenSSL's has no word for what is no TLS.
+    for (uri, told_so) in [
+        (&ours.target, "the server speaks TLS there: try tls://\n"),
+        (&uri, "one of TLS tls://HOST:PORT)\n"),
+    ] {
+        let plain = uri.replace("tls://", "tcp://");
+        let file = house.text("ca.pem");
+        for (task, arg) in [("send", "a"), ("ls", "a"), ("put", &file), ("get", "a"), ("rm", "a")] {
+            let (code, told) = client(&[task, &plain, arg, "--retry=0"], &[]);
+            assert_eq!(code, Some(1), "{told}");
+            assert!(told.ends_with(told_so), "{task}: {told}");
+        }
+    }
+}
+
 /// OpenSSL's s_server, whose output is its input: an echo. It asks for a certificate as well, and gets one.
 #[test]
 fn sends_to_openssl() {
@@ -166,7 +196,10 @@ fn certificates_of_openssl_let_users_in() {
     assert_eq!(client(&[&task[..], &bob].concat(), &[]), came_in);
     assert_eq!(client(&[&task[..], &certificate, &bob].concat(), &[]), came_in);
     for (with, told) in [
-        (&[][..], "refused: the server says: authenticate first (error 5, denied)"),
+        (
+            &[][..],
+            "refused: the server says: authenticate first (error 5, denied): give --user NAME, or under tls:// --cert FILE --key FILE",
+        ),
         (&alice, "denied: wrong name or password"),
     ] {
         let told = format!("echo-client: {told}\n");

@@ -5,6 +5,7 @@ mod find;
 
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use echo_core::client::Dialogue;
@@ -14,6 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::local::{Fetched, unwritable};
+use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, Report};
 use super::work::{self, Transfer, Work};
@@ -49,9 +51,10 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
         wanted.push((bytes, place));
     }
     let report = Report::new(asking.json, asking.connecting.quiet, output.clone());
+    let report = Arc::new(report);
     let preserve = args.transferring.preserve;
     let fetcher = || Fetcher { preserve, stdout: output.clone(), kept: None };
-    let finder = Finder::new(&args.target, options.clone(), wanted);
+    let finder = Finder::new(&args.target, options.clone(), Arc::clone(&report), wanted);
     let work = Work::new(&args.target, options, report, finder);
     work.run(args.transferring.connections.get(), fetcher).await
 }
@@ -137,11 +140,11 @@ impl Transfer for Fetcher {
         item: &Item,
         dialogue: &mut Dialogue,
         meter: &Meter,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<Option<Done>, Trouble> {
         match &item.place {
-            Some(place) => self.fetch(item, place, dialogue, meter, alive).await,
-            None => self.print(item, dialogue, meter, alive).await.map(Some),
+            Some(place) => self.fetch(item, place, dialogue, meter, patience).await,
+            None => self.print(item, dialogue, meter, patience).await.map(Some),
         }
     }
 }
@@ -184,7 +187,7 @@ impl Fetcher {
         &mut self,
         item: &Item,
         place: &Place,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<Fetched, Trouble> {
         if let Some((name, file)) = self.kept.take()
             && name == item.name
@@ -195,7 +198,7 @@ impl Fetcher {
         let open = move || Fetched::open(&here.root, &here.name);
         let file = joined(spawn_blocking(open)).await?;
         // That this takes long is not the server's fault.
-        *alive += began.elapsed();
+        patience.excuse(began);
         file.map_err(|error| Trouble::File(unwritable(&error)))
     }
 
@@ -206,10 +209,10 @@ impl Fetcher {
         place: &Place,
         dialogue: &mut Dialogue,
         meter: &Meter,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<Option<Done>, Trouble> {
         let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
-        let mut file = self.open(item, place, alive).await?;
+        let mut file = self.open(item, place, patience).await?;
         let opened = async {
             ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
             opened(file.len, dialogue).await
@@ -237,7 +240,7 @@ impl Fetcher {
         }
         file.begin(reply.offset, reply.size).map_err(unwritable)?;
         meter.open(reply.offset, Some(reply.size));
-        let mut stream = Stream::new(&reply, dialogue)?;
+        let (mut stream, mut at) = (Stream::new(&reply, dialogue)?, reply.offset);
         let mut writing = spawn_blocking(move || (file, Ok(())));
         let came = loop {
             let data = match stream.next(dialogue).await {
@@ -245,7 +248,8 @@ impl Fetcher {
                 Ok(None) => break Ok(()),
                 Err(trouble) => break Err(trouble),
             };
-            *alive = Instant::now();
+            at += data.len() as u64;
+            patience.reached(at);
             meter.moved(data.len() as u64);
             // What came before was written while this came.
             let (mut file, written) = joined::<(Fetched, io::Result<()>)>(writing).await?;
@@ -282,7 +286,7 @@ impl Fetcher {
         item: &Item,
         dialogue: &mut Dialogue,
         meter: &Meter,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<Done, Trouble> {
         ask(&item.name, 0, [0; 32], dialogue).await?;
         let reply = opened(0, dialogue).await?.map_err(Trouble::File)?;
@@ -291,7 +295,7 @@ impl Fetcher {
         let (mut digest, mut size) = (Sha256::new(), 0);
         let copied = async {
             while let Some(data) = stream.next(dialogue).await? {
-                *alive = Instant::now();
+                patience.reached(size + data.len() as u64);
                 meter.moved(data.len() as u64);
                 if !stdio::write_line(&self.stdout, &data).await {
                     // Whoever reads it has seen enough; it is said if there was another reason.

@@ -2,18 +2,22 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Fault, Options};
 use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, ListReply, Remove};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use super::patience::Patience;
 use super::report::{Report, object};
 use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, send, with_output};
 use crate::args::{Listing, Removing};
 use crate::escape::{escape, escape_bytes};
 use crate::failure::Failure;
+use crate::notice;
 use crate::stdio::{Output, write_line};
 
 /// Lists what the command line asks for.
@@ -27,7 +31,8 @@ async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
         return Err(Failure::Local("no name is that long".to_owned()));
     }
     let options = options(&args.asking.connecting, &args.target)?;
-    let mut pages = Pages::new(&args.target, options, prefix.to_vec());
+    let report = Report::new(args.asking.json, args.asking.connecting.quiet, output.clone());
+    let mut pages = Pages::new(&args.target, options, Arc::new(report), prefix.to_vec());
     loop {
         let mut lines = String::new();
         let mut take = |entry: Entry<'_>| lines += &line(&entry, args.asking.json);
@@ -42,6 +47,7 @@ async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
 pub(super) struct Pages {
     target: Endpoint,
     options: Options,
+    report: Arc<Report>,
     prefix: Vec<u8>,
     /// The last name that came.
     cursor: Vec<u8>,
@@ -51,9 +57,21 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    pub(super) fn new(target: &Endpoint, options: Options, prefix: Vec<u8>) -> Self {
-        let target = target.clone();
-        Self { target, options, prefix, cursor: Vec::new(), dialogue: None, forbidden: false }
+    pub(super) fn new(
+        target: &Endpoint,
+        options: Options,
+        report: Arc<Report>,
+        prefix: Vec<u8>,
+    ) -> Self {
+        Self {
+            target: target.clone(),
+            options,
+            report,
+            prefix,
+            cursor: Vec::new(),
+            dialogue: None,
+            forbidden: false,
+        }
     }
 
     /// Begins anew, with another prefix.
@@ -65,14 +83,15 @@ impl Pages {
 
     /// Takes one page. Whether there are more.
     pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Trouble> {
-        let began = Instant::now();
+        let patience = Patience::new(self.options.retry);
         let payload = loop {
-            match self.ask().await {
+            match self.ask(patience.left()).await {
                 Ok(payload) => break payload,
                 Err(Trouble::Lost(error))
-                    if error.fault() == Fault::Path && began.elapsed() < self.options.retry =>
+                    if error.fault() == Fault::Path && !patience.left().is_zero() =>
                 {
                     self.dialogue = None;
+                    self.report.lost(&notice::lost(&error, true)).await;
                     sleep(PAUSE).await;
                 }
                 Err(trouble) => return Err(trouble),
@@ -98,11 +117,12 @@ impl Pages {
         Ok(list.more)
     }
 
-    async fn ask(&mut self) -> Result<Bytes, Trouble> {
+    async fn ask(&mut self, left: Duration) -> Result<Bytes, Trouble> {
         let mut dialogue = match self.dialogue.take() {
             Some(dialogue) => dialogue,
             None => {
-                connect(&self.target, &self.options).await.map_err(|failure| match failure {
+                let connected = connect(&self.target, &self.options, left, &self.report).await;
+                connected.map_err(|failure| match failure {
                     Failure::Client(error) => Trouble::Lost(error),
                     failure => Trouble::All(failure),
                 })?
@@ -174,7 +194,7 @@ async fn remove(args: &Removing, output: Output) -> Result<(), Failure> {
     }
     let report = Report::new(args.asking.json, args.asking.connecting.quiet, output);
     let options = options(&args.asking.connecting, &args.target)?;
-    let mut dialogue = connect(&args.target, &options).await?;
+    let mut dialogue = connect(&args.target, &options, options.retry, &report).await?;
     let mut failed = 0;
     for index in 0..names.len() + WINDOW {
         if let Some(Ok(name)) = names.get(index).map(|name| FileName::new(name)) {

@@ -17,7 +17,8 @@ impl Progress {
         if hidden || !io::stderr().is_terminal() {
             return Self(None);
         }
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        // Not shown before there is something to come: none of none would be all.
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
         let template =
             "{bar:24} {percent:>3}% {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -29,8 +30,21 @@ impl Progress {
     /// So many bytes are to be moved, where so many were before.
     pub(super) fn expect(&self, before: u64, now: u64) {
         if let Self(Some(bar)) = self {
+            if now > 0 && bar.is_hidden() {
+                bar.reset_elapsed();
+                bar.set_draw_target(ProgressDrawTarget::stderr());
+            }
             bar.inc_length(now.saturating_sub(before));
             bar.dec_length(before.saturating_sub(now));
+        }
+    }
+
+    /// Nobody knows how much it will be, as of stdin: there is no part of it to show.
+    fn endless(&self) {
+        if let Self(Some(bar)) = self
+            && let Ok(style) = ProgressStyle::with_template("{bytes}, {bytes_per_sec}")
+        {
+            bar.set_style(style);
         }
     }
 
@@ -102,6 +116,9 @@ impl Meter {
         let mut counts = self.lock();
         counts.resumed_from.get_or_insert(offset);
         (counts.at, counts.size) = (offset, size);
+        if size.is_none() {
+            self.progress.endless();
+        }
         let left = size.map_or(0, |size| size.saturating_sub(offset));
         self.expect(&mut counts, left);
     }

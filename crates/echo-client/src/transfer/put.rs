@@ -1,10 +1,12 @@
 //! `echo-client put`.
 
+mod flow;
 mod gather;
 mod piped;
 
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use echo_core::client::Dialogue;
 use echo_core::{Attributes, Commit, Digest, FileName, Kind, Put, PutReply};
@@ -13,14 +15,16 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
 use super::local::{Reader, Stamp, unreadable};
+use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, Report};
 use super::work::{self, Transfer, Work};
-use super::{FRAME, SMALL, Trouble, WINDOW, accepted, options};
+use super::{FRAME, SMALL, Trouble, accepted, options};
 use super::{joined, send, with_output};
 use crate::args::Putting;
 use crate::failure::Failure;
 use crate::stdio::Output;
+use flow::{Flow, counted};
 use gather::{Gatherer, given_name, own_name};
 use piped::Piped;
 
@@ -31,7 +35,7 @@ pub(crate) async fn run(args: &Putting) -> Result<(), Failure> {
 
 async fn run_with(args: &Putting, output: Output) -> Result<(), Failure> {
     let asking = &args.transferring.asking;
-    let report = Report::new(asking.json, asking.connecting.quiet, output);
+    let report = Arc::new(Report::new(asking.json, asking.connecting.quiet, output));
     let options = options(&asking.connecting, &args.target)?;
     let mut paths = Vec::new();
     for path in &args.paths {
@@ -139,7 +143,11 @@ impl Transfer for Sender {
     ) -> Result<Option<Done>, Trouble> {
         let mut last = Ok(Default::default());
         for _ in 0..sent.frames {
-            last = accepted(dialogue.recv().await?);
+            let (header, payload) = dialogue.recv().await?;
+            if header.kind == Kind::DATA {
+                counted(&payload, sent.commit.size)?;
+            }
+            last = accepted((header, payload));
         }
         let digest = Digest(sent.commit.digest);
         match Digest::parse(&last?) {
@@ -153,20 +161,16 @@ impl Transfer for Sender {
         item: &Item,
         dialogue: &mut Dialogue,
         meter: &Meter,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<Option<Done>, Trouble> {
-        let done = match &item.path {
-            Some(path) => self.send_file(path, item, dialogue, meter, alive).await?,
-            None => self.send_stdin(item, dialogue, meter, alive).await?,
+        let (done, flow) = match &item.path {
+            Some(path) => self.send_file(path, item, dialogue, meter, patience).await?,
+            None => self.send_stdin(item, dialogue, meter, patience).await?,
         };
         let commit = Commit { digest: done.digest.0, size: done.size };
         send(dialogue, Kind::COMMIT, |out| commit.put(out)).await?;
-        let mut last = Ok(Default::default());
-        while dialogue.unanswered() > 0 {
-            last = accepted(dialogue.recv().await?);
-            *alive = Instant::now();
-        }
-        match Digest::parse(&last?) {
+        flow.end(dialogue, patience).await?;
+        match Digest::parse(&accepted(dialogue.recv().await?)?) {
             Ok(stored) if stored == done.digest => Ok(Some(done)),
             _ => Err(super::unreadable(Kind::COMMIT)),
         }
@@ -186,8 +190,8 @@ impl Sender {
         item: &Item,
         dialogue: &mut Dialogue,
         meter: &Meter,
-        alive: &mut Instant,
-    ) -> Result<Done, Trouble> {
+        patience: &mut Patience,
+    ) -> Result<(Done, Flow), Trouble> {
         let path = path.to_owned();
         let opened = joined(spawn_blocking(move || Reader::open(&path))).await?;
         let (mut reader, attributes) = opened.map_err(local)?;
@@ -209,7 +213,7 @@ impl Sender {
             let began = Instant::now();
             let (checked, equal) = joined(spawn_blocking(check)).await?;
             // That this takes long is not the server's fault.
-            *alive += began.elapsed();
+            patience.excuse(began);
             reader = checked;
             let (stamp, at, digest) = (reader.stamp, reader.at, reader.digest.clone());
             self.hashed = Some(Hashed { name: item.name.clone(), stamp, at, digest });
@@ -221,6 +225,7 @@ impl Sender {
         if reply.offset != reader.at {
             return Err(super::unreadable(Kind::PUT));
         }
+        let mut flow = Flow::from(reply.offset, patience);
         meter.open(reply.offset, size);
         let max = (dialogue.session().max_frame as usize).clamp(1, FRAME);
         let (mut next, mut spare) = (read_ahead(reader, Vec::new(), max), Vec::new());
@@ -229,14 +234,11 @@ impl Sender {
             let block = block.map_err(local)?;
             if block.is_empty() {
                 let digest = Digest(reader.digest.finalize().into());
-                return Ok(Done { digest, size: reader.at });
+                return Ok((Done { digest, size: reader.at }, flow));
             }
             next = read_ahead(reader, spare, max);
-            dialogue.send(Kind::DATA, &[&block]).await?;
-            while dialogue.unanswered() >= WINDOW {
-                accepted(dialogue.recv().await?)?;
-                *alive = Instant::now();
-            }
+            flow.send(&block, dialogue).await?;
+            flow.make_room(dialogue, patience).await?;
             meter.moved(block.len() as u64);
             spare = block;
         }
@@ -248,8 +250,8 @@ impl Sender {
         item: &Item,
         dialogue: &mut Dialogue,
         meter: &Meter,
-        alive: &mut Instant,
-    ) -> Result<Done, Trouble> {
+        patience: &mut Patience,
+    ) -> Result<(Done, Flow), Trouble> {
         let begun = self.piped.is_some();
         let piped = match &mut self.piped {
             Some(piped) => piped,
@@ -266,24 +268,22 @@ impl Sender {
             return Err(super::unreadable(Kind::PUT));
         }
         let mut at = reply.offset;
+        let mut flow = Flow::from(at, patience);
         meter.open(at, None);
         let max = (dialogue.session().max_frame as usize).max(1);
         loop {
             let waiting = Instant::now();
             let chunk = piped.chunk(at).await?;
             // That stdin is slow is not the server's fault.
-            *alive += waiting.elapsed();
+            patience.excuse(waiting);
             let Some(chunk) = chunk else {
-                return Ok(Done { digest: piped.digest(), size: at });
+                return Ok((Done { digest: piped.digest(), size: at }, flow));
             };
             for part in chunk.chunks(max) {
-                dialogue.send(Kind::DATA, &[part]).await?;
+                flow.send(part, dialogue).await?;
             }
             dialogue.flush().await?;
-            while dialogue.unanswered() >= WINDOW {
-                accepted(dialogue.recv().await?)?;
-                *alive = Instant::now();
-            }
+            flow.make_room(dialogue, patience).await?;
             at += chunk.len() as u64;
             meter.moved(chunk.len() as u64);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(super) struct Report {
     output: Output,
     /// Files that take long.
     running: Mutex<Vec<(Vec<u8>, Arc<Meter>)>>,
+    /// There is no way to the server, and that is told: not once for each connection.
+    away: AtomicBool,
     lines: tokio::sync::Mutex<Lines>,
 }
 
@@ -77,6 +80,7 @@ impl Report {
             progress: Progress::new(quiet || json),
             output,
             running: Mutex::default(),
+            away: AtomicBool::new(false),
             lines: tokio::sync::Mutex::default(),
         }
     }
@@ -152,6 +156,25 @@ impl Report {
             }
             (false, false) => self.progress.say(&format!("{why}; going on")),
         }
+    }
+
+    /// No connection comes about, and it is tried again.
+    pub(super) async fn retrying(&self, why: &str) {
+        if self.away.swap(true, Relaxed) {
+            return;
+        }
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => {
+                self.print(object("retrying", None, json!({ "error": why })).as_bytes()).await;
+            }
+            (false, false) => self.progress.say(why),
+        }
+    }
+
+    /// There is a connection.
+    pub(super) fn connected(&self) {
+        self.away.store(false, Relaxed);
     }
 
     /// A file may take long from here, until what this returns is dropped.

@@ -11,6 +11,7 @@ use echo_core::client::{Dialogue, Error, Fault, Options};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, PACE, Report};
 use super::{PAUSE, Trouble, connect};
@@ -74,13 +75,13 @@ pub(super) trait Transfer: Send + 'static {
     ) -> impl Future<Output = Result<Option<Done>, Trouble>> + Send;
 
     /// Transfers a file of any size. `None` if it is no file; what it is instead the source tells.
-    /// `alive` is when the server was last heard.
+    /// `patience` is told how far it is.
     fn whole(
         &mut self,
         item: &Self::Item,
         dialogue: &mut Dialogue,
         meter: &Meter,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> impl Future<Output = Result<Option<Done>, Trouble>> + Send;
 }
 
@@ -88,7 +89,7 @@ pub(super) trait Transfer: Send + 'static {
 pub(super) struct Work<T: Transfer> {
     target: Endpoint,
     options: Options,
-    pub(super) report: Report,
+    pub(super) report: Arc<Report>,
     files: tokio::sync::Mutex<Files<T>>,
     failed: AtomicU64,
     of: AtomicU64,
@@ -105,7 +106,7 @@ impl<T: Transfer> Work<T> {
     pub(super) fn new(
         target: &Endpoint,
         options: Options,
-        report: Report,
+        report: Arc<Report>,
         source: T::Source,
     ) -> Self {
         let files = Files { queue: VecDeque::new(), added: 0, source: Some(source) };
@@ -225,17 +226,16 @@ impl<T: Transfer> Worker<T> {
 
     /// Works until no file is left, over as many connections as it takes.
     async fn endure(mut self, work: Arc<Work<T>>) -> Result<(), Failure> {
-        let mut alive = Instant::now();
-        while self.take(&work, &mut alive).await? {
-            let left = work.options.retry.saturating_sub(alive.elapsed());
-            let options = Options { retry: left, ..work.options.clone() };
-            let mut dialogue = connect(&work.target, &options).await?;
-            match self.work(&mut dialogue, &work, &mut alive).await {
+        let mut patience = Patience::new(work.options.retry);
+        while self.take(&work, &mut patience).await? {
+            let left = patience.left();
+            let mut dialogue = connect(&work.target, &work.options, left, &work.report).await?;
+            match self.work(&mut dialogue, &work, &mut patience).await {
                 Ok(()) => return Ok(()),
                 Err(Trouble::All(failure)) => return Err(failure),
                 Err(Trouble::File(why)) => return Err(Failure::Local(why)),
                 Err(Trouble::Lost(error)) => {
-                    let left = work.options.retry.saturating_sub(alive.elapsed());
+                    let left = patience.left();
                     if left.is_zero() || error.fault() != Fault::Path {
                         return Err(error.into());
                     }
@@ -243,7 +243,7 @@ impl<T: Transfer> Worker<T> {
                     sleep(PAUSE.min(left)).await;
                 }
                 Err(Trouble::Busy(why)) => {
-                    let left = work.options.retry.saturating_sub(alive.elapsed());
+                    let left = patience.left();
                     if left.is_zero() {
                         return Err(Error::Rejected(why).into());
                     }
@@ -260,7 +260,7 @@ impl<T: Transfer> Worker<T> {
 
     /// Sees to it that there is something to do, and says whether there is. While answers are due, nothing
     /// else is waited for.
-    async fn take(&mut self, work: &Work<T>, alive: &mut Instant) -> Result<bool, Failure> {
+    async fn take(&mut self, work: &Work<T>, patience: &mut Patience) -> Result<bool, Failure> {
         if !self.jobs.is_empty() {
             return Ok(true);
         }
@@ -269,7 +269,7 @@ impl<T: Transfer> Worker<T> {
                 let waiting = Instant::now();
                 let next = work.next().await?;
                 // That is not the server's fault.
-                *alive += waiting.elapsed();
+                patience.excuse(waiting);
                 next
             }
             false => work.ready(),
@@ -286,14 +286,14 @@ impl<T: Transfer> Worker<T> {
         &mut self,
         dialogue: &mut Dialogue,
         work: &Work<T>,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<(), Trouble> {
         loop {
-            if !self.take(work, alive).await.map_err(Trouble::All)? {
+            if !self.take(work, patience).await.map_err(Trouble::All)? {
                 if self.small.is_empty() {
                     return Ok(());
                 }
-                self.receive(dialogue, work, alive).await?;
+                self.receive(dialogue, work, patience).await?;
                 continue;
             }
             let Some(job) = self.jobs.front() else { continue };
@@ -305,14 +305,14 @@ impl<T: Transfer> Worker<T> {
                 Ok(Some(small)) => {
                     self.small.extend(self.jobs.pop_front().map(|job| (job, small)));
                     while self.small.len() >= SMALL_WINDOW {
-                        self.receive(dialogue, work, alive).await?;
+                        self.receive(dialogue, work, patience).await?;
                     }
                 }
                 Ok(None) => {
                     while !self.small.is_empty() {
-                        self.receive(dialogue, work, alive).await?;
+                        self.receive(dialogue, work, patience).await?;
                     }
-                    self.whole(dialogue, work, alive).await?;
+                    self.whole(dialogue, work, patience).await?;
                 }
                 // Nothing was sent of it.
                 Err(trouble) => self.ended(Err(trouble), work).await?,
@@ -325,13 +325,14 @@ impl<T: Transfer> Worker<T> {
         &mut self,
         dialogue: &mut Dialogue,
         work: &Work<T>,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<(), Trouble> {
         let Some(job) = self.jobs.front() else { return Ok(()) };
         let running = work.report.running(job.item.name(), &job.meter);
-        let done = self.transfer.whole(&job.item, dialogue, &job.meter, alive).await;
+        let done = self.transfer.whole(&job.item, dialogue, &job.meter, patience).await;
         drop(running);
         self.ended(done, work).await?;
+        patience.finished();
         skip_answers(dialogue).await
     }
 
@@ -340,12 +341,12 @@ impl<T: Transfer> Worker<T> {
         &mut self,
         dialogue: &mut Dialogue,
         work: &Work<T>,
-        alive: &mut Instant,
+        patience: &mut Patience,
     ) -> Result<(), Trouble> {
         let Some((job, small)) = self.small.front() else { return Ok(()) };
         let done = self.transfer.end(&job.item, small, dialogue, &job.meter).await;
         if !matches!(done, Err(Trouble::Lost(_) | Trouble::Busy(_))) {
-            *alive = Instant::now();
+            patience.finished();
             let Some((job, _)) = self.small.pop_front() else { return Ok(()) };
             match done.transpose() {
                 Some(done) => {

@@ -19,6 +19,9 @@ use tempfile::TempDir;
 
 use super::{support, tree};
 
+/// The answer to HELLO of one who stores files.
+pub(super) const HELLO_REPLY: &[u8] = b"\x80\0\0\x0c\0\x01\0\x10\0\0\0\0\0\x05\0\0";
+
 /// Answers each frame by what `answer` says: whole frames, or nothing and the end.
 pub(super) fn liar(
     answer: impl Fn(Kind, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
@@ -57,7 +60,7 @@ fn converse(
         let mut payload = vec![0; header.len as usize];
         stream.read_exact(&mut payload)?;
         if header.kind == Kind::HELLO {
-            stream.write_all(b"\x80\0\0\x0c\0\x01\0\x10\0\0\0\0\0\x05\0\0")?;
+            stream.write_all(HELLO_REPLY)?;
             continue;
         }
         match answer(header.kind, &payload) {

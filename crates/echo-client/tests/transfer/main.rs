@@ -10,6 +10,7 @@ mod gather;
 mod kills;
 mod liars;
 mod limits;
+mod patience;
 mod piped;
 mod refusals;
 mod restarts;
@@ -23,6 +24,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use echo_core::Kind;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -282,7 +284,10 @@ fn servers_that_do_not_want_files_are_told() {
     let _daemon = Daemon::start(&["--listen", &uri, "--files", &store]);
     let told = place.fails("put", &["a"]);
     assert!(
-        told.contains("a: refused: the server says: that needs authentication here (error 5)"),
+        told.contains(
+            "a: refused: the server says: that needs authentication here (error 5): give \
+             --user NAME, or under tls:// --cert FILE --key FILE\n"
+        ),
         "{told}"
     );
     assert_eq!(place.done("ls", &[]), "");

@@ -172,8 +172,12 @@ impl Error {
             ErrorCode::Failed => "failed",
             ErrorCode::Other(_) => "unknown",
         };
+        let todo = match code {
+            ErrorCode::Denied => ": give --user NAME, or under tls:// --cert FILE --key FILE",
+            _ => "",
+        };
         let text = text.escape_debug();
-        Self::Rejected(format!("the server says: {text} (error {number}, {name})"))
+        Self::Rejected(format!("the server says: {text} (error {number}, {name}){todo}"))
     }
 }
 

@@ -18,6 +18,12 @@ use crate::stream::{Peer, Stream};
 /// What to try with a server that knows no HELLO.
 const TRY_RAW: &str = "a plain RFC 862 server is raw://HOST:PORT";
 
+/// What else to try with one that leaves without a word, as some do that speak TLS.
+const TRY_TLS: &str = "a plain RFC 862 server is raw://HOST:PORT, one of TLS tls://HOST:PORT";
+
+/// How a server of TLS answers what is none: an alert, of any version since 3.0 (RFC 8446 section 5.1).
+const TLS_ALERT: [u8; 2] = [0x15, 0x03];
+
 /// A session that nobody talked about.
 pub(super) fn unasked(dialect: Dialect, peer: Peer) -> Session {
     Session {
@@ -39,9 +45,11 @@ pub(super) async fn negotiate(
     mode: Mode,
     timeout: Duration,
 ) -> Result<(Session, Vec<u8>), Error> {
+    let hint = if matches!(stream, Stream::Tcp(_)) { TRY_TLS } else { TRY_RAW };
+    let lost = |how: &dyn fmt::Display, orderly| lost(how, orderly, hint);
     let exchange = async {
         let hello = hello();
-        stream.write_all(&hello).await.map_err(|error| lost(Words(&error), false))?;
+        stream.write_all(&hello).await.map_err(|error| lost(&Words(&error), false))?;
         let mut answer = Vec::new();
         loop {
             if let Some((session, used)) = judge(&answer, &hello, peer, mode)? {
@@ -49,10 +57,10 @@ pub(super) async fn negotiate(
                 return Ok((session, answer));
             }
             match stream.read_buf(&mut answer).await {
-                Ok(0) => return Err(lost("the server ended the stream", true)),
+                Ok(0) => return Err(lost(&"the server ended the stream", true)),
                 Ok(_) => {}
                 Err(error) => {
-                    let lost = || lost(Words(&error), false);
+                    let lost = || lost(&Words(&error), false);
                     return Err(Error::secured(&error).unwrap_or_else(lost));
                 }
             }
@@ -92,8 +100,12 @@ fn judge(
             }
         };
     }
-    if hello.starts_with(answer) {
+    if hello.starts_with(answer) || answer == &TLS_ALERT[..1] {
         return Ok(None);
+    }
+    if answer.starts_with(&TLS_ALERT) {
+        let what = "the server speaks TLS there: try tls://".to_owned();
+        return Err(Error::Different { at: 0, what });
     }
     let Some(head) = answer.first_chunk::<HEADER_LEN>() else {
         // No frame of a server's begins with anything else.
@@ -147,9 +159,9 @@ fn framed(reply: &HelloReply<'_>, peer: Peer) -> Result<Session, Error> {
     })
 }
 
-fn lost(how: impl fmt::Display, orderly: bool) -> Error {
+fn lost(how: impl fmt::Display, orderly: bool, hint: &str) -> Error {
     Error::ClosedEarly(Box::new(ClosedEarly {
-        how: format!("{how} before it answered HELLO ({TRY_RAW})"),
+        how: format!("{how} before it answered HELLO ({hint})"),
         orderly,
         ..ClosedEarly::default()
     }))
@@ -218,6 +230,11 @@ mod tests {
                 "closed early: the server drains before it answered HELLO",
             ),
             (b"\x81\0\0\0", "different at byte 0: "),
+            (
+                b"\x15\x03\x03\0\x02\x02\x32",
+                "different at byte 0: the server speaks TLS there: try tls://",
+            ),
+            (b"\x15\x02", "different at byte 0: the server answered HELLO with \"\\x15\\x02\""),
         ] {
             let judged = judged(answer, Mode::Auto).unwrap_err();
             assert!(judged.starts_with(told), "{judged}");

@@ -66,9 +66,14 @@ fn certificate(wrong: &CertificateError, name: &str) -> String {
         Wrong::NotValidForName => format!("the server's certificate is not for {name}"),
         Wrong::NotValidForNameContext { presented, .. } => {
             let names: Vec<_> = presented.iter().map(|it| plain_name(it)).collect();
-            let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+            if names.is_empty() {
+                return format!(
+                    "the server's certificate names no host: it needs one for {name} (as a subjectAltName)"
+                );
+            }
             format!(
-                "the server's certificate is not for {name} but for {names}: connect by such a name"
+                "the server's certificate is for {}, not for {name}: connect by such a name",
+                names.join(", ")
             )
         }
         Wrong::UnknownIssuer => "nobody trusted here vouches for the server's certificate: give the \

@@ -22,10 +22,12 @@ async fn who_is_not_believed_is_told_why() {
     let named = authority.issue(|it| {
         it.subject_alt_names = vec![rcgen::SanType::DnsName("other.example".try_into().unwrap())];
     });
+    let nameless = authority.issue(|it| it.subject_alt_names.clear());
     for (identity, told) in [
+        (nameless, "the server's certificate names no host: it needs one for 127.0.0.1"),
         (expired, "has expired"),
         (early, "is not valid yet"),
-        (named, "is not for 127.0.0.1 but for other.example"),
+        (named, "is for other.example, not for 127.0.0.1: connect by such a name"),
         (stranger.identity(), "nobody trusted here vouches"),
         (
             namesake.identity(),

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::transfer::Trouble;
 use crate::transfer::list::{Pages, failure};
 use crate::transfer::local::{Root, unwritable};
+use crate::transfer::report::Report;
 use crate::transfer::work::{Found, Source};
 
 /// Where a file goes: a folder of this host, and a name in there.
@@ -112,10 +113,11 @@ impl Finder {
     pub(super) fn new(
         target: &Endpoint,
         options: Options,
+        report: Arc<Report>,
         wanted: Vec<(Vec<u8>, Option<Place>)>,
     ) -> Self {
         let (otherwise, missing) = unbounded_channel();
-        let pages = Pages::new(target, options, Vec::new());
+        let pages = Pages::new(target, options, report, Vec::new());
         Self { wanted, missing, otherwise: Some(otherwise), pages, folder: None }
     }
 

@@ -40,6 +40,44 @@ fn uploads_that_are_not_confirmed_are_not_told_as_stored() {
     }
 }
 
+/// A server that counts other bytes than were sent has lost some of them, or lies.
+#[test]
+fn bytes_of_an_upload_that_are_miscounted_are_told() {
+    for (len, counted) in [
+        (100, 0),
+        (100, 99),
+        (100_000, 0),
+        (100_000, 100_001),
+        (100_000, u64::MAX),
+        (700_000, 700_000),
+    ] {
+        let folder = place();
+        let bytes = vec![b'x'; len];
+        fs::write(folder.path().join("here/a"), &bytes).unwrap();
+        let target = liar(move |kind, _| match kind {
+            Kind::PUT => {
+                let mut payload = Vec::new();
+                PutReply { offset: 0, prefix: Sha256::digest(b"").into() }.put(&mut payload);
+                frame(Kind::PUT, &payload)
+            }
+            Kind::DATA => frame(Kind::DATA, &u64::to_be_bytes(counted)),
+            Kind::COMMIT => frame(Kind::COMMIT, &Sha256::digest(&bytes)),
+            _ => None,
+        });
+        let output = run("put", &folder, &target, &["a"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b""[..]), "{stderr}");
+        // Of more than one frame the first.
+        let sent = len.min(512 << 10);
+        let at = counted.min(sent as u64);
+        let told = format!(
+            "echo-client: different at byte {at}: the server counts {counted} bytes of the file where \
+             {sent} were sent\n"
+        );
+        assert_eq!(stderr, told);
+    }
+}
+
 /// What a server answers to GET, to each READ, and to DONE.
 type Lies = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 

@@ -6,9 +6,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use echo_core::{Attributes, FileName};
-use echo_folder::{Folder, is_hole, set_attributes};
+use echo_folder::{Folder, Grown, Unsynced, is_hole, set_attributes};
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, renameat, statat, unlinkat,
 };
@@ -22,6 +23,9 @@ pub(super) const BLOCK: usize = 256 << 10;
 
 /// The longest name that gets a readable temporary.
 const READABLE: usize = 240;
+
+/// Of all folders: files in one appear some at a time, and another one may have made it.
+static UNSYNCED: LazyLock<Unsynced> = LazyLock::new(Unsynced::default);
 
 /// A file, read from its beginning to its end, and the digest of what was read.
 #[derive(Debug)]
@@ -123,8 +127,8 @@ impl Fetched {
             // It might take the place of one.
             return Err(io::Error::other("files of that name are those not fetched to their end"));
         }
-        let (folder, last, changed) = root.make(name)?;
-        changed.iter().try_for_each(Folder::sync)?;
+        let (folder, last, changed) = root.make(name, &UNSYNCED)?;
+        changed.into_iter().try_for_each(Grown::sync)?;
         let temporary = temporary(last);
         let (file, stat) = loop {
             let (file, _) = folder.write(&temporary, true)?;

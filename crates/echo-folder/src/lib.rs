@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+mod unsynced;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -21,6 +23,8 @@ use rustix::fs::{
     futimens, mkdirat, openat, statat,
 };
 use rustix::io::Errno;
+
+pub use unsynced::{Grown, Unsynced};
 
 /// Bytes of zeros that are worth a hole: a block of most file systems.
 const HOLE: usize = 4 << 10;
@@ -56,24 +60,36 @@ impl Folder {
         self.walk_by(name, Self::enter)
     }
 
-    /// The same; what is missing is made, with all permissions that the umask leaves. With it come
-    /// folders that have new entries, which are durable once those are [synced](Self::sync).
+    /// The same; what is missing is made, with all permissions that the umask leaves. With it come the folders
+    /// that have new entries, by this call or by others that have not synced them yet: what lies in those is
+    /// durable once all are [synced](Grown::sync).
     ///
     /// # Errors
     /// As of open(2) and mkdir(2).
-    pub fn make<'a>(&self, name: FileName<'a>) -> io::Result<(Self, &'a OsStr, Vec<Self>)> {
+    pub fn make<'a, 'u>(
+        &self,
+        name: FileName<'a>,
+        unsynced: &'u Unsynced,
+    ) -> io::Result<(Self, &'a OsStr, Vec<Grown<'u>>)> {
         let mut changed = Vec::new();
         let (folder, last) = self.walk_by(name, |folder, component| {
             match folder.enter(component) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                entered => return entered,
+                Err(error) => return Err(error),
+                Ok(entered) => {
+                    changed.extend(unsynced.find(folder)?);
+                    return Ok(entered);
+                }
             }
+            let grown = unsynced.note(folder)?;
             match mkdirat(&folder.0, component, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
                 // Another one was faster.
-                Err(Errno::EXIST) => {}
-                made => made?,
+                Ok(()) | Err(Errno::EXIST) => changed.push(grown),
+                Err(error) => {
+                    grown.give_up();
+                    return Err(error.into());
+                }
             }
-            changed.push(folder.try_clone()?);
             folder.enter(component)
         })?;
         Ok((folder, last, changed))

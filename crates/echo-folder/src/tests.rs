@@ -15,17 +15,19 @@ fn folders_are_walked_and_made() {
     let outside = tempfile::tempdir().unwrap();
     let folder = Folder::open(outside.path()).unwrap();
     assert_eq!(folder.walk(name("a/b/c")).unwrap_err().kind(), ErrorKind::NotFound);
-    let (made, last, changed) = folder.make(name("a/b/c")).unwrap();
+    let unsynced = Unsynced::default();
+    let (made, last, changed) = folder.make(name("a/b/c"), &unsynced).unwrap();
     assert_eq!((last, changed.len()), (OsStr::new("c"), 2));
     made.write(last, true).unwrap();
-    let (_, _, changed) = folder.make(name("a/b/c")).unwrap();
+    changed.into_iter().try_for_each(Grown::sync).unwrap();
+    let (_, _, changed) = folder.make(name("a/b/c"), &unsynced).unwrap();
     assert!(changed.is_empty());
     assert!(outside.path().join("a/b/c").is_file());
     let way = folder.way(name("a/b/c")).unwrap();
     assert_eq!(way.len(), 2);
     assert!(way[1].enter(OsStr::new("b")).is_ok());
     assert!(folder.way(name("c")).unwrap().is_empty());
-    assert!(folder.make(name("a/b/c/d")).is_err());
+    assert!(folder.make(name("a/b/c/d"), &unsynced).is_err());
 }
 
 #[test]
@@ -39,7 +41,7 @@ fn links_and_special_files_are_not_there() {
     let folder = Folder::open(&root).unwrap();
     mknodat(&folder, "pipe", Kind::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     assert!(folder.walk(name("up/secret")).is_err());
-    assert!(folder.make(name("up/new")).is_err());
+    assert!(folder.make(name("up/new"), &Unsynced::default()).is_err());
     for special in ["link", "pipe", "."] {
         assert!(folder.read(OsStr::new(special)).is_err(), "{special}");
         assert!(folder.write(OsStr::new(special), true).is_err(), "{special}");

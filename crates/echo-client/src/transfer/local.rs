@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use echo_core::{Attributes, FileName};
-use echo_folder::{Folder, is_hole, set_attributes};
+use echo_folder::{Folder, Grown, Unsynced, is_hole, set_attributes};
 use indicatif::BinaryBytes;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, fsync, renameat, statat,
@@ -134,11 +134,13 @@ pub(super) struct Root {
     folder: Folder,
     /// The folder in there that was made, or found, last: those on the way to it are on the disk.
     synced: Mutex<Vec<u8>>,
+    unsynced: Unsynced,
 }
 
 impl Root {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { folder: Folder::open(path)?, synced: Mutex::default() })
+        let folder = Folder::open(path)?;
+        Ok(Self { folder, synced: Mutex::default(), unsynced: Unsynced::default() })
     }
 
     /// A folder in this one.
@@ -150,7 +152,7 @@ impl Root {
     /// the disk; also what is there already, which a call has made that was killed, or another connection
     /// makes right now.
     fn make<'a>(&self, name: FileName<'a>) -> io::Result<(Folder, &'a OsStr)> {
-        let (folder, last, made) = self.folder.make(name)?;
+        let (folder, last, made) = self.folder.make(name, &self.unsynced)?;
         let path = &name.as_bytes()[..name.as_bytes().len() - last.len()];
         let before = self.synced().clone();
         if before != path {
@@ -158,10 +160,9 @@ impl Root {
             let known = now.zip(before).take_while(|(now, before)| now == before).count();
             self.folder.way(name)?.iter().skip(known).try_for_each(Folder::sync)?;
             *self.synced() = path.to_vec();
-        } else {
-            // Somebody took them away meanwhile.
-            made.iter().try_for_each(Folder::sync)?;
         }
+        // Of a way that is known, what somebody took away meanwhile.
+        made.into_iter().try_for_each(Grown::sync)?;
         Ok((folder, last))
     }
 

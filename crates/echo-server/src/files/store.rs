@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use echo_core::FileName;
-use echo_folder::{Folder, size};
+use echo_folder::{Folder, Grown, Unsynced, size};
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, Stat, flock, mkdirat, renameat, statat, unlinkat,
 };
@@ -33,6 +33,7 @@ const ATTEMPTS: u32 = 16;
 pub(super) struct Store {
     root: Folder,
     private: Folder,
+    unsynced: Unsynced,
     /// Held while a name changes what it stands for, so that each file is counted once.
     names: Mutex<()>,
     _lock: File,
@@ -72,7 +73,13 @@ impl Store {
             }
             error => error.into(),
         })?;
-        Ok(Self { root, private, names: Mutex::new(()), _lock: lock })
+        Ok(Self {
+            root,
+            private,
+            unsynced: Unsynced::default(),
+            names: Mutex::new(()),
+            _lock: lock,
+        })
     }
 
     /// Whether clients may know of such a name.
@@ -96,7 +103,8 @@ impl Store {
         folder.read(last)
     }
 
-    /// Gives a part its name, in place of what had it. Folders on the way are made.
+    /// Gives a part its name, in place of what had it. Folders on the way are made, and durable with it, whichever
+    /// call made them.
     pub(super) fn publish(
         &self,
         part: &str,
@@ -113,10 +121,10 @@ impl Store {
     }
 
     fn try_publish(&self, part: &str, name: FileName<'_>) -> io::Result<Changed<Option<Gone>>> {
-        let made = self.root.make(name);
+        let made = self.root.make(name, &self.unsynced);
         let (folder, last, changed) = made.inspect_err(|_| self.remove_empty(name))?;
         let gone = self.rename(part, &folder, last)?;
-        let durable = folder.sync().and_then(|()| changed.iter().try_for_each(Folder::sync));
+        let durable = folder.sync().and_then(|()| changed.into_iter().try_for_each(Grown::sync));
         Ok(Changed { gone, durable })
     }
 

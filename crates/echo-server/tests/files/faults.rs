@@ -157,6 +157,30 @@ fn what_cannot_be_parked_is_gone() {
     assert!(injection::was_injected(&log));
 }
 
+/// A new folder whose own entry could not be synced: that is told to who made it, and to who finds it there.
+#[test]
+fn what_lies_in_a_folder_that_is_not_durable_is_not_either() {
+    if !injection::can_inject("what_lies_in_a_folder_that_is_not_durable_is_not_either") {
+        return;
+    }
+    let place = Place::new();
+    assert_eq!(place.serve().stop(), Some(0));
+    let log = place.folder.path().join("trace");
+    let args = place.args();
+    let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
+    // Of the file, of its folder, of the folder around that: each third, whichever thread it is that syncs.
+    let mut server = injection::start_injected(&log, "fsync:error=EIO:when=3+3", &args);
+    run(async {
+        let mut talk = place.connect().await;
+        for name in ["d/a", "d/b"] {
+            assert_eq!(talk.store(name, b"1").await, Err(ErrorCode::Failed), "{name}");
+            assert_eq!(talk.fetch(name).await.unwrap(), b"1", "it is stored");
+        }
+    });
+    assert_eq!(server.stop(), Some(0));
+    assert!(injection::was_injected(&log));
+}
+
 /// Each system call that can fail, failing: an answer of the right kind, nothing visible, and the server
 /// goes on.
 #[test]

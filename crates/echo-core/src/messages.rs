@@ -10,7 +10,7 @@ use crate::Error;
 use crate::connection::{Connection, Under, WRITE_BUFFER};
 use crate::conversation::Offer;
 use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
-use crate::waiting::MESSAGE_COST;
+use crate::waiting::{MESSAGE_COST, TURN};
 
 /// From so many bytes on, what is to come of a payload is read where it is to be. Below, a read takes along
 /// what comes behind it, which saves the next read.
@@ -121,7 +121,7 @@ impl Connection {
 
     fn poll_payload(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Result<usize, Error>> {
         let rest = self.rest();
-        let wanted = rest.min(buf.len());
+        let wanted = rest.min(buf.len()).min(TURN);
         while wanted > 0 && self.input.is_empty() {
             ready!(self.poll_flush(cx))?;
             if wanted < DIRECT {

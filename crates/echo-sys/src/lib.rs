@@ -7,13 +7,15 @@
 //! of them, quinn-udp sends to one peer at a time and drops truncated datagrams without a word,
 //! rustix and socket2 have no such control messages or no batches.
 //!
-//! And the descriptors that a service manager passes, which nobody can own without unsafe code.
+//! And the descriptors that a service manager passes, which nobody can own without unsafe code, and
+//! sched_setattr(2), for which the safe crates have no call.
 //!
 //! Linux only.
 
 mod batch;
 mod control;
 mod passed;
+mod schedule;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -21,4 +23,5 @@ mod tests;
 pub use batch::{Batch, Datagram, MAX_BATCH, Sending, Source};
 pub use control::Arrival;
 pub use passed::take_passed;
+pub use schedule::give_way;
 pub use socket::Socket;

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 
 use super::Fault;
-use super::jobs::{Jobs, run};
+use super::jobs::{Jobs, PIECE, give_way_now, run};
 use super::quota::{Open, Owner};
 use super::refusal::Refusal;
 use super::shelf::Shelf;
@@ -66,9 +66,12 @@ impl Reader {
         let len = (self.size - self.at).min(BLOCK as u64) as usize;
         block.resize(len, 0);
         // Of a file that was cut meanwhile less is there than was announced: an error.
-        self.file.read_exact_at(&mut block, self.at)?;
-        self.digest.update(&block);
-        self.at += len as u64;
+        for piece in block.chunks_mut(PIECE) {
+            self.file.read_exact_at(piece, self.at)?;
+            self.digest.update(&*piece);
+            self.at += piece.len() as u64;
+            give_way_now();
+        }
         Ok(block)
     }
 

@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::counts::Fate;
+use super::jobs::{PIECE, give_way_now};
 use super::owner;
 use super::quota::{Open, Owner};
 use super::refusal::Refusal;
@@ -36,12 +37,6 @@ const SYNC_BYTES: u64 = 64 << 20;
 
 /// And a slow one after so long.
 const SYNC_TIME: Duration = Duration::from_secs(10);
-
-/// What is written at once, or left out where it is a hole.
-const PIECE: usize = 64 << 10;
-
-/// What is read at once to digest it again.
-const BLOCK: usize = 256 << 10;
 
 /// An upload's file. All but its drop may block.
 #[derive(Debug)]
@@ -126,7 +121,7 @@ impl Part {
         let (file, state) = self.shelf.load(id)?;
         self.digest = state.digest;
         let mut at = state.covered;
-        let mut block = vec![0; BLOCK];
+        let mut block = vec![0; PIECE];
         loop {
             let len = file.read_at(&mut block, at)?;
             if len == 0 {
@@ -134,6 +129,7 @@ impl Part {
             }
             self.digest.update(&block[..len]);
             at += len as u64;
+            give_way_now();
         }
         (self.len, self.written, self.synced) = (at, at, state.covered);
         self.resumable = true;
@@ -205,6 +201,7 @@ impl Part {
             at += piece.len() as u64;
             // While it is in the cache.
             self.digest.update(piece);
+            give_way_now();
         }
         self.sync_now_and_then(&file).map_err(Refusal::writing)
     }

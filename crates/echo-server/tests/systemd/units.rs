@@ -10,8 +10,14 @@ use std::process::{Command, Stdio};
 
 use crate::inside::{TCP, UNIX, drop_in, must, property, run, settings, udp_echoes};
 use crate::support::PATIENCE;
-use crate::support::traffic::{Peer, assert_serves, be};
+use crate::support::traffic::{Peer, assert_serves, be, frame};
 use crate::under_systemd;
+
+/// SHA-256 of nothing.
+const EMPTY: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
 
 #[test]
 fn the_units_are_right_and_exposed_to_little() {
@@ -112,6 +118,31 @@ fn a_drop_in_lets_unix_datagrams_be_answered_to_paths() {
             assert!(journal.contains(counted), "{counted}: {journal}");
             must("rm -f /run/echo-server-datagrams");
         }
+    });
+}
+
+/// Files are stored where the drop-in makes room for them, by threads that give way.
+#[test]
+fn a_drop_in_lets_the_hardened_unit_store_files() {
+    under_systemd(|| {
+        let files = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/drop-ins/files.conf");
+        drop_in("service", &fs::read_to_string(files).unwrap());
+        let security = "systemd-analyze security --no-pager --offline=true --threshold=15";
+        must(&format!("cd /etc/systemd/system && {security} echo-server.service"));
+        settings("files = \"/var/lib/echo-server/files\"\nanonymous-put = true\n");
+        must("systemctl start echo-server.service");
+        let peer = Peer::connect(TCP);
+        peer.hello();
+        let put = [&[0; 9][..], &[0; 16], &[0, 5], b"empty"].concat();
+        peer.send(&[frame(0x90, &put), frame(0x92, &[&EMPTY[..], &[0; 8]].concat())].concat());
+        assert_eq!(peer.read_frame().unwrap().kind, 0x90);
+        let stored = peer.read_frame().unwrap();
+        assert_eq!((stored.kind, &stored.payload[..]), (0x92, &EMPTY[..]));
+        assert_eq!(must("stat -Lc %s /var/lib/echo-server/files/empty"), "0\n");
+        let pid = property("MainPID");
+        let nice = must(&format!("sed 's/.*)//' /proc/{pid}/task/*/stat | cut -d' ' -f18"));
+        assert!(nice.lines().any(|nice| nice == "15"), "{nice}");
+        assert_serves(TCP);
     });
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use echo_core::client::Dialogue;
+use echo_core::client::{Dialogue, Error};
 use echo_core::{Attributes, Digest, FileName, GetReply, Kind, Read};
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
@@ -311,6 +311,7 @@ impl Fetcher {
             Ok(digest) => Ok(Done { digest, size }),
             // It would be printed twice.
             Err(Trouble::Lost(error)) if size > 0 => Err(Trouble::All(error.into())),
+            Err(Trouble::Busy(why)) if size > 0 => Err(Trouble::All(Error::Rejected(why).into())),
             Err(trouble) => Err(trouble),
         }
     }

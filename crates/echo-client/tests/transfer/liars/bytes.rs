@@ -78,6 +78,30 @@ fn bytes_of_an_upload_that_are_miscounted_are_told() {
     }
 }
 
+/// What is on stdout cannot be taken back: it is not begun again there.
+#[test]
+fn what_was_printed_is_not_printed_again() {
+    let folder = place();
+    let first = AtomicBool::new(true);
+    let target = liar(move |kind, _| match kind {
+        Kind::GET => {
+            first.store(true, Relaxed);
+            opened(8 << 20, 0)
+        }
+        Kind::READ if first.swap(false, Relaxed) => {
+            frame(Kind::DATA, &[b'x'; 512 << 10]) // As much as a client reads at once.
+        }
+        Kind::READ => frame(Kind::ERROR, b"\0\x04\0too much to do"),
+        _ => None,
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    command.args(["get", &target, "a", "-o", "-", "--retry=1m"]);
+    let output = command.current_dir(&folder).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 512 << 10), "{stderr}");
+    assert!(stderr.contains("too much to do"), "{stderr}");
+}
+
 /// What a server answers to GET, to each READ, and to DONE.
 type Lies = (&'static str, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 

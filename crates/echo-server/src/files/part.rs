@@ -211,7 +211,8 @@ impl Part {
         match &self.file {
             Some((file, _)) => Ok(Arc::clone(file)),
             None => {
-                self.shelf.quota.take_file(&self.owner)?;
+                let replaced = || owner::of_name(self.shelf.store.root(), &self.key.name);
+                self.shelf.quota.take_file(&self.owner, replaced)?;
                 let created = self.shelf.create();
                 if created.is_err() {
                     self.shelf.quota.give_file(&self.key.owner);

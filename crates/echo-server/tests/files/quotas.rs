@@ -46,6 +46,58 @@ fn quotas_refuse_and_others_go_on() {
     });
 }
 
+/// A new version of a file takes its place, and none more, even where there may be no more files; what is left of
+/// such uploads is bounded as they are.
+#[test]
+fn a_full_store_takes_new_versions() {
+    for bound in ["--files-count=2", "--files-user-count=2"] {
+        let place = Place::new();
+        let mut args = vec!["--anonymous-put", "--files-transfers=3", bound];
+        let mut server = place.serve_with(&args);
+        run(async {
+            let mut talk = place.connect().await;
+            talk.store("a", b"1").await.unwrap();
+            talk.store("b", b"1").await.unwrap();
+            for round in [b"2", b"3"] {
+                talk.store("a", round).await.unwrap();
+                talk.store("b", round).await.unwrap();
+                assert_eq!(talk.store("c", round).await, Err(ErrorCode::NoSpace), "{bound}");
+            }
+            // One that fails leaves nothing, of the books neither.
+            talk.put("a", false).await.unwrap();
+            talk.data(b"4").await.unwrap();
+            assert_eq!(talk.commit(b"5").await, Err(ErrorCode::Mismatch));
+            // Removed while its new version comes.
+            let mut other = place.connect().await;
+            talk.put("a", false).await.unwrap();
+            talk.data(&noise(600_000, 3)).await.unwrap();
+            eventually("a part is there", || place.parts() > 0).await;
+            other.remove("a").await.unwrap();
+            assert_eq!(other.store("c", b"1").await, Err(ErrorCode::NoSpace), "{bound}");
+            talk.commit(&noise(600_000, 3)).await.unwrap();
+            assert_eq!(other.store("c", b"1").await, Err(ErrorCode::NoSpace), "{bound}");
+            talk.store("b", b"6").await.unwrap();
+            other.remove("a").await.unwrap();
+            other.store("c", b"1").await.unwrap();
+        });
+        assert_eq!(server.stop(), Some(0));
+        assert_eq!(place.visible(), [place.path("b"), place.path("c")]);
+        // What stops is parked, and counts: as many of them as may be open, not as many as there are files.
+        args[1] = "--files-transfers=1";
+        let _server = place.serve_with(&args);
+        run(async {
+            let mut talk = place.connect().await;
+            let block = noise(600_000, 4);
+            talk.put("b", true).await.unwrap();
+            talk.data(&block).await.unwrap();
+            // Once the other one is parked.
+            while talk.put("c", true).await == Err(ErrorCode::Busy) {}
+            let refused = talk.data(&block).await.err().or(talk.data(&block).await.err());
+            assert_eq!(refused, Some(ErrorCode::NoSpace), "{bound}");
+        });
+    }
+}
+
 /// Or a peer could leave a billion of a byte each.
 #[test]
 fn parts_count_as_files() {

@@ -9,6 +9,7 @@ mod jobs;
 mod list;
 mod owner;
 mod part;
+mod probe;
 mod quota;
 mod refusal;
 mod shelf;
@@ -32,6 +33,7 @@ use counts::Counts;
 pub(crate) use counts::{Fate, Limit};
 use download::Download;
 use jobs::{JOBS, Jobs, run};
+pub(crate) use probe::{probe, unusable};
 use quota::Owner;
 pub(crate) use quota::{Bounds, Quota, Used};
 use refusal::Refusal;
@@ -302,7 +304,7 @@ impl Files {
         let turn = self.jobs.list().await?;
         let page = move || {
             let _until_then = (open, turn);
-            list::page(&shelf.store, &cursor, &prefix)
+            list::page(&shelf.store, &shelf.counts, &cursor, &prefix)
         };
         Ok(run(&self.jobs, page).await?.await?.map_err(Refusal::reading)?)
     }

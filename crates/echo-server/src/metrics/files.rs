@@ -28,6 +28,11 @@ pub(super) fn expose(out: &mut Exposition, files: &Files) {
     for (operation, it) in operations {
         bytes.sample(&[("operation", operation)], it.bytes());
     }
+    out.counter(
+        "echo_files_unlisted",
+        "Files and folders that were left out of a list, as no client can ask for a name so long or deep.",
+    )
+    .sample(&[], counts.unlisted.count());
     let mut refused = out.counter(
         "echo_files_refused",
         "Frames about files that were answered with ERROR, what was sent behind one not counted again.",

@@ -5,6 +5,7 @@
 mod active;
 mod counts;
 mod download;
+mod folders;
 mod jobs;
 mod list;
 mod owner;
@@ -316,7 +317,7 @@ impl Files {
         let (shelf, name) = (Arc::clone(&self.shelf), name.as_bytes().to_vec());
         let remove = move || {
             let name = FileName::new(&name).map_err(io::Error::other);
-            let removed = name.and_then(|name| shelf.store.remove(name));
+            let removed = name.and_then(|name| shelf.store.remove(name, &shelf.quota));
             let removed = removed.map_err(Refusal::removing)?;
             shelf.counts.removed.add_one();
             shelf.counts.removed.add_bytes(removed.gone.size);

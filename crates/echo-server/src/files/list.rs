@@ -266,7 +266,10 @@ fn count_folder(folder: &Folder, is_root: bool, quota: &Quota) -> io::Result<()>
     }
     for name in folders {
         let inner = folder.enter(OsStr::from_bytes(name.to_bytes()));
-        let counted = inner.and_then(|inner| count_folder(&inner, false, quota));
+        let counted = inner.and_then(|inner| {
+            quota.found_folder(&owner::of(&inner)?);
+            count_folder(&inner, false, quota)
+        });
         unless_gone(counted).map_err(|error| within(&name, error))?;
     }
     Ok(())

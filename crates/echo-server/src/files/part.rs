@@ -320,7 +320,7 @@ impl Part {
         let gone = || io::Error::other("the part is gone");
         let (_, id) = self.file.as_ref().ok_or_else(gone)?;
         let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
-        self.shelf.store.publish(&part_name(id), name)
+        self.shelf.store.publish(&part_name(id), name, &self.owner, &self.shelf.quota)
     }
 }
 

@@ -23,10 +23,18 @@ pub(crate) struct Bounds {
 pub(crate) struct Used {
     pub(crate) bytes: u64,
     pub(crate) files: u64,
+    /// On the way to them, which count as files do.
+    pub(crate) folders: u64,
     pub(crate) transfers: u64,
 }
 
 impl Used {
+    /// Whether there are not too many files, of which there may be some `more`.
+    fn fits(&self, bounds: &Bounds, more: u64) -> Result<(), What> {
+        let fits = self.files + self.folders <= bounds.files.saturating_add(more);
+        if fits { Ok(()) } else { Err(What::Files) }
+    }
+
     fn add_bytes(&mut self, len: u64, bounds: &Bounds) -> Result<(), What> {
         let sum = self.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes);
         self.bytes = sum.ok_or(What::Bytes)?;
@@ -106,14 +114,32 @@ impl Quota {
         let add = |used: &mut Used, bounds: &Bounds, replaces: bool| {
             let more = if replaces { used.transfers } else { 0 };
             used.files += 1;
-            let fits = used.files <= bounds.files.saturating_add(more);
-            if fits { Ok(()) } else { Err(What::Files) }
+            used.fits(bounds, more)
         };
         // One more of `owner` stays where another one's file goes.
         let of_own = replaced.as_ref() == Some(&owner.name);
         let total = |used: &mut Used, bounds: &Bounds| add(used, bounds, replaced.is_some());
         let own = |used: &mut Used, bounds: &Bounds| add(used, bounds, of_own);
         self.try_change(owner, self.each, total, own)
+    }
+
+    /// Counts a folder that is made for `owner`.
+    pub(super) fn take_folder(&self, owner: &Owner) -> Result<(), Refusal> {
+        let add = |used: &mut Used, bounds: &Bounds| {
+            used.folders += 1;
+            used.fits(bounds, 0)
+        };
+        self.try_change(owner, self.each, add, add)
+    }
+
+    /// A folder is gone.
+    pub(super) fn give_folder(&self, owner: &Option<String>) {
+        self.change(owner, |used| used.folders = used.folders.saturating_sub(1));
+    }
+
+    /// Counts a folder that lies there at the start, whatever the bounds.
+    pub(super) fn found_folder(&self, owner: &Option<String>) {
+        self.change(owner, |used| used.folders += 1);
     }
 
     /// Takes back what was counted for a file that did not appear.

@@ -1,6 +1,7 @@
 //! How much there may be, and for whom the store is.
 
 use super::support::PATIENCE;
+use super::support::http::Admin;
 use super::*;
 
 #[test]
@@ -106,9 +107,10 @@ fn parts_count_as_files() {
     let block = noise(600_000, 3);
     run(async {
         let mut talk = place.connect().await;
-        for name in ["a", "b", "c"] {
+        for (name, files) in [("a", 2), ("b", 4), ("c", 6)] {
             talk.put(name, true).await.unwrap();
             talk.data(&block).await.unwrap();
+            eventually("its part is counted", || place.parts() >= files).await;
         }
         talk.put("d", true).await.unwrap();
         // The first 512 KiB make the file, by a thread: the next to be handed to it learns of it.
@@ -129,6 +131,42 @@ fn parts_count_as_files() {
         assert_eq!(talk.store("d", b"1").await, Err(ErrorCode::NoSpace));
         assert_eq!(talk.put("b", false).await.unwrap().offset, 0);
         talk.store("d", b"1").await.unwrap();
+    });
+}
+
+/// Or files of no bytes would make as many folders as their names are deep.
+#[test]
+fn folders_count_as_files() {
+    let place = Place::new();
+    let args = ["--anonymous-put", "--files-count=5", "--admin=127.0.0.1:0"];
+    let mut server = place.serve_with(&args);
+    let counted = |server: &Server| {
+        let metrics = Admin::of(server).metrics();
+        (metrics.get("echo_files"), metrics.get("echo_files_folders"))
+    };
+    run(async {
+        let mut talk = place.connect().await;
+        talk.store("a/b/c", b"").await.unwrap();
+        assert_eq!(counted(&server), (1, 2));
+        // Nothing of it is left, nor counted.
+        assert_eq!(talk.store("a/d/e/f/g", b"").await, Err(ErrorCode::NoSpace));
+        eventually("it is as before", || counted(&server) == (1, 2)).await;
+        assert_eq!(fs::read_dir(place.path("a")).unwrap().count(), 1);
+        talk.store("a/d/e", b"").await.unwrap();
+        assert_eq!(counted(&server), (2, 3));
+        assert_eq!(talk.store("f", b"").await, Err(ErrorCode::NoSpace));
+        talk.store("a/d/e", b"new").await.unwrap();
+    });
+    assert_eq!(server.stop(), Some(0));
+    let server = place.serve_with(&args);
+    assert_eq!(counted(&server), (2, 3), "as before");
+    run(async {
+        let mut talk = place.connect().await;
+        talk.remove("a/d/e").await.unwrap();
+        assert_eq!(counted(&server), (1, 2));
+        talk.remove("a/b/c").await.unwrap();
+        assert_eq!(counted(&server), (0, 0));
+        talk.store("1/2/3/4/5", b"").await.unwrap();
     });
 }
 

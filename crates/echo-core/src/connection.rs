@@ -417,6 +417,7 @@ impl Drop for Connection {
         });
         self.scope.core.observer.tell(&Closed {
             listener: self.scope.listener.address(),
+            tls: self.scope.listener.tls(),
             peer: self.peer,
             user: self.user(),
             bytes_in: self.bytes_in,

@@ -210,6 +210,15 @@ impl Listener {
         Self { tls: Some(port), ..self }
     }
 
+    /// Whether all its connections begin with TLS, whatever comes.
+    pub(crate) fn begins_with_tls(&self) -> bool {
+        #[cfg(feature = "tls")]
+        let always = self.tls.as_ref().is_some_and(crate::tls::Port::is_tls_alone);
+        #[cfg(not(feature = "tls"))]
+        let always = false;
+        always
+    }
+
     /// The address it is bound to.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.local_addr

@@ -44,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Login {
     /// By when the peer must have authenticated, where it must and has not.
     by: Option<Instant>,
+    /// How long answers were held back, which is not the peer's time.
+    held: Duration,
     /// An exchange is under way.
     under_way: bool,
     /// Until when a drain waits for it.
@@ -69,9 +71,10 @@ impl Login {
 
 impl Connection {
     /// Nothing goes on before the peer has authenticated, and there is a deadline for that: the time of
-    /// a frame, from the accept on.
+    /// a frame, from the accept on, and what answers were held back.
     pub(crate) fn require_login(&mut self, required: bool) {
-        let by = required.then(|| self.accepted_at + self.scope.core.limits.frame(0));
+        let held = self.login.as_ref().map_or(Duration::ZERO, |login| login.held);
+        let by = required.then(|| self.accepted_at + self.scope.core.limits.frame(0) + held);
         if required || self.login.is_some() {
             self.login.get_or_insert_default().by = by;
             // The timer may be armed for a later moment.
@@ -133,18 +136,22 @@ impl Connection {
         }
     }
 
-    /// Answers the peer later, to slow it down: not longer than half of what it has left to
-    /// authenticate, and not in a drain. What was queued is not written before.
+    /// Answers the peer later, to slow it down, but not in a drain. What was queued is not written before. It
+    /// takes nothing of the time to authenticate, whose deadline moves: who calls this sees to it that it does not so
+    /// for ever.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn pause(&self, pause: Duration) {
-        let now = Instant::now();
-        let by = self.login.as_ref().and_then(|login| login.by);
-        let most = by.map_or(pause, |by| by.saturating_duration_since(now) / 2);
+    pub async fn pause(&mut self, pause: Duration) {
+        let began = Instant::now();
         tokio::select! {
-            () = sleep_until(now + pause.min(most)) => {}
+            () = sleep_until(began + pause) => {}
             () = self.scope.drain.started() => {}
+        }
+        if let Some(login) = &mut self.login {
+            let held = began.elapsed();
+            login.held += held;
+            login.by = login.by.map(|by| by + held);
         }
     }
 }

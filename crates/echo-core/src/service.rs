@@ -152,10 +152,11 @@ struct Wakers {
 
 impl Scope {
     pub(crate) fn new(service: &Service, listener: &Listener) -> Self {
+        let tls = listener.begins_with_tls();
         Self {
             core: Arc::clone(&service.core),
             drain: service.drain.clone(),
-            listener: service.core.stats.listeners.at(listener.local_addr()),
+            listener: service.core.stats.listeners.at(listener.local_addr(), tls),
             draining: AtomicBool::new(false),
             #[cfg(feature = "tls")]
             tls: listener.tls.clone(),

@@ -233,6 +233,10 @@ impl Port {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
+    pub(crate) fn is_tls_alone(&self) -> bool {
+        matches!(self.policy(), Policy::Always(_))
+    }
+
     pub(crate) fn policy(&self) -> Policy {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

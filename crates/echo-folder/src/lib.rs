@@ -71,6 +71,27 @@ impl Folder {
         name: FileName<'a>,
         unsynced: &'u Unsynced,
     ) -> io::Result<(Self, &'a OsStr, Vec<Grown<'u>>)> {
+        self.make_by(name, unsynced, Self::make_one)
+    }
+
+    /// Makes a folder in this one, with all permissions that the umask leaves.
+    ///
+    /// # Errors
+    /// As of mkdir(2).
+    pub fn make_one(&self, component: &OsStr) -> io::Result<()> {
+        Ok(mkdirat(&self.0, component, Mode::RWXU | Mode::RWXG | Mode::RWXO)?)
+    }
+
+    /// As [`make`](Self::make), where `make_one` makes each that is missing.
+    ///
+    /// # Errors
+    /// As of open(2), and those of `make_one`.
+    pub fn make_by<'a, 'u>(
+        &self,
+        name: FileName<'a>,
+        unsynced: &'u Unsynced,
+        mut make_one: impl FnMut(&Self, &OsStr) -> io::Result<()>,
+    ) -> io::Result<(Self, &'a OsStr, Vec<Grown<'u>>)> {
         let mut changed = Vec::new();
         let (folder, last) = self.walk_by(name, |folder, component| {
             match folder.enter(component) {
@@ -82,12 +103,13 @@ impl Folder {
                 }
             }
             let grown = unsynced.note(folder)?;
-            match mkdirat(&folder.0, component, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+            match make_one(folder, component) {
+                Ok(()) => changed.push(grown),
                 // Another one was faster.
-                Ok(()) | Err(Errno::EXIST) => changed.push(grown),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => changed.push(grown),
                 Err(error) => {
                     grown.give_up();
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
             folder.enter(component)

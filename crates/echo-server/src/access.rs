@@ -13,7 +13,7 @@ pub(crate) fn log(closed: &Closed<'_>) {
         target: TARGET,
         peer = %closed.peer,
         user = closed.user,
-        listener = metrics::uri(closed.listener),
+        listener = metrics::uri(closed.listener, closed.tls),
         received = closed.bytes_in,
         sent = closed.bytes_out,
         frames = closed.frames,

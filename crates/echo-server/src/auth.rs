@@ -224,8 +224,14 @@ pub(crate) async fn frame(
     connection.set_login_under_way(false);
     match AuthRequest::parse(&payload) {
         Ok(AuthRequest::Start { mechanism, initial }) => {
-            // The one before, if there was one, is given up.
-            drop(under_way);
+            // The one before, if there was one, is given up: a failure as any, or a peer could go on for ever.
+            if under_way.is_some() {
+                drop(under_way);
+                if tried.failures + 1 == TRIES {
+                    return fail(auth, tried, connection, Why::Denied).await;
+                }
+                tried.failures += 1;
+            }
             match start(auth, mechanism, initial, connection).await {
                 Ok((exchange, challenge)) => {
                     tried.exchange = Some(exchange);
@@ -280,7 +286,7 @@ async fn start(
     auth: &Arc<Auth>,
     mechanism: &[u8],
     initial: &[u8],
-    connection: &Connection,
+    connection: &mut Connection,
 ) -> Result<(Exchange, Vec<u8>), Why> {
     let mechanism = Mechanism::from_name(mechanism).ok_or(Why::NoMechanism)?;
     let peer = connection.peer();

@@ -14,6 +14,7 @@ use tokio::runtime;
 use crate::bind;
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::files;
 use crate::logging;
 use crate::open_files;
 use crate::own;
@@ -30,6 +31,9 @@ pub(crate) fn run(config: &Config) -> Result<String, Failure> {
     logging::check(config.settings.log)?;
     let secured = tls::secured(config)?;
     config.settings.users()?;
+    if let Some(path) = &config.settings.files {
+        files::probe(path).map_err(|error| files::unusable(path, &error))?;
+    }
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::cannot_start(&error))?;
     let manager = runtime.block_on(addresses_can_be_used(config, descriptors))?;

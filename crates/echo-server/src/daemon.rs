@@ -22,9 +22,9 @@ use crate::bind;
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::end::End;
-use crate::exit::{CONFIG, Failure, SIGNALLED, UNAVAILABLE, reason};
+use crate::exit::{Failure, SIGNALLED, UNAVAILABLE};
 use crate::extension::Extension;
-use crate::files::{Files, Quota, Used};
+use crate::files::{self, Files, Quota, Used};
 use crate::logging::Log;
 use crate::metrics::{Metrics, Stored};
 use crate::notify::Notify;
@@ -222,10 +222,7 @@ async fn files(
         }
         last = quota.used();
     };
-    let files = opened.map_err(|error| {
-        let reason = reason(&error);
-        Failure::new(CONFIG, format!("cannot store files in {}: {reason}", path.display()))
-    })?;
+    let files = opened.map_err(|error| files::unusable(path, &error))?;
     let Used { files: count, bytes, .. } = files.used();
     tracing::info!(files = count, bytes, "files are in {}", path.display());
     Ok(Some(Arc::clone(stored.get_or_init(|| Arc::new(files)))))

@@ -5,10 +5,12 @@
 mod active;
 mod counts;
 mod download;
+mod folders;
 mod jobs;
 mod list;
 mod owner;
 mod part;
+mod probe;
 mod quota;
 mod refusal;
 mod shelf;
@@ -32,6 +34,7 @@ use counts::Counts;
 pub(crate) use counts::{Fate, Limit};
 use download::Download;
 use jobs::{JOBS, Jobs, run};
+pub(crate) use probe::{probe, unusable};
 use quota::Owner;
 pub(crate) use quota::{Bounds, Quota, Used};
 use refusal::Refusal;
@@ -302,7 +305,7 @@ impl Files {
         let turn = self.jobs.list().await?;
         let page = move || {
             let _until_then = (open, turn);
-            list::page(&shelf.store, &cursor, &prefix)
+            list::page(&shelf.store, &shelf.counts, &cursor, &prefix)
         };
         Ok(run(&self.jobs, page).await?.await?.map_err(Refusal::reading)?)
     }
@@ -314,7 +317,7 @@ impl Files {
         let (shelf, name) = (Arc::clone(&self.shelf), name.as_bytes().to_vec());
         let remove = move || {
             let name = FileName::new(&name).map_err(io::Error::other);
-            let removed = name.and_then(|name| shelf.store.remove(name));
+            let removed = name.and_then(|name| shelf.store.remove(name, &shelf.quota));
             let removed = removed.map_err(Refusal::removing)?;
             shelf.counts.removed.add_one();
             shelf.counts.removed.add_bytes(removed.gone.size);

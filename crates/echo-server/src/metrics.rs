@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use echo_core::{Datagrams, HandshakeFault, LocalAddr, Service, ServiceTime, Snapshot, TlsCounts};
+use echo_core::{
+    Datagrams, HandshakeFault, ListenerSnapshot, LocalAddr, Service, ServiceTime, Snapshot,
+    TlsCounts,
+};
 
 use self::exposition::{Exposition, Format};
 use self::process::Process;
@@ -96,9 +99,11 @@ impl Metrics {
 
     fn expose_connections(&self, out: &mut Exposition) {
         let listeners = self.service.listeners();
-        let name = |address: Option<&LocalAddr>| address.map_or_else(|| OTHERS.to_owned(), uri);
-        let listeners: Vec<_> =
-            listeners.iter().map(|it| (name(it.address.as_ref()), it)).collect();
+        let name = |it: &ListenerSnapshot| match &it.address {
+            Some(address) => uri(address, it.tls),
+            None => OTHERS.to_owned(),
+        };
+        let listeners: Vec<_> = listeners.iter().map(|it| (name(it), it)).collect();
         let mut open = out.gauge("echo_connections", "Open connections by what they are about.");
         for (uri, listener) in &listeners {
             let counts = listener.open;
@@ -293,8 +298,9 @@ fn expose_datagrams(out: &mut Exposition, datagrams: &Datagrams) {
 }
 
 /// A listener's address as operators write it.
-pub(crate) fn uri(address: &LocalAddr) -> String {
+pub(crate) fn uri(address: &LocalAddr, tls: bool) -> String {
     match address {
+        LocalAddr::Tcp(address) if tls => format!("tls://{address}"),
         LocalAddr::Tcp(address) => format!("tcp://{address}"),
         LocalAddr::Unix(name) => format!("unix:{name}"),
         other => other.to_string(),

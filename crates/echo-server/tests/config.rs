@@ -5,10 +5,13 @@
 mod support;
 
 use std::fs;
+use std::fs::Permissions;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 
 use support::ending::{Settings, assert_refused, ends, with_args};
 use support::{Server, command, command_with_open_files};
@@ -246,4 +249,41 @@ fn print_config_says_where_each_setting_came_from() {
     let mut again = support::command();
     again.args(["--config", printed.path(), "--print-config"]);
     assert_eq!(ends(again).0, Some(0));
+}
+
+/// A store that this user cannot write to is told before the start; in one that he can nothing is left.
+#[test]
+fn check_tries_the_folder_of_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    mode(folder.path(), 0o755);
+    let store = folder.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let private = store.join(".echo-server");
+    let with = |mut command: Command, path: &Path| {
+        command.args(["check", "--listen=tcp://127.0.0.1:0", "--files"]).arg(path);
+        command
+    };
+    // Root may write anywhere.
+    let root = rustix::process::geteuid().is_root();
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let check = |path: &Path| with(support::command_under(if root { &nobody } else { &[] }), path);
+    mode(&store, 0o777);
+    assert_eq!(ends(check(&store)).0, Some(0));
+    assert_eq!(fs::read_dir(&store).unwrap().count(), 0);
+    for bad in [0o555, 0o333, 0o666] {
+        mode(&store, bad);
+        assert_refused(check(&store), 78, "cannot store files in ");
+    }
+    mode(&store, 0o777);
+    let server =
+        Server::start(&["--listen=tcp://127.0.0.1:0", &format!("--files={}", store.display())]);
+    assert_eq!(ends(with(command(), &store)).0, Some(0), "beside a server");
+    drop(server);
+    mode(&private, 0o555);
+    assert_refused(check(&store), 78, "read, write and enter");
+    assert_refused(check(&folder.path().join("none")), 78, "No such file");
+    fs::write(folder.path().join("file"), "").unwrap();
+    assert_refused(check(&folder.path().join("file")), 78, "Not a directory");
+    mode(&private, 0o755);
 }

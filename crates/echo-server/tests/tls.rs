@@ -194,3 +194,26 @@ fn a_reload_takes_up_new_certificates() {
     });
     assert_eq!(server.stop(), Some(0));
 }
+
+/// Metrics and the access log name a listener as it was written.
+#[test]
+fn a_listener_is_told_as_it_was_written() {
+    let settings = Settings::new("");
+    let (cert, key) = made();
+    fs::write(settings.beside("cert"), &cert).unwrap();
+    fs::write(settings.beside("key"), key).unwrap();
+    let (cert_path, key_path) = (settings.beside("cert"), settings.beside("key"));
+    let args = ["--listen=tls://127.0.0.1:0", "--listen=tcp://127.0.0.1:0", "--access-log"];
+    let tls = ["--admin=127.0.0.1:0", "--tls-cert", &cert_path, "--tls-key", &key_path];
+    let server = Server::start(&[&args[..], &tls].concat());
+    let (uri, plain) = (server.uris()[0].clone(), server.uris()[1].clone());
+    Runtime::new().unwrap().block_on(async {
+        drop(connect(&uri, &cert).await.unwrap());
+    });
+    server.wait_for_stderr(&format!("listener=\"{uri}\""));
+    let metrics = support::http::Admin::of(&server).metrics();
+    for (uri, count) in [(uri, 1), (plain, 0)] {
+        let sample = format!("echo_connections_accepted_total{{listener=\"{uri}\"}}");
+        assert!(metrics.0.contains(&format!("{sample} {count}\n")), "{sample} in:\n{}", metrics.0);
+    }
+}

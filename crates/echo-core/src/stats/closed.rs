@@ -13,6 +13,8 @@ use crate::{LocalAddr, Peer};
 pub struct Closed<'a> {
     /// Where it was accepted.
     pub listener: &'a LocalAddr,
+    /// Whether each connection begins with a handshake of TLS there.
+    pub tls: bool,
     /// Who was at the other end.
     pub peer: Peer,
     /// Who it was, if somebody has authenticated.

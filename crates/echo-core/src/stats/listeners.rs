@@ -37,6 +37,8 @@ pub struct Open {
 pub struct ListenerSnapshot {
     /// The address it is bound to. `None` stands for those that ended long ago, all together.
     pub address: Option<LocalAddr>,
+    /// Whether each of its connections begins with a handshake of TLS.
+    pub tls: bool,
     /// Connections accepted since the service's start.
     pub accepted: u64,
     /// Connections open now.
@@ -49,15 +51,17 @@ pub struct ListenerSnapshot {
 #[derive(Debug)]
 pub(crate) struct ListenerStats {
     address: LocalAddr,
+    tls: bool,
     accepted: AtomicU64,
     open: [AtomicU64; 4],
     ended: [AtomicU64; 5],
 }
 
 impl ListenerStats {
-    fn new(address: LocalAddr) -> Self {
+    fn new(address: LocalAddr, tls: bool) -> Self {
         Self {
             address,
+            tls,
             accepted: AtomicU64::new(0),
             open: Default::default(),
             ended: Default::default(),
@@ -66,6 +70,10 @@ impl ListenerStats {
 
     pub(crate) fn address(&self) -> &LocalAddr {
         &self.address
+    }
+
+    pub(crate) fn tls(&self) -> bool {
+        self.tls
     }
 
     pub(crate) fn accepted(&self) {
@@ -92,6 +100,7 @@ impl ListenerStats {
         let ended = |ending: Ending| self.ended[ending as usize].load(Relaxed);
         ListenerSnapshot {
             address: self.address.clone().into(),
+            tls: self.tls,
             accepted: self.accepted.load(Relaxed),
             open: Open {
                 undecided: open(State::Undecided),
@@ -127,14 +136,15 @@ struct Known {
 }
 
 impl Listeners {
-    /// The counters of the listener at `address`.
-    pub(crate) fn at(&self, address: &LocalAddr) -> Arc<ListenerStats> {
+    /// The counters of the listener at `address`, which has `tls` from the first byte on or not.
+    pub(crate) fn at(&self, address: &LocalAddr, tls: bool) -> Arc<ListenerStats> {
         let mut known = self.lock();
-        if let Some(again) = known.each.iter().find(|known| known.address == *address) {
+        let same = |known: &&Arc<ListenerStats>| known.address == *address && known.tls == tls;
+        if let Some(again) = known.each.iter().find(same) {
             return Arc::clone(again);
         }
         known.fold_ended();
-        let new = Arc::new(ListenerStats::new(address.clone()));
+        let new = Arc::new(ListenerStats::new(address.clone(), tls));
         known.each.push(Arc::clone(&new));
         new
     }
@@ -173,9 +183,9 @@ mod tests {
     #[test]
     fn a_listener_that_comes_again_goes_on_counting() {
         let listeners = Listeners::default();
-        listeners.at(&LocalAddr::Memory).accepted();
-        listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], 7).into())).accepted();
-        let again = listeners.at(&LocalAddr::Memory);
+        listeners.at(&LocalAddr::Memory, false).accepted();
+        listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], 7).into()), true).accepted();
+        let again = listeners.at(&LocalAddr::Memory, false);
         again.accepted();
         again.moved(State::Undecided, State::Raw);
         again.moved(State::Raw, State::Closing);
@@ -191,7 +201,7 @@ mod tests {
     #[test]
     fn listeners_that_ended_long_ago_are_counted_together() {
         let listeners = Listeners::default();
-        let at = |port| listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], port).into()));
+        let at = |port| listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], port).into()), false);
         let used = at(1);
         for port in 2..1000 {
             let listener = at(port);

@@ -129,6 +129,8 @@ pub(crate) struct Counts {
     pub(crate) got: Done,
     /// Files that were removed, and their bytes.
     pub(crate) removed: Done,
+    /// What LIST came by and left out, as it has no name for clients.
+    pub(crate) unlisted: Done,
     refused: [AtomicU64; REFUSED.len()],
     limits: [AtomicU64; Limit::ALL.len()],
     fates: [AtomicU64; Fate::ALL.len()],

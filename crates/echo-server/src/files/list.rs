@@ -5,14 +5,16 @@ use std::collections::BinaryHeap;
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use echo_core::{Entry, FileName, ListReply};
+use echo_core::{Entry, FileName, ListReply, Seldom};
 use echo_folder::{Folder, attributes, size};
 use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
 use rustix::io::Errno;
 use tokio::time::Instant;
 
+use super::counts::Counts;
 use super::owner;
 use super::quota::Quota;
 use super::store::{Store, is_private};
@@ -21,9 +23,21 @@ use crate::exit::reason;
 /// What a walk may take: far less than the 30 s for which clients wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What lies in the store and has no name for clients stays there.
+static UNLISTED: Mutex<Option<Seldom>> = Mutex::new(None);
+
+/// How much of such a name is told: its end.
+const TOLD: usize = 200;
+
 /// The payload of an answer to LIST.
-pub(super) fn page(store: &Store, cursor: &[u8], prefix: &[u8]) -> io::Result<Vec<u8>> {
-    let mut page = Page { cursor, prefix, until: Instant::now() + PATIENCE, payload: vec![0] };
+pub(super) fn page(
+    store: &Store,
+    counts: &Counts,
+    cursor: &[u8],
+    prefix: &[u8],
+) -> io::Result<Vec<u8>> {
+    let until = Instant::now() + PATIENCE;
+    let mut page = Page { counts, cursor, prefix, until, payload: vec![0] };
     if let Some(Walked::Full) = unless_gone(page.begin(store.root()))? {
         page.payload[0] = 1;
     }
@@ -31,6 +45,7 @@ pub(super) fn page(store: &Store, cursor: &[u8], prefix: &[u8]) -> io::Result<Ve
 }
 
 struct Page<'a> {
+    counts: &'a Counts,
     cursor: &'a [u8],
     prefix: &'a [u8],
     until: Instant,
@@ -62,6 +77,7 @@ impl Page<'_> {
     fn walk(&mut self, folder: &Folder, path: &mut Vec<u8>, depth: usize) -> io::Result<Walked> {
         let base = path.len();
         if depth >= FileName::MAX_COMPONENTS || base >= FileName::MAX_LEN {
+            self.leave_out(path);
             return Ok(Walked::All);
         }
         let mut last: Option<Box<[u8]>> = None;
@@ -158,7 +174,10 @@ impl Page<'_> {
             return Ok(Walked::Full);
         }
         // Another program's file may be called as no client can ask for.
-        let Ok(name) = FileName::new(name) else { return Ok(Walked::All) };
+        let Ok(name) = FileName::new(name) else {
+            self.leave_out(name);
+            return Ok(Walked::All);
+        };
         let Some(stat) = unless_gone(folder.look(OsStr::from_bytes(key)))? else {
             return Ok(Walked::All);
         };
@@ -168,6 +187,18 @@ impl Page<'_> {
         }
         entry.put(&mut self.payload);
         Ok(Walked::All)
+    }
+}
+
+impl Page<'_> {
+    /// Says that no client can ask for that file, or for what is in that folder: another program has put it there.
+    fn leave_out(&self, name: &[u8]) {
+        self.counts.unlisted.add_one();
+        let mut seldom = UNLISTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(muted) = seldom.get_or_insert_default().speak() {
+            let name = name[name.len().saturating_sub(TOLD)..].escape_ascii();
+            tracing::warn!(muted, "left out of lists, as its name is too long or deep: {name}");
+        }
     }
 }
 
@@ -235,7 +266,10 @@ fn count_folder(folder: &Folder, is_root: bool, quota: &Quota) -> io::Result<()>
     }
     for name in folders {
         let inner = folder.enter(OsStr::from_bytes(name.to_bytes()));
-        let counted = inner.and_then(|inner| count_folder(&inner, false, quota));
+        let counted = inner.and_then(|inner| {
+            quota.found_folder(&owner::of(&inner)?);
+            count_folder(&inner, false, quota)
+        });
         unless_gone(counted).map_err(|error| within(&name, error))?;
     }
     Ok(())

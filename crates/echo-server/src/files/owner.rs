@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 
+use echo_core::FileName;
 use echo_folder::Folder;
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 use rustix::io::Errno;
@@ -37,4 +38,10 @@ pub(super) fn of_file(folder: &Folder, name: &OsStr) -> io::Result<Option<String
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
         read => of(read?.0),
     }
+}
+
+/// Whose the file of that name in the store is, if there is one.
+pub(super) fn of_name(root: &Folder, name: &[u8]) -> Option<Option<String>> {
+    let (folder, last) = root.walk(FileName::new(name).ok()?).ok()?;
+    folder.look(last).and_then(|_| of_file(&folder, last)).ok()
 }

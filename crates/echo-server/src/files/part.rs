@@ -211,7 +211,8 @@ impl Part {
         match &self.file {
             Some((file, _)) => Ok(Arc::clone(file)),
             None => {
-                self.shelf.quota.take_file(&self.owner)?;
+                let replaced = || owner::of_name(self.shelf.store.root(), &self.key.name);
+                self.shelf.quota.take_file(&self.owner, replaced)?;
                 let created = self.shelf.create();
                 if created.is_err() {
                     self.shelf.quota.give_file(&self.key.owner);
@@ -319,7 +320,7 @@ impl Part {
         let gone = || io::Error::other("the part is gone");
         let (_, id) = self.file.as_ref().ok_or_else(gone)?;
         let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
-        self.shelf.store.publish(&part_name(id), name)
+        self.shelf.store.publish(&part_name(id), name, &self.owner, &self.shelf.quota)
     }
 }
 

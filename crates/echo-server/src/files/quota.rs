@@ -23,10 +23,18 @@ pub(crate) struct Bounds {
 pub(crate) struct Used {
     pub(crate) bytes: u64,
     pub(crate) files: u64,
+    /// On the way to them, which count as files do.
+    pub(crate) folders: u64,
     pub(crate) transfers: u64,
 }
 
 impl Used {
+    /// Whether there are not too many files, of which there may be some `more`.
+    fn fits(&self, bounds: &Bounds, more: u64) -> Result<(), What> {
+        let fits = self.files + self.folders <= bounds.files.saturating_add(more);
+        if fits { Ok(()) } else { Err(What::Files) }
+    }
+
     fn add_bytes(&mut self, len: u64, bounds: &Bounds) -> Result<(), What> {
         let sum = self.bytes.checked_add(len).filter(|sum| *sum <= bounds.bytes);
         self.bytes = sum.ok_or(What::Bytes)?;
@@ -70,26 +78,68 @@ impl Quota {
 
     /// Counts `len` more bytes of `owner`.
     pub(super) fn take_bytes(&self, owner: &Owner, len: u64) -> Result<(), Refusal> {
-        self.try_change(owner, self.bounds(owner), |used, bounds| used.add_bytes(len, bounds))
+        let add = |used: &mut Used, bounds: &Bounds| used.add_bytes(len, bounds);
+        self.try_change(owner, self.bounds(owner), add, add)
     }
 
     /// Whether `len` bytes more of `owner` would be too many now. Nothing is counted.
     pub(super) fn admit_bytes(&self, owner: &Owner, len: u64) -> Result<(), Refusal> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let add = |used: &mut Used, bounds: &Bounds| used.add_bytes(len, bounds);
-        self.changed(&used, owner, self.bounds(owner), add).map(drop)
+        self.changed(&used, owner, self.bounds(owner), add, add).map(drop)
     }
 
     fn bounds(&self, owner: &Owner) -> Bounds {
         Bounds { bytes: owner.bytes.unwrap_or(self.each.bytes), ..self.each }
     }
 
-    /// Counts a file more of `owner`, before it is known whether it takes another's place.
-    pub(super) fn take_file(&self, owner: &Owner) -> Result<(), Refusal> {
-        self.try_change(owner, self.each, |used, bounds| {
-            used.files += 1;
-            if used.files <= bounds.files { Ok(()) } else { Err(What::Files) }
+    /// Counts a file more of `owner`. Where that is one too many, `replaced` tells whose file it is to replace, if it
+    /// is: then there may be one more for each open transfer, until it has that one's place.
+    pub(super) fn take_file(
+        &self,
+        owner: &Owner,
+        replaced: impl FnOnce() -> Option<Option<String>>,
+    ) -> Result<(), Refusal> {
+        self.take_file_in_place_of(owner, None).or_else(|refusal| {
+            let replaced = replaced().ok_or(refusal)?;
+            self.take_file_in_place_of(owner, Some(replaced))
         })
+    }
+
+    fn take_file_in_place_of(
+        &self,
+        owner: &Owner,
+        replaced: Option<Option<String>>,
+    ) -> Result<(), Refusal> {
+        let add = |used: &mut Used, bounds: &Bounds, replaces: bool| {
+            let more = if replaces { used.transfers } else { 0 };
+            used.files += 1;
+            used.fits(bounds, more)
+        };
+        // One more of `owner` stays where another one's file goes.
+        let of_own = replaced.as_ref() == Some(&owner.name);
+        let total = |used: &mut Used, bounds: &Bounds| add(used, bounds, replaced.is_some());
+        let own = |used: &mut Used, bounds: &Bounds| add(used, bounds, of_own);
+        self.try_change(owner, self.each, total, own)
+    }
+
+    /// Counts a folder that is made for `owner`.
+    pub(super) fn take_folder(&self, owner: &Owner) -> Result<(), Refusal> {
+        let add = |used: &mut Used, bounds: &Bounds| {
+            used.folders += 1;
+            used.fits(bounds, 0)
+        };
+        self.try_change(owner, self.each, add, add)
+    }
+
+    /// A folder is gone.
+    pub(super) fn give_folder(&self, owner: &Option<String>) {
+        self.change(owner, |used| used.folders = used.folders.saturating_sub(1));
+    }
+
+    /// Counts a folder that lies there at the start, whatever the bounds.
+    pub(super) fn found_folder(&self, owner: &Option<String>) {
+        self.change(owner, |used| used.folders += 1);
     }
 
     /// Takes back what was counted for a file that did not appear.
@@ -112,10 +162,11 @@ impl Quota {
 
     /// Counts an open transfer of `owner`, until the [`Open`] is dropped.
     pub(super) fn open(self: &Arc<Self>, owner: &Owner) -> Result<Open, Refusal> {
-        self.try_change(owner, self.each, |used, bounds| {
+        let add = |used: &mut Used, bounds: &Bounds| {
             used.transfers += 1;
             if used.transfers <= bounds.transfers { Ok(()) } else { Err(What::Transfers) }
-        })?;
+        };
+        self.try_change(owner, self.each, add, add)?;
         Ok(Open { quota: Arc::clone(self), owner: owner.name.clone() })
     }
 
@@ -135,10 +186,11 @@ impl Quota {
         &self,
         owner: &Owner,
         bounds: Bounds,
-        change: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
+        change_total: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
+        change_own: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
     ) -> Result<(), Refusal> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, own) = self.changed(&used, owner, bounds, change)?;
+        let (total, own) = self.changed(&used, owner, bounds, change_total, change_own)?;
         used.0 = total;
         used.1.insert(owner.name.clone(), own);
         Ok(())
@@ -150,11 +202,12 @@ impl Quota {
         used: &(Used, HashMap<Option<String>, Used>),
         owner: &Owner,
         bounds: Bounds,
-        change: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
+        change_total: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
+        change_own: impl Fn(&mut Used, &Bounds) -> Result<(), What>,
     ) -> Result<(Used, Used), Refusal> {
         let (mut total, mut own) = (used.0, used.1.get(&owner.name).copied().unwrap_or_default());
-        change(&mut total, &self.total).map_err(|what| what.refused(false))?;
-        change(&mut own, &bounds).map_err(|what| what.refused(true))?;
+        change_total(&mut total, &self.total).map_err(|what| what.refused(false))?;
+        change_own(&mut own, &bounds).map_err(|what| what.refused(true))?;
         Ok((total, own))
     }
 }
@@ -232,16 +285,36 @@ mod tests {
     fn files_and_transfers_are_bounded() {
         let quota = quota();
         let ann = owner("ann");
-        quota.take_file(&ann).unwrap();
-        quota.take_file(&ann).unwrap();
-        assert!(quota.take_file(&ann).is_err());
+        quota.take_file(&ann, || None).unwrap();
+        quota.take_file(&ann, || None).unwrap();
+        assert!(quota.take_file(&ann, || None).is_err());
         quota.give_file(&ann.name);
-        quota.take_file(&ann).unwrap();
+        quota.take_file(&ann, || None).unwrap();
         let open = (quota.open(&ann).unwrap(), quota.open(&ann).unwrap());
         assert_eq!(quota.open(&ann).unwrap_err().code, ErrorCode::Busy);
         let _third = quota.open(&owner("bob")).unwrap();
         assert!(quota.open(&owner("eve")).is_err());
         drop(open);
         quota.open(&ann).unwrap();
+    }
+
+    /// A replacement of one's own file is one more until it has its place, for each open transfer; that of another's
+    /// stays one more.
+    #[test]
+    fn a_replacement_fits_where_a_new_file_does_not() {
+        let quota = quota();
+        let (ann, bob) = (owner("ann"), owner("bob"));
+        let of = |owner: &Owner| Some(owner.name.clone());
+        quota.found(ann.name.clone(), 2, 0);
+        quota.found(bob.name.clone(), 1, 0);
+        let _open = quota.open(&ann).unwrap();
+        assert_eq!(quota.take_file(&ann, || None).unwrap_err().limit, Some(Limit::Files));
+        assert_eq!(quota.take_file(&ann, || of(&bob)).unwrap_err().limit, Some(Limit::UserFiles));
+        quota.take_file(&ann, || of(&ann)).unwrap();
+        assert!(quota.take_file(&ann, || of(&ann)).is_err(), "one open transfer, one more");
+        quota.gone(Gone { size: 0, owner: ann.name.clone() });
+        quota.take_file(&ann, || of(&ann)).unwrap();
+        quota.give_file(&ann.name);
+        assert_eq!(quota.used().files, 3);
     }
 }

@@ -1,8 +1,8 @@
 //! Why a file frame is not served, in the words and the number that its client gets.
 
 use std::borrow::Cow;
-use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::{error, fmt, io};
 
 use echo_core::{ErrorCode, ErrorFrame, Kind, Seldom};
 use rustix::io::Errno;
@@ -22,6 +22,15 @@ pub(crate) struct Refusal {
     pub(super) limit: Option<Limit>,
     /// Its reason was told before: it answers what was sent behind a frame that was refused.
     pub(super) again: bool,
+}
+
+/// Among errors of the system, a bound of the server's.
+impl error::Error for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 impl Refusal {
@@ -83,6 +92,10 @@ impl Refusal {
 
     /// What writing, or removing, came to.
     pub(super) fn writing(error: io::Error) -> Self {
+        let error = match error.downcast::<Self>() {
+            Ok(refusal) => return refusal,
+            Err(error) => error,
+        };
         let full = |text| Self::over(Limit::Disk, ErrorCode::NoSpace, text);
         match Errno::from_io_error(&error) {
             Some(Errno::NOSPC) => full("the server's disk is full"),

@@ -14,7 +14,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::owner;
+use super::quota::{Owner, Quota};
+use super::{folders, owner};
 
 /// The folder of what is not whole yet; no file's name begins with it.
 pub(super) const PRIVATE: &str = ".echo-server";
@@ -34,7 +35,7 @@ pub(super) struct Store {
     root: Folder,
     private: Folder,
     unsynced: Unsynced,
-    /// Held while a name changes what it stands for, so that each file is counted once.
+    /// Held while a name changes what it stands for, so that each file, and each folder, is counted once.
     names: Mutex<()>,
     _lock: File,
 }
@@ -109,9 +110,11 @@ impl Store {
         &self,
         part: &str,
         name: FileName<'_>,
+        owner: &Owner,
+        quota: &Quota,
     ) -> io::Result<Changed<Option<Gone>>> {
         for _ in 0..ATTEMPTS {
-            match self.try_publish(part, name) {
+            match self.try_publish(part, name, owner, quota) {
                 // Somebody removed the last file of a folder on the way, and it with it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 published => return published,
@@ -120,9 +123,18 @@ impl Store {
         Err(Errno::NOENT.into())
     }
 
-    fn try_publish(&self, part: &str, name: FileName<'_>) -> io::Result<Changed<Option<Gone>>> {
-        let made = self.root.make(name, &self.unsynced);
-        let (folder, last, changed) = made.inspect_err(|_| self.remove_empty(name))?;
+    fn try_publish(
+        &self,
+        part: &str,
+        name: FileName<'_>,
+        owner: &Owner,
+        quota: &Quota,
+    ) -> io::Result<Changed<Option<Gone>>> {
+        let made = self.root.make_by(name, &self.unsynced, |parent, name| {
+            let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            folders::make(parent, name, owner, quota)
+        });
+        let (folder, last, changed) = made.inspect_err(|_| self.remove_empty(name, quota))?;
         let gone = self.rename(part, &folder, last)?;
         let durable = folder.sync().and_then(|()| changed.into_iter().try_for_each(Grown::sync));
         Ok(Changed { gone, durable })
@@ -136,7 +148,7 @@ impl Store {
     }
 
     /// Removes a file. Folders that hold nothing any more go with it.
-    pub(super) fn remove(&self, name: FileName<'_>) -> io::Result<Changed<Gone>> {
+    pub(super) fn remove(&self, name: FileName<'_>, quota: &Quota) -> io::Result<Changed<Gone>> {
         let (folder, last) = self.root.walk(name)?;
         let gone = {
             let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,21 +157,21 @@ impl Store {
             gone
         };
         let durable = folder.sync();
-        self.remove_empty(name);
+        self.remove_empty(name, quota);
         Ok(Changed { gone, durable })
     }
 
     /// Removes the folders on the way to `name` that are empty. Others made them, or use them: whatever
     /// hinders it is right.
-    fn remove_empty(&self, name: FileName<'_>) {
+    fn remove_empty(&self, name: FileName<'_>, quota: &Quota) {
         let mut way = name.as_bytes();
         while let Some(end) = way.iter().rposition(|byte| *byte == b'/') {
             way = &way[..end];
             let Ok(folder) = FileName::new(way) else { return };
-            let removed = self
-                .root
-                .walk(folder)
-                .and_then(|(parent, last)| Ok(unlinkat(&parent, last, AtFlags::REMOVEDIR)?));
+            let removed = self.root.walk(folder).and_then(|(parent, last)| {
+                let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+                folders::remove(&parent, last, quota)
+            });
             // One that is not there may have been the one that could not be made.
             if removed.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
                 return;

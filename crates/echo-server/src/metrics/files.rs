@@ -7,6 +7,8 @@ pub(super) fn expose(out: &mut Exposition, files: &Files) {
     let (used, counts) = (files.used(), files.counts());
     out.gauge("echo_files", "Files in the store, those that are not whole yet among them.")
         .sample(&[], used.files);
+    out.gauge("echo_files_folders", "Folders in the store, which count as files do.")
+        .sample(&[], used.folders);
     out.gauge("echo_files_stored_bytes", "Bytes of them, and of what is not whole yet.")
         .sample(&[], used.bytes);
     out.gauge("echo_files_transfers", "Uploads and downloads that are open.")
@@ -28,6 +30,11 @@ pub(super) fn expose(out: &mut Exposition, files: &Files) {
     for (operation, it) in operations {
         bytes.sample(&[("operation", operation)], it.bytes());
     }
+    out.counter(
+        "echo_files_unlisted",
+        "Files and folders that were left out of a list, as no client can ask for a name so long or deep.",
+    )
+    .sample(&[], counts.unlisted.count());
     let mut refused = out.counter(
         "echo_files_refused",
         "Frames about files that were answered with ERROR, what was sent behind one not counted again.",

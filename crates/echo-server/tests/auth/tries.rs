@@ -92,6 +92,38 @@ fn failures_slow_their_source() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// What a try costs does not depend on how much of the time to authenticate is left; nor does it take of that.
+#[test]
+fn each_try_of_a_connection_is_as_slow() {
+    let house = House::new();
+    let server = house.open(&["--frame-timeout=1500ms"]);
+    for _ in 0..3 {
+        let _ = log_in(&meet(&server.uris()[REQUIRED]), "alice", "x");
+    }
+    let peer = meet(&server.uris()[REQUIRED]);
+    for (password, millis) in [("x", 400), ("x", 800), (PASSWORD, 1600)] {
+        let began = Instant::now();
+        assert_eq!(log_in(&peer, "alice", password).is_ok(), password == PASSWORD);
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(millis), "{took:?}, not {millis} ms");
+    }
+    peer.round_trip(&echo(b"in"));
+}
+
+/// Or one could go on for ever, as being slowed takes nothing of the time to authenticate.
+#[test]
+fn an_exchange_that_is_given_up_is_a_failure() {
+    let house = House::new();
+    let server = house.open(&[]);
+    let peer = meet(&server.uris()[REQUIRED]);
+    for _ in 0..3 {
+        drop(challenged(&peer, "alice", PASSWORD));
+    }
+    peer.send(&start(&client("alice", PASSWORD).1));
+    assert_eq!(peer.read_frame().unwrap().error(), (5, true));
+    assert!(peer.read_frame().is_none());
+}
+
 /// Who does not authenticate in time is closed.
 #[test]
 fn authentication_has_a_deadline() {

@@ -2,6 +2,7 @@
 
 use echo_core::{List, ListReply};
 
+use super::support::http::Admin;
 use super::support::injection;
 use super::*;
 
@@ -121,6 +122,28 @@ fn all_names_come_once_and_in_order() {
             assert_eq!(more, page.len() < expected.len(), "{prefix} behind {cursor}");
         }
     });
+}
+
+/// What no client can ask for is left out, and told to who runs the server.
+#[test]
+fn what_has_no_name_for_clients_is_told() {
+    let place = Place::new();
+    let deepest = ["d"; 31].join("/");
+    fs::create_dir_all(place.path(&format!("{deepest}/beyond"))).unwrap();
+    fs::write(place.path(&format!("{deepest}/a")), "").unwrap();
+    fs::write(place.path(&format!("{deepest}/beyond/b")), "").unwrap();
+    let server = place.serve_with(&["--admin=127.0.0.1:0"]);
+    let admin = Admin::of(&server);
+    run(async {
+        let mut talk = place.connect().await;
+        for _ in 0..3 {
+            assert_eq!(talk.list("").await.unwrap(), [format!("{deepest}/a")]);
+        }
+        assert_eq!(talk.list(&format!("{deepest}/a")).await.unwrap(), [format!("{deepest}/a")]);
+    });
+    server.wait_for_stderr("d/beyond");
+    assert_eq!(admin.metrics().get("echo_files_unlisted_total"), 3);
+    server.wait_for_stderr_times("left out of lists", 1);
 }
 
 /// A page looks at the files that it tells of, and at no other's.

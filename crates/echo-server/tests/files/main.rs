@@ -13,6 +13,8 @@ mod support;
 
 mod canaries;
 mod changes;
+mod counting;
+mod descriptors;
 mod faults;
 mod hostile;
 mod kills;

@@ -1,6 +1,7 @@
 //! How much there may be, and for whom the store is.
 
 use super::support::PATIENCE;
+use super::support::http::Admin;
 use super::*;
 
 #[test]
@@ -46,6 +47,58 @@ fn quotas_refuse_and_others_go_on() {
     });
 }
 
+/// A new version of a file takes its place, and none more, even where there may be no more files; what is left of
+/// such uploads is bounded as they are.
+#[test]
+fn a_full_store_takes_new_versions() {
+    for bound in ["--files-count=2", "--files-user-count=2"] {
+        let place = Place::new();
+        let mut args = vec!["--anonymous-put", "--files-transfers=3", bound];
+        let mut server = place.serve_with(&args);
+        run(async {
+            let mut talk = place.connect().await;
+            talk.store("a", b"1").await.unwrap();
+            talk.store("b", b"1").await.unwrap();
+            for round in [b"2", b"3"] {
+                talk.store("a", round).await.unwrap();
+                talk.store("b", round).await.unwrap();
+                assert_eq!(talk.store("c", round).await, Err(ErrorCode::NoSpace), "{bound}");
+            }
+            // One that fails leaves nothing, of the books neither.
+            talk.put("a", false).await.unwrap();
+            talk.data(b"4").await.unwrap();
+            assert_eq!(talk.commit(b"5").await, Err(ErrorCode::Mismatch));
+            // Removed while its new version comes.
+            let mut other = place.connect().await;
+            talk.put("a", false).await.unwrap();
+            talk.data(&noise(600_000, 3)).await.unwrap();
+            eventually("a part is there", || place.parts() > 0).await;
+            other.remove("a").await.unwrap();
+            assert_eq!(other.store("c", b"1").await, Err(ErrorCode::NoSpace), "{bound}");
+            talk.commit(&noise(600_000, 3)).await.unwrap();
+            assert_eq!(other.store("c", b"1").await, Err(ErrorCode::NoSpace), "{bound}");
+            talk.store("b", b"6").await.unwrap();
+            other.remove("a").await.unwrap();
+            other.store("c", b"1").await.unwrap();
+        });
+        assert_eq!(server.stop(), Some(0));
+        assert_eq!(place.visible(), [place.path("b"), place.path("c")]);
+        // What stops is parked, and counts: as many of them as may be open, not as many as there are files.
+        args[1] = "--files-transfers=1";
+        let _server = place.serve_with(&args);
+        run(async {
+            let mut talk = place.connect().await;
+            let block = noise(600_000, 4);
+            talk.put("b", true).await.unwrap();
+            talk.data(&block).await.unwrap();
+            // Once the other one is parked.
+            while talk.put("c", true).await == Err(ErrorCode::Busy) {}
+            let refused = talk.data(&block).await.err().or(talk.data(&block).await.err());
+            assert_eq!(refused, Some(ErrorCode::NoSpace), "{bound}");
+        });
+    }
+}
+
 /// Or a peer could leave a billion of a byte each.
 #[test]
 fn parts_count_as_files() {
@@ -54,9 +107,10 @@ fn parts_count_as_files() {
     let block = noise(600_000, 3);
     run(async {
         let mut talk = place.connect().await;
-        for name in ["a", "b", "c"] {
+        for (name, files) in [("a", 2), ("b", 4), ("c", 6)] {
             talk.put(name, true).await.unwrap();
             talk.data(&block).await.unwrap();
+            eventually("its part is counted", || place.parts() >= files).await;
         }
         talk.put("d", true).await.unwrap();
         // The first 512 KiB make the file, by a thread: the next to be handed to it learns of it.
@@ -77,6 +131,42 @@ fn parts_count_as_files() {
         assert_eq!(talk.store("d", b"1").await, Err(ErrorCode::NoSpace));
         assert_eq!(talk.put("b", false).await.unwrap().offset, 0);
         talk.store("d", b"1").await.unwrap();
+    });
+}
+
+/// Or files of no bytes would make as many folders as their names are deep.
+#[test]
+fn folders_count_as_files() {
+    let place = Place::new();
+    let args = ["--anonymous-put", "--files-count=5", "--admin=127.0.0.1:0"];
+    let mut server = place.serve_with(&args);
+    let counted = |server: &Server| {
+        let metrics = Admin::of(server).metrics();
+        (metrics.get("echo_files"), metrics.get("echo_files_folders"))
+    };
+    run(async {
+        let mut talk = place.connect().await;
+        talk.store("a/b/c", b"").await.unwrap();
+        assert_eq!(counted(&server), (1, 2));
+        // Nothing of it is left, nor counted.
+        assert_eq!(talk.store("a/d/e/f/g", b"").await, Err(ErrorCode::NoSpace));
+        eventually("it is as before", || counted(&server) == (1, 2)).await;
+        assert_eq!(fs::read_dir(place.path("a")).unwrap().count(), 1);
+        talk.store("a/d/e", b"").await.unwrap();
+        assert_eq!(counted(&server), (2, 3));
+        assert_eq!(talk.store("f", b"").await, Err(ErrorCode::NoSpace));
+        talk.store("a/d/e", b"new").await.unwrap();
+    });
+    assert_eq!(server.stop(), Some(0));
+    let server = place.serve_with(&args);
+    assert_eq!(counted(&server), (2, 3), "as before");
+    run(async {
+        let mut talk = place.connect().await;
+        talk.remove("a/d/e").await.unwrap();
+        assert_eq!(counted(&server), (1, 2));
+        talk.remove("a/b/c").await.unwrap();
+        assert_eq!(counted(&server), (0, 0));
+        talk.store("1/2/3/4/5", b"").await.unwrap();
     });
 }
 

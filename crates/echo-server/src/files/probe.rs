@@ -1,0 +1,44 @@
+//! Whether a store could be opened and written to, found out without a trace, and beside a server that has it.
+
+use std::io;
+use std::path::Path;
+
+use echo_folder::Folder;
+use rustix::fs::{Access, AtFlags, accessat};
+use rustix::io::Errno;
+
+use super::store::{LOCK, PRIVATE};
+use crate::exit::{CONFIG, Failure, reason};
+
+/// Tries the folder of a store, and the server's own in it if it is there.
+pub(crate) fn probe(path: &Path) -> io::Result<()> {
+    let root = Folder::open(path)?;
+    let folder = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    may(&root, ".", folder).map_err(|error| hint(&error, "the folder"))?;
+    let own = match may(&root, PRIVATE, folder) {
+        Ok(()) => may(&root, &format!("{PRIVATE}/{LOCK}"), Access::READ_OK | Access::WRITE_OK),
+        denied => denied,
+    };
+    match own {
+        // It is made at the start.
+        Err(Errno::NOENT) => Ok(()),
+        own => own.map_err(|error| hint(&error, PRIVATE)),
+    }
+}
+
+/// As the service would, which may run with another user's rights than its real one's.
+fn may(folder: &Folder, name: &str, access: Access) -> Result<(), Errno> {
+    accessat(folder, name, access, AtFlags::EACCESS)
+}
+
+fn hint(error: &Errno, what: &str) -> io::Error {
+    let reason = reason(&io::Error::from(*error));
+    let text = format!("{reason}: the server must be able to read, write and enter {what}");
+    io::Error::new(error.kind(), text)
+}
+
+/// Why there can be no store.
+pub(crate) fn unusable(path: &Path, error: &io::Error) -> Failure {
+    let reason = reason(error);
+    Failure::new(CONFIG, format!("cannot store files in {}: {reason}", path.display()))
+}

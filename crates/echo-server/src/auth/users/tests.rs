@@ -182,7 +182,8 @@ fn what_a_killed_writer_left_hinders_nobody() {
 }
 
 /// Fault 62: an unknown user, one without a password and a wrong password take the same time, whatever comes for a
-/// proof. (That proofs of different lengths differ tells who sent them nothing.) Under LONG=1 Welch's t over 20,000 pairs each; else so few that only the work is looked at.
+/// proof. (That proofs of different lengths differ tells who sent them nothing.) Under LONG=1, and optimised, Welch's t
+/// over 20,000 pairs each; else so few that only the work is looked at. Without optimisation it is the compiler that is measured.
 #[test]
 fn what_fails_takes_the_same_time() {
     let folder = tempfile::tempdir().unwrap();
@@ -193,6 +194,9 @@ fn what_fails_takes_the_same_time() {
     let users = Users::read(&path).unwrap();
     let long = env::var_os("LONG").is_some();
     let pairs = if long { 20_000 } else { 200 };
+    if long && cfg!(debug_assertions) {
+        eprintln!("SKIPPED in part: times are judged with cargo test --release");
+    }
     for (name, len) in [("nobod", 43), ("nobod", 0), ("nobod", 200), ("dorah", 43)] {
         let proof = "A".repeat(len) + if len == 43 { "=" } else { "" };
         let (one, other) = (("carol", &proof), (name, &proof));
@@ -206,7 +210,7 @@ fn what_fails_takes_the_same_time() {
         }
         let t = welch(&times[0], &times[1]);
         println!("{one:?} against {other:?}: t = {t:.2} over {pairs} pairs");
-        assert!(!long || t.abs() < 4.5, "t = {t}");
+        assert!(!long || cfg!(debug_assertions) || t.abs() < 4.5, "t = {t}");
         assert!(t.is_finite());
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use echo_core::FileName;
-use echo_folder::Folder;
+use echo_folder::{Folder, Unsynced};
 
 use crate::input::{Input, folder};
 
@@ -50,7 +50,8 @@ fn visit(opened: &Folder, root: &Path, name: FileName<'_>) {
         assert_eq!(contents.len() as u64, echo_folder::size(&stat));
         assert_ne!(contents, SECRET, "{name:?} leads out");
     }
-    let Ok((place, last, _)) = opened.make(name) else { return };
+    let unsynced = Unsynced::default();
+    let Ok((place, last, _grown)) = opened.make(name, &unsynced) else { return };
     let Ok((mut file, _)) = place.write(last, true) else { return };
     file.set_len(0).unwrap();
     file.write_all(name.as_bytes()).unwrap();

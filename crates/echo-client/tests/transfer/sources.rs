@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use echo_core::{Kind, PutReply};
 
@@ -22,9 +22,10 @@ fn put_changing(change: Change) -> (Output, bool) {
     place.write("here/b", b"1");
     let file = fs::File::options().write(true).open(place.path("here/a")).unwrap();
     let (changed, committed) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
-    let seen = Arc::clone(&committed);
+    let (seen, received) = (Arc::clone(&committed), AtomicU64::new(0));
     let target = liar(move |kind, payload| match kind {
         Kind::PUT => {
+            received.store(0, Relaxed);
             let mut reply = Vec::new();
             PutReply { offset: 0, prefix: [0; 32] }.put(&mut reply);
             frame(Kind::PUT, &reply)
@@ -33,7 +34,8 @@ fn put_changing(change: Change) -> (Output, bool) {
             if payload.len() > 1 && !changed.swap(true, Relaxed) {
                 change(&file);
             }
-            frame(Kind::DATA, &(payload.len() as u64).to_be_bytes())
+            let len = payload.len() as u64;
+            frame(Kind::DATA, &(received.fetch_add(len, Relaxed) + len).to_be_bytes())
         }
         Kind::COMMIT => {
             let size = u64::from_be_bytes(payload[32..40].try_into().unwrap());

@@ -121,6 +121,7 @@ impl Connection {
 
     fn poll_payload(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<Result<usize, Error>> {
         let rest = self.rest();
+        // A read is no longer than a turn, after which others are due.
         let wanted = rest.min(buf.len()).min(TURN);
         while wanted > 0 && self.input.is_empty() {
             ready!(self.poll_flush(cx))?;

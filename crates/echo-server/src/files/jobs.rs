@@ -35,7 +35,9 @@ thread_local! {
     static POLITE: () = {
         // Where it may not, transfers cost others more.
         let now = getpriority_process(None).unwrap_or_default();
-        let _ = give_way(NICE.max(now), SLICE);
+        if let Err(error) = give_way(NICE.max(now), SLICE) {
+            tracing::debug!("threads that work on files do not give way: {error}");
+        }
     };
 }
 

@@ -1,5 +1,7 @@
 //! How much there may be, and for whom the store is.
 
+use rustix::fs::{XattrFlags, setxattr};
+
 use super::support::PATIENCE;
 use super::support::http::Admin;
 use super::*;
@@ -165,6 +167,26 @@ fn folders_count_as_files() {
         assert_eq!(counted(&server), (0, 0));
         talk.store("1/2/3/4/5", b"").await.unwrap();
     });
+}
+
+/// A server that was killed may have made folders for a file that did not come. Those of other programs stay.
+#[test]
+fn empty_folders_of_a_killed_server_go_at_the_start() {
+    let place = Place::new();
+    for (folder, owner) in [("x", "ann"), ("x/y", "ann"), ("full", "ann"), ("others", "")] {
+        fs::create_dir(place.path(folder)).unwrap();
+        if !owner.is_empty() {
+            let (name, flags) = ("user.echo-server.owner", XattrFlags::empty());
+            setxattr(place.path(folder), name, owner.as_bytes(), flags).unwrap();
+        }
+    }
+    fs::write(place.path("full/file"), "").unwrap();
+    let server = place.serve_with(&["--admin=127.0.0.1:0"]);
+    assert_eq!(Admin::of(&server).metrics().get("echo_files_folders"), 2);
+    let mut left: Vec<_> =
+        fs::read_dir(place.store()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".echo-server", "full", "others"]);
 }
 
 /// What lies there at the start counts.

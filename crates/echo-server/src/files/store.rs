@@ -102,6 +102,23 @@ impl Store {
         &self.root
     }
 
+    /// How many folders on the way to a name are not there.
+    pub(super) fn missing(&self, name: &[u8]) -> u64 {
+        let mut way = name;
+        let mut missing = 0;
+        while let Some(end) = way.iter().rposition(|byte| *byte == b'/') {
+            way = &way[..end];
+            let Ok(folder) = FileName::new(way) else { break };
+            let found = self.root.walk(folder).and_then(|(parent, last)| parent.enter(last));
+            match found {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing += 1,
+                // Or something else is there, which the upload will be told.
+                _ => break,
+            }
+        }
+        missing
+    }
+
     /// Opens a file for reading.
     pub(super) fn read(&self, name: FileName<'_>) -> io::Result<(File, Stat)> {
         let (folder, last) = self.root.walk(name)?;

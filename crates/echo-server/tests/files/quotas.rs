@@ -169,6 +169,33 @@ fn folders_count_as_files() {
     });
 }
 
+/// They are made, and counted, at the end; but what would be refused then is not sent for nothing.
+#[test]
+fn too_many_folders_are_refused_before_the_bytes() {
+    let place = Place::new();
+    let _server = place.serve_with(&["--anonymous-put", "--files-count=4"]);
+    run(async {
+        let mut talk = place.connect().await;
+        talk.store("a/b", b"1").await.unwrap();
+        // Two folders and a file, where there may be two more.
+        assert_eq!(talk.put("a/c/d/e", false).await, Err(ErrorCode::NoSpace));
+        assert_eq!(fs::read_dir(place.path("a")).unwrap().count(), 1);
+        // One of the folders is there; the file, once it has begun, is counted.
+        let bytes = noise(600_000, 5);
+        talk.put("a/c/d", true).await.unwrap();
+        talk.data(&bytes).await.unwrap();
+        eventually("its part is there", || place.parts() > 0).await;
+        drop(talk);
+        let mut talk = place.connect().await;
+        let offset = usize::try_from(talk.put("a/c/d", true).await.unwrap().offset).unwrap();
+        assert!(offset > 0);
+        talk.data(&bytes[offset..]).await.unwrap();
+        talk.commit(&bytes).await.unwrap();
+        // No more folders, where there are enough.
+        talk.store("a/c/d", b"2").await.unwrap();
+    });
+}
+
 /// A server that was killed may have made folders for a file that did not come. Those of other programs stay.
 #[test]
 fn empty_folders_of_a_killed_server_go_at_the_start() {

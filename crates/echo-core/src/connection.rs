@@ -65,6 +65,8 @@ pub struct Connection {
     pub(crate) stream: Stream,
     peer: Peer,
     pub(crate) scope: Arc<Scope>,
+    /// Its listener spoke nothing but TLS when it came.
+    tls: bool,
     /// What it is counted under.
     state: State,
     /// Read and not yet processed: empty between turns but for control frames and whole-frame
@@ -138,6 +140,7 @@ impl Connection {
         Self {
             stream,
             peer,
+            tls: scope.listener.tls(),
             scope,
             state: State::Undecided,
             input: Buffer::default(),
@@ -417,7 +420,7 @@ impl Drop for Connection {
         });
         self.scope.core.observer.tell(&Closed {
             listener: self.scope.listener.address(),
-            tls: self.scope.listener.tls(),
+            tls: self.tls,
             peer: self.peer,
             user: self.user(),
             bytes_in: self.bytes_in,

@@ -13,6 +13,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -210,12 +212,12 @@ impl Listener {
         Self { tls: Some(port), ..self }
     }
 
-    /// Whether all its connections begin with TLS, whatever comes.
-    pub(crate) fn begins_with_tls(&self) -> bool {
+    /// Tells, now and later, whether all its connections begin with TLS, whatever comes.
+    pub(crate) fn begins_with_tls(&self) -> Arc<AtomicBool> {
         #[cfg(feature = "tls")]
-        let always = self.tls.as_ref().is_some_and(crate::tls::Port::is_tls_alone);
+        let always = self.tls.as_ref().map(crate::tls::Port::tls_alone).unwrap_or_default();
         #[cfg(not(feature = "tls"))]
-        let always = false;
+        let always = Arc::default();
         always
     }
 

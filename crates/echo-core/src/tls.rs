@@ -11,6 +11,7 @@ mod fault;
 mod session;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::WebPkiServerVerifier;
@@ -218,27 +219,40 @@ pub enum Policy {
     Always(Server),
 }
 
+impl Policy {
+    fn is_tls_alone(&self) -> bool {
+        matches!(self, Self::Always(_))
+    }
+}
+
 /// The [`Policy`] of a listener, which can be changed while it is served: for connections to come.
 #[derive(Clone, Debug, Default)]
-pub struct Port(Arc<RwLock<Policy>>);
+pub struct Port {
+    policy: Arc<RwLock<Policy>>,
+    tls_alone: Arc<AtomicBool>,
+}
 
 impl Port {
     /// A port with this policy.
     pub fn new(policy: Policy) -> Self {
-        Self(Arc::new(RwLock::new(policy)))
+        let tls_alone = Arc::new(AtomicBool::new(policy.is_tls_alone()));
+        Self { policy: Arc::new(RwLock::new(policy)), tls_alone }
     }
 
     /// Changes it.
     pub fn set(&self, policy: Policy) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        self.tls_alone.store(policy.is_tls_alone(), Relaxed);
+        *current = policy;
     }
 
-    pub(crate) fn is_tls_alone(&self) -> bool {
-        matches!(self.policy(), Policy::Always(_))
+    /// Tells, now and later, whether nothing but TLS is spoken.
+    pub(crate) fn tls_alone(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.tls_alone)
     }
 
     pub(crate) fn policy(&self) -> Policy {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

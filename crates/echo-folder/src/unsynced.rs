@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::fstat;
 
@@ -17,13 +17,20 @@ type Id = (u64, u64);
 /// One whose sync has failed stays, without a handle: whoever passes syncs it, as does who passes another one
 /// that gets its inode, for nothing.
 #[derive(Debug, Default)]
-pub struct Unsynced(Mutex<HashMap<Id, usize>>);
+pub struct Unsynced(Mutex<HashMap<Id, Noted>>);
+
+/// How many have noted it and not synced it, and their handle of it: one for all.
+#[derive(Debug, Default)]
+struct Noted {
+    count: usize,
+    folder: Weak<Folder>,
+}
 
 /// A folder with an entry that may not be durable yet.
 #[derive(Debug)]
 #[must_use = "what lies in a folder is durable once the entry of that is synced"]
 pub struct Grown<'a> {
-    folder: Folder,
+    folder: Arc<Folder>,
     id: Id,
     unsynced: &'a Unsynced,
     ended: bool,
@@ -32,18 +39,31 @@ pub struct Grown<'a> {
 impl Unsynced {
     /// Notes that a folder is about to be made in this one.
     pub(super) fn note(&self, folder: &Folder) -> io::Result<Grown<'_>> {
-        let (folder, id) = (folder.try_clone()?, id(folder)?);
-        *self.lock().entry(id).or_default() += 1;
+        self.note_as(folder, id(folder)?)
+    }
+
+    fn note_as(&self, folder: &Folder, id: Id) -> io::Result<Grown<'_>> {
+        let mut folders = self.lock();
+        let known = folders.get(&id).and_then(|noted| noted.folder.upgrade());
+        let folder = known.map_or_else(|| folder.try_clone().map(Arc::new), Ok)?;
+        let noted = folders.entry(id).or_default();
+        noted.count += 1;
+        noted.folder = Arc::downgrade(&folder);
         Ok(Grown { folder, id, unsynced: self, ended: false })
     }
 
     /// The same for who has found a folder in it, unless that is durable.
     pub(super) fn find(&self, folder: &Folder) -> io::Result<Option<Grown<'_>>> {
-        let noted = self.lock().contains_key(&id(folder)?);
-        if noted { self.note(folder).map(Some) } else { Ok(None) }
+        // Mostly there is none at all.
+        if self.lock().is_empty() {
+            return Ok(None);
+        }
+        let id = id(folder)?;
+        let noted = self.lock().contains_key(&id);
+        if noted { self.note_as(folder, id).map(Some) } else { Ok(None) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Id, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Noted>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,9 +92,9 @@ impl Grown<'_> {
 
     fn forget(&self) {
         let mut folders = self.unsynced.lock();
-        if let Some(count) = folders.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(noted) = folders.get_mut(&self.id) {
+            noted.count -= 1;
+            if noted.count == 0 {
                 folders.remove(&self.id);
             }
         }

@@ -167,6 +167,14 @@ pub(crate) struct Tried {
     exchange: Option<Exchange>,
 }
 
+impl Tried {
+    /// Counts a failure, and says whether it was the last that a connection has.
+    fn failed(&mut self) -> bool {
+        self.failures += 1;
+        self.failures >= TRIES
+    }
+}
+
 /// An exchange that waits for the client's proof.
 struct Exchange {
     challenged: Challenged,
@@ -227,10 +235,9 @@ pub(crate) async fn frame(
             // The one before, if there was one, is given up: a failure as any, or a peer could go on for ever.
             if under_way.is_some() {
                 drop(under_way);
-                if tried.failures + 1 == TRIES {
-                    return fail(auth, tried, connection, Why::Denied).await;
+                if tried.failed() {
+                    return tell(auth, connection, Why::Denied, true).await;
                 }
-                tried.failures += 1;
             }
             match start(auth, mechanism, initial, connection).await {
                 Ok((exchange, challenge)) => {
@@ -309,15 +316,23 @@ async fn start(
     Ok((Exchange { challenged, user, known, attempt }, challenge))
 }
 
-/// Tells of a failed try, and ends the connection after the last one.
+/// Counts a failed try, and tells of it.
 async fn fail(
     auth: &Auth,
     tried: &mut Tried,
     connection: &mut Connection,
     why: Why,
 ) -> Result<(), Error> {
-    tried.failures += 1;
-    let closes = tried.failures >= TRIES;
+    tell(auth, connection, why, tried.failed()).await
+}
+
+/// Tells of a failed try, and ends the connection if it was the last one.
+async fn tell(
+    auth: &Auth,
+    connection: &mut Connection,
+    why: Why,
+    closes: bool,
+) -> Result<(), Error> {
     let (code, text) = match why {
         Why::Denied => (ErrorCode::Denied, FAILED.to_owned()),
         Why::Malformed => (ErrorCode::Malformed, "malformed AUTH frame".to_owned()),

@@ -42,8 +42,8 @@ use shelf::Shelf;
 use store::Store;
 use upload::Upload;
 
-/// Folders that a job has open at most: those on the way to a name, which are few.
-const DEPTH: usize = 32;
+/// What a job has open at most: the folders on the way to a name, and what it does there.
+const DEPTH: usize = FileName::MAX_COMPONENTS + 2;
 
 /// How many descriptors a store takes at most while so many transfers are open: one each, and what the jobs have open.
 pub(crate) fn descriptors(transfers: u64) -> u64 {

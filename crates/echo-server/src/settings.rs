@@ -140,7 +140,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = units::size)]
     files_bytes: u64,
 
-    /// Files that the store holds at most
+    /// Files that the store holds at most, folders on the way to them and unfinished uploads among them
     #[arg(long, value_name = "COUNT", default_value = "1000000")]
     #[arg(value_parser = units::count::<NonZeroU64>)]
     files_count: NonZeroU64,
@@ -154,7 +154,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = units::size)]
     files_user_bytes: u64,
 
-    /// Files that are one user's at most
+    /// Files that are one user's at most, folders and unfinished uploads among them
     #[arg(long, value_name = "COUNT", default_value = "1000000")]
     #[arg(value_parser = units::count::<NonZeroU64>)]
     files_user_count: NonZeroU64,

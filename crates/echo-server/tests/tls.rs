@@ -217,3 +217,50 @@ fn a_listener_is_told_as_it_was_written() {
         assert!(metrics.0.contains(&format!("{sample} {count}\n")), "{sample} in:\n{}", metrics.0);
     }
 }
+
+/// A reload may change how one address is spoken with: its counts go on under the new name, and who came before is
+/// told as what it was.
+#[test]
+fn a_listener_that_changes_is_told_as_it_is_now() {
+    let settings = Settings::new("");
+    let (cert, key) = made();
+    fs::write(settings.beside("cert"), &cert).unwrap();
+    fs::write(settings.beside("key"), key).unwrap();
+    let (cert_path, key_path) = (settings.beside("cert"), settings.beside("key"));
+    let control = settings.beside("control");
+    let write = |scheme: &str| {
+        settings.write(&format!(
+            "listen = [\"{scheme}://127.0.0.1:0\"]\ntls-cert = {cert_path:?}\ntls-key = {key_path:?}\n"
+        ));
+    };
+    write("tcp");
+    let args = ["--config", settings.path(), "--control", &control, "--access-log"];
+    let server =
+        Server::start_command(with_args(&[&args[..], &["--admin=127.0.0.1:0"]].concat()), 1);
+    let admin = support::http::Admin::of(&server);
+    let plain = server.uris()[0].clone();
+    let secured = plain.replace("tcp:", "tls:");
+    let before = support::traffic::Peer::connect(&plain);
+    before.hello();
+    let reload = |scheme: &str| {
+        write(scheme);
+        assert_eq!(ends(with_args(&["ctl", "reload", "--control", &control])).0, Some(0));
+    };
+    let assert_told = |now: &str, other: &str, accepted: u64| {
+        let metrics = admin.metrics();
+        let sample = format!("echo_connections_accepted_total{{listener=\"{now}\"}} {accepted}\n");
+        assert!(metrics.0.contains(&sample), "{sample} in:\n{}", metrics.0);
+        assert!(!metrics.0.contains(other), "{other} in:\n{}", metrics.0);
+    };
+    assert_told(&plain, &secured, 1);
+    reload("tls");
+    assert_told(&secured, &plain, 1);
+    drop(before);
+    server.wait_for_stderr(&format!("listener=\"{plain}\""));
+    Runtime::new().unwrap().block_on(async {
+        drop(connect(&secured, &cert).await.unwrap());
+    });
+    server.wait_for_stderr(&format!("listener=\"{secured}\""));
+    reload("tcp");
+    assert_told(&plain, &secured, 2);
+}

@@ -13,7 +13,7 @@ use crate::{LocalAddr, Peer};
 pub struct Closed<'a> {
     /// Where it was accepted.
     pub listener: &'a LocalAddr,
-    /// Whether each connection begins with a handshake of TLS there.
+    /// Whether each connection began with a handshake of TLS there when this one came.
     pub tls: bool,
     /// Who was at the other end.
     pub peer: Peer,

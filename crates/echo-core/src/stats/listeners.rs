@@ -1,6 +1,6 @@
 //! The counters of each listener's connections.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Ended, Ending};
@@ -37,7 +37,7 @@ pub struct Open {
 pub struct ListenerSnapshot {
     /// The address it is bound to. `None` stands for those that ended long ago, all together.
     pub address: Option<LocalAddr>,
-    /// Whether each of its connections begins with a handshake of TLS.
+    /// Whether each of its connections begins with a handshake of TLS now.
     pub tls: bool,
     /// Connections accepted since the service's start.
     pub accepted: u64,
@@ -51,17 +51,18 @@ pub struct ListenerSnapshot {
 #[derive(Debug)]
 pub(crate) struct ListenerStats {
     address: LocalAddr,
-    tls: bool,
+    /// What its policy says now: a listener that is served may change that.
+    tls: Mutex<Arc<AtomicBool>>,
     accepted: AtomicU64,
     open: [AtomicU64; 4],
     ended: [AtomicU64; 5],
 }
 
 impl ListenerStats {
-    fn new(address: LocalAddr, tls: bool) -> Self {
+    fn new(address: LocalAddr, tls: Arc<AtomicBool>) -> Self {
         Self {
             address,
-            tls,
+            tls: Mutex::new(tls),
             accepted: AtomicU64::new(0),
             open: Default::default(),
             ended: Default::default(),
@@ -73,7 +74,11 @@ impl ListenerStats {
     }
 
     pub(crate) fn tls(&self) -> bool {
-        self.tls
+        self.policy().load(Relaxed)
+    }
+
+    fn policy(&self) -> MutexGuard<'_, Arc<AtomicBool>> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn accepted(&self) {
@@ -100,7 +105,7 @@ impl ListenerStats {
         let ended = |ending: Ending| self.ended[ending as usize].load(Relaxed);
         ListenerSnapshot {
             address: self.address.clone().into(),
-            tls: self.tls,
+            tls: self.tls(),
             accepted: self.accepted.load(Relaxed),
             open: Open {
                 undecided: open(State::Undecided),
@@ -136,11 +141,11 @@ struct Known {
 }
 
 impl Listeners {
-    /// The counters of the listener at `address`, which has `tls` from the first byte on or not.
-    pub(crate) fn at(&self, address: &LocalAddr, tls: bool) -> Arc<ListenerStats> {
+    /// The counters of the listener at `address`, which has TLS from the first byte on while `tls` says so.
+    pub(crate) fn at(&self, address: &LocalAddr, tls: Arc<AtomicBool>) -> Arc<ListenerStats> {
         let mut known = self.lock();
-        let same = |known: &&Arc<ListenerStats>| known.address == *address && known.tls == tls;
-        if let Some(again) = known.each.iter().find(same) {
+        if let Some(again) = known.each.iter().find(|known| known.address == *address) {
+            *again.policy() = tls;
             return Arc::clone(again);
         }
         known.fold_ended();
@@ -183,9 +188,10 @@ mod tests {
     #[test]
     fn a_listener_that_comes_again_goes_on_counting() {
         let listeners = Listeners::default();
-        listeners.at(&LocalAddr::Memory, false).accepted();
-        listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], 7).into()), true).accepted();
-        let again = listeners.at(&LocalAddr::Memory, false);
+        let at = |address: &LocalAddr| listeners.at(address, Arc::default());
+        at(&LocalAddr::Memory).accepted();
+        at(&LocalAddr::Tcp(([127, 0, 0, 1], 7).into())).accepted();
+        let again = at(&LocalAddr::Memory);
         again.accepted();
         again.moved(State::Undecided, State::Raw);
         again.moved(State::Raw, State::Closing);
@@ -201,7 +207,8 @@ mod tests {
     #[test]
     fn listeners_that_ended_long_ago_are_counted_together() {
         let listeners = Listeners::default();
-        let at = |port| listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], port).into()), false);
+        let at =
+            |port| listeners.at(&LocalAddr::Tcp(([127, 0, 0, 1], port).into()), Arc::default());
         let used = at(1);
         for port in 2..1000 {
             let listener = at(port);

@@ -24,6 +24,8 @@ fn who_finds_a_folder_that_is_not_durable_syncs_it() {
     let (_, _, made) = folder.make(name("a/b/x"), &unsynced).unwrap();
     let (_, _, found) = folder.make(name("a/b/y"), &unsynced).unwrap();
     assert_eq!((made.len(), found.len()), (2, 2));
+    let is_one = |(made, found): (&Grown<'_>, &Grown<'_>)| Arc::ptr_eq(&made.folder, &found.folder);
+    assert!(made.iter().zip(&found).all(is_one), "no more descriptors than folders");
     found.into_iter().try_for_each(Grown::sync).unwrap();
     assert_eq!(unsynced.lock().len(), 2, "it does not know whether that was after mkdir(2)");
     made.into_iter().try_for_each(Grown::sync).unwrap();

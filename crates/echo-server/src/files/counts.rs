@@ -1,8 +1,9 @@
 //! What the store counts for who runs it. Nothing here is as many as peers like: a number for each word.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
-use echo_core::ErrorCode;
+use echo_core::{ErrorCode, Seldom};
 
 /// A bound that an upload, a download or a part can meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,8 @@ pub(crate) struct Counts {
     pub(crate) removed: Done,
     /// What LIST came by and left out, as it has no name for clients.
     pub(crate) unlisted: Done,
+    /// What has no name for clients stays there, and each list comes by it.
+    says_unlisted: Mutex<Seldom>,
     refused: [AtomicU64; REFUSED.len()],
     limits: [AtomicU64; Limit::ALL.len()],
     fates: [AtomicU64; Fate::ALL.len()],
@@ -140,6 +143,12 @@ impl Counts {
     pub(super) fn refuse(&self, code: ErrorCode) {
         let known = REFUSED.iter().position(|(_, known)| *known == code);
         self.refused[known.unwrap_or(REFUSED.len() - 1)].fetch_add(1, Relaxed);
+    }
+
+    /// Counts what a list leaves out. If it is time to say so: how often nothing was said since.
+    pub(super) fn leave_out(&self) -> Option<u64> {
+        self.unlisted.add_one();
+        self.says_unlisted.lock().unwrap_or_else(PoisonError::into_inner).speak()
     }
 
     pub(super) fn reach(&self, limit: Limit) {

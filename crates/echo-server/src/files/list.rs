@@ -5,12 +5,11 @@ use std::collections::BinaryHeap;
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use echo_core::{Entry, FileName, ListReply, Seldom};
+use echo_core::{Entry, FileName, ListReply};
 use echo_folder::{Folder, attributes, size};
-use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Stat, statat, unlinkat};
 use rustix::io::Errno;
 use tokio::time::Instant;
 
@@ -22,9 +21,6 @@ use crate::exit::reason;
 
 /// What a walk may take: far less than the 30 s for which clients wait.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What lies in the store and has no name for clients stays there.
-static UNLISTED: Mutex<Option<Seldom>> = Mutex::new(None);
 
 /// How much of such a name is told: its end.
 const TOLD: usize = 200;
@@ -188,14 +184,10 @@ impl Page<'_> {
         entry.put(&mut self.payload);
         Ok(Walked::All)
     }
-}
 
-impl Page<'_> {
     /// Says that no client can ask for that file, or for what is in that folder: another program has put it there.
     fn leave_out(&self, name: &[u8]) {
-        self.counts.unlisted.add_one();
-        let mut seldom = UNLISTED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(muted) = seldom.get_or_insert_default().speak() {
+        if let Some(muted) = self.counts.leave_out() {
             let name = name[name.len().saturating_sub(TOLD)..].escape_ascii();
             tracing::warn!(muted, "left out of lists, as its name is too long or deep: {name}");
         }
@@ -238,7 +230,7 @@ impl Next {
     }
 }
 
-/// Counts the files that are there.
+/// Counts the files that are there, and the folders. What an upload that was killed has made of those goes.
 pub(super) fn count(store: &Store, quota: &Quota) -> io::Result<()> {
     count_folder(store.root(), true, quota)
 }
@@ -267,8 +259,15 @@ fn count_folder(folder: &Folder, is_root: bool, quota: &Quota) -> io::Result<()>
     for name in folders {
         let inner = folder.enter(OsStr::from_bytes(name.to_bytes()));
         let counted = inner.and_then(|inner| {
-            quota.found_folder(&owner::of(&inner)?);
-            count_folder(&inner, false, quota)
+            let owner = owner::of(&inner)?;
+            quota.found_folder(&owner);
+            count_folder(&inner, false, quota)?;
+            // One that is empty was made for a file that did not come: its server was killed before. Where nobody is
+            // noted, it may be another program's.
+            if owner.is_some() && unlinkat(folder, &*name, AtFlags::REMOVEDIR).is_ok() {
+                quota.give_folder(&owner);
+            }
+            Ok(())
         });
         unless_gone(counted).map_err(|error| within(&name, error))?;
     }

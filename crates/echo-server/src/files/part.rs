@@ -163,6 +163,11 @@ impl Part {
         self.len
     }
 
+    /// Whether there is a file for it, which is counted.
+    pub(super) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// SHA-256 of them.
     pub(super) fn prefix(&self) -> [u8; 32] {
         self.digest.clone().finalize().into()

@@ -1,5 +1,5 @@
-//! How much of the store is used, and by whom: bytes (of files, and of what is not whole yet), files,
-//! and transfers that are open.
+//! How much of the store is used, and by whom: bytes (of files, and of what is not whole yet), files with the
+//! folders on the way to them, and transfers that are open.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,6 +121,16 @@ impl Quota {
         let total = |used: &mut Used, bounds: &Bounds| add(used, bounds, replaced.is_some());
         let own = |used: &mut Used, bounds: &Bounds| add(used, bounds, of_own);
         self.try_change(owner, self.each, total, own)
+    }
+
+    /// Whether `more` files and folders of `owner` would be too many now. Nothing is counted.
+    pub(super) fn admit_files(&self, owner: &Owner, more: u64) -> Result<(), Refusal> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let add = |used: &mut Used, bounds: &Bounds| {
+            used.files += more;
+            used.fits(bounds, 0)
+        };
+        self.changed(&used, owner, self.each, add, add).map(drop)
     }
 
     /// Counts a folder that is made for `owner`.

@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use echo_core::FileName;
 use echo_folder::{Folder, Grown, Unsynced, size};
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, Stat, flock, mkdirat, renameat, statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, Stat, flock, mkdirat, renameat, statat, syncfs,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -74,6 +75,9 @@ impl Store {
             }
             error => error.into(),
         })?;
+        // A server that was killed may have made folders and not synced them: nobody knows which, and what is put
+        // into them now would go with them in a crash of the host.
+        syncfs(&root)?;
         Ok(Self {
             root,
             private,
@@ -96,6 +100,23 @@ impl Store {
     /// The folder of all files, for who walks all of it.
     pub(super) fn root(&self) -> &Folder {
         &self.root
+    }
+
+    /// How many folders on the way to a name are not there.
+    pub(super) fn missing(&self, name: &[u8]) -> u64 {
+        let mut way = name;
+        let mut missing = 0;
+        while let Some(end) = way.iter().rposition(|byte| *byte == b'/') {
+            way = &way[..end];
+            let Ok(folder) = FileName::new(way) else { break };
+            let found = self.root.walk(folder).and_then(|(parent, last)| parent.enter(last));
+            match found {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing += 1,
+                // Or something else is there, which the upload will be told.
+                _ => break,
+            }
+        }
+        missing
     }
 
     /// Opens a file for reading.
@@ -134,8 +155,12 @@ impl Store {
             let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             folders::make(parent, name, owner, quota)
         });
-        let (folder, last, changed) = made.inspect_err(|_| self.remove_empty(name, quota))?;
-        let gone = self.rename(part, &folder, last)?;
+        // What was made for a file that does not come would stay, and count, for ever.
+        let made = made.and_then(|(folder, last, changed)| {
+            let gone = self.rename(part, &folder, last)?;
+            Ok((folder, gone, changed))
+        });
+        let (folder, gone, changed) = made.inspect_err(|_| self.remove_empty(name, quota))?;
         let durable = folder.sync().and_then(|()| changed.into_iter().try_for_each(Grown::sync));
         Ok(Changed { gone, durable })
     }

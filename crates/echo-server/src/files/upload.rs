@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use echo_core::{Attributes, Commit, Connection, ErrorCode, Put, PutReply};
+use echo_core::{Attributes, Commit, Connection, ErrorCode, FileName, Put, PutReply};
 use tokio::task::JoinHandle;
 
 use super::Fault;
@@ -38,6 +38,28 @@ pub(crate) struct Upload {
     name: Vec<u8>,
     reply: PutReply,
     outlasts_drain: bool,
+}
+
+/// Refuses an upload whose folders are too many, before it is sent for nothing: they are counted when they are made,
+/// once all of it has come. With them comes the file, unless that is counted.
+async fn admit_folders(
+    shelf: &Arc<Shelf>,
+    owner: &Owner,
+    name: FileName<'_>,
+    has_file: bool,
+    jobs: &Jobs,
+) -> Result<(), Fault> {
+    let (most, file) = (name.components().count() as u64 - 1, u64::from(!has_file));
+    // Mostly there are places for all: then nobody has to look which of them are there.
+    if most == 0 || shelf.quota.admit_files(owner, most + file).is_ok() {
+        return Ok(());
+    }
+    let (store, name) = (Arc::clone(shelf), name.as_bytes().to_vec());
+    let missing = run(jobs, move || store.store.missing(&name)).await?.await?;
+    if missing > 0 {
+        shelf.quota.admit_files(owner, missing + file)?;
+    }
+    Ok(())
 }
 
 /// A block that a thread is done with.
@@ -79,6 +101,7 @@ impl Upload {
             // Before it is sent for nothing. It is counted as it comes.
             shelf.quota.admit_bytes(&owner, size.saturating_sub(part.len()))?;
         }
+        admit_folders(shelf, &owner, put.name, part.has_file(), jobs).await?;
         let reply = PutReply { offset: part.len(), prefix: part.prefix() };
         let active = Active::new(part);
         shelf.register(&key, &active);

@@ -6,6 +6,7 @@ use std::process::Command;
 use echo_core::List;
 use rustix::process::Resource;
 
+use super::support::http::Admin;
 use super::support::injection;
 use super::support::process::{leave_room, limit, long};
 use super::support::skip;
@@ -179,6 +180,44 @@ fn what_lies_in_a_folder_that_is_not_durable_is_not_either() {
     });
     assert_eq!(server.stop(), Some(0));
     assert!(injection::was_injected(&log));
+}
+
+/// Folders that were made for a file which cannot come are not left, nor counted, for ever.
+#[test]
+fn folders_of_what_cannot_be_stored_are_gone() {
+    if !injection::can_inject("folders_of_what_cannot_be_stored_are_gone") {
+        return;
+    }
+    let place = Place::new();
+    let log = place.folder.path().join("trace");
+    let args = place.args();
+    let more = ["--anonymous-put", "--admin=127.0.0.1:0"];
+    let args: Vec<_> = args.iter().map(String::as_str).chain(more).collect();
+    let call = "renameat,renameat2,rename:error=ENOSPC";
+    let mut server = injection::start_injected(&log, call, &args);
+    run(async {
+        let mut talk = place.connect().await;
+        assert_eq!(talk.store("x/y/z", b"1").await, Err(ErrorCode::NoSpace));
+    });
+    assert_eq!(Admin::of(&server).metrics().get("echo_files_folders"), 0);
+    assert!(!place.path("x").exists());
+    assert_eq!(server.stop(), Some(0));
+    assert!(injection::was_injected(&log));
+}
+
+/// Folders of a server that was killed may not be durable: a start syncs them, or is none.
+#[test]
+fn a_start_makes_durable_what_is_there() {
+    if !injection::can_inject("a_start_makes_durable_what_is_there") {
+        return;
+    }
+    let place = Place::new();
+    let log = place.folder.path().join("trace");
+    let args = place.args();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let mut server = Server::spawn(injection::injected(&[], &log, "syncfs:error=EIO", &args));
+    assert_eq!(server.wait(support::PATIENCE).code(), Some(78));
+    assert!(server.stderr().contains("cannot store files in"), "{}", server.stderr());
 }
 
 /// Each system call that can fail, failing: an answer of the right kind, nothing visible, and the server

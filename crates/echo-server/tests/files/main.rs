@@ -235,3 +235,16 @@ async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
+
+/// Asks again while there is no place, which there soon is.
+async fn unless_busy(mut ask: impl AsyncFnMut() -> Result<(), ErrorCode>) -> Result<(), ErrorCode> {
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    loop {
+        let answer = ask().await;
+        if answer != Err(ErrorCode::Busy) {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "always busy");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

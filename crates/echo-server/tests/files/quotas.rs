@@ -1,5 +1,7 @@
 //! How much there may be, and for whom the store is.
 
+use rustix::fs::{XattrFlags, setxattr};
+
 use super::support::PATIENCE;
 use super::support::http::Admin;
 use super::*;
@@ -40,10 +42,7 @@ fn quotas_refuse_and_others_go_on() {
         second.get("a", 0, [0; 32]).await.unwrap();
         assert_eq!(third.get("a", 0, [0; 32]).await.unwrap_err(), ErrorCode::Busy);
         drop(talk);
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while third.get("a", 0, [0; 32]).await.is_err() {
-            assert!(tokio::time::Instant::now() < deadline);
-        }
+        unless_busy(async || third.get("a", 0, [0; 32]).await.map(drop)).await.unwrap();
     });
 }
 
@@ -92,7 +91,7 @@ fn a_full_store_takes_new_versions() {
             talk.put("b", true).await.unwrap();
             talk.data(&block).await.unwrap();
             // Once the other one is parked.
-            while talk.put("c", true).await == Err(ErrorCode::Busy) {}
+            unless_busy(async || talk.put("c", true).await.map(drop)).await.unwrap();
             let refused = talk.data(&block).await.err().or(talk.data(&block).await.err());
             assert_eq!(refused, Some(ErrorCode::NoSpace), "{bound}");
         });
@@ -168,6 +167,53 @@ fn folders_count_as_files() {
         assert_eq!(counted(&server), (0, 0));
         talk.store("1/2/3/4/5", b"").await.unwrap();
     });
+}
+
+/// They are made, and counted, at the end; but what would be refused then is not sent for nothing.
+#[test]
+fn too_many_folders_are_refused_before_the_bytes() {
+    let place = Place::new();
+    let _server = place.serve_with(&["--anonymous-put", "--files-count=4"]);
+    run(async {
+        let mut talk = place.connect().await;
+        talk.store("a/b", b"1").await.unwrap();
+        // Two folders and a file, where there may be two more.
+        assert_eq!(talk.put("a/c/d/e", false).await, Err(ErrorCode::NoSpace));
+        assert_eq!(fs::read_dir(place.path("a")).unwrap().count(), 1);
+        // One of the folders is there; the file, once it has begun, is counted.
+        let bytes = noise(600_000, 5);
+        talk.put("a/c/d", true).await.unwrap();
+        talk.data(&bytes).await.unwrap();
+        eventually("its part is there", || place.parts() > 0).await;
+        drop(talk);
+        let mut talk = place.connect().await;
+        let offset = usize::try_from(talk.put("a/c/d", true).await.unwrap().offset).unwrap();
+        assert!(offset > 0);
+        talk.data(&bytes[offset..]).await.unwrap();
+        talk.commit(&bytes).await.unwrap();
+        // No more folders, where there are enough.
+        talk.store("a/c/d", b"2").await.unwrap();
+    });
+}
+
+/// A server that was killed may have made folders for a file that did not come. Those of other programs stay.
+#[test]
+fn empty_folders_of_a_killed_server_go_at_the_start() {
+    let place = Place::new();
+    for (folder, owner) in [("x", "ann"), ("x/y", "ann"), ("full", "ann"), ("others", "")] {
+        fs::create_dir(place.path(folder)).unwrap();
+        if !owner.is_empty() {
+            let (name, flags) = ("user.echo-server.owner", XattrFlags::empty());
+            setxattr(place.path(folder), name, owner.as_bytes(), flags).unwrap();
+        }
+    }
+    fs::write(place.path("full/file"), "").unwrap();
+    let server = place.serve_with(&["--admin=127.0.0.1:0"]);
+    assert_eq!(Admin::of(&server).metrics().get("echo_files_folders"), 2);
+    let mut left: Vec<_> =
+        fs::read_dir(place.store()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [".echo-server", "full", "others"]);
 }
 
 /// What lies there at the start counts.

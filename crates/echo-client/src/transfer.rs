@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep};
 use crate::args::Connecting;
 use crate::escape::escape;
 use crate::failure::Failure;
-use crate::notice;
 use crate::stdio::{self, Output};
 
+use crate::{login, notice};
 pub(crate) use get::run as get;
 pub(crate) use list::{ls, rm};
 pub(crate) use put::run as put;
@@ -45,9 +45,6 @@ const WINDOW: usize = 8;
 
 /// A file that is sent, or asked for, in one go, with others behind it.
 const SMALL: u64 = 64 << 10;
-
-/// What to give to a server that serves users alone.
-const WHO: &str = "give --user NAME, or under tls:// --cert FILE --key FILE";
 
 /// Why something did not work out.
 #[derive(Debug)]
@@ -76,7 +73,7 @@ fn refused(payload: &[u8]) -> Trouble {
     let text = format!("the server says: {} (error {})", escape(&text), code.code());
     match code {
         ErrorCode::Busy => Trouble::Busy(text),
-        ErrorCode::Denied => Trouble::File(format!("refused: {text}: {WHO}")),
+        ErrorCode::Denied => Trouble::File(format!("refused: {text}{}", login::advice())),
         _ => Trouble::File(format!("refused: {text}")),
     }
 }

@@ -11,7 +11,7 @@ use echo_core::Digest;
 use serde_json::{Value, json};
 
 use super::progress::{Meter, Progress};
-use crate::escape::{escape_bytes, to_hex};
+use crate::escape::{escape_bytes, escape_json, to_hex};
 use crate::stdio::{self, Output};
 
 /// How often it is told how far a file is, and how long it takes at least before that is told.
@@ -249,7 +249,7 @@ pub(super) fn object(event: &str, name: Option<&[u8]>, fields: Value) -> String 
     if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
         object.extend(fields);
     }
-    format!("{object}\n")
+    format!("{}\n", escape_json(&object))
 }
 
 fn progress(meter: &Meter, took: Duration) -> Value {

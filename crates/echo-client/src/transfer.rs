@@ -123,7 +123,11 @@ async fn connect(
     let within = |retry| Options { retry, ..options.clone() };
     let dialogue = match Dialogue::connect(target, &within(Duration::ZERO)).await {
         Err(error) if error.fault() == Fault::Path && began.elapsed() < left => {
-            report.retrying(&notice::retrying(&error, options.retry)).await;
+            // To the second, and never more than the user gave.
+            let second = Duration::from_secs(1);
+            let rounded = Duration::from_secs((left + second / 2).as_secs());
+            let told = rounded.max(second).min(options.retry);
+            report.retrying(&notice::retrying(&error, told)).await;
             sleep(PAUSE.min(left)).await;
             Dialogue::connect(target, &within(left.saturating_sub(began.elapsed()))).await?
         }

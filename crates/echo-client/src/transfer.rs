@@ -6,6 +6,7 @@ mod local;
 mod patience;
 mod progress;
 mod put;
+mod remove;
 mod report;
 mod work;
 
@@ -23,11 +24,12 @@ use crate::args::Connecting;
 use crate::escape::escape;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
-
 use crate::{login, notice};
+
 pub(crate) use get::run as get;
-pub(crate) use list::{ls, rm};
+pub(crate) use list::ls;
 pub(crate) use put::run as put;
+pub(crate) use remove::run as rm;
 use report::Report;
 
 /// How long to keep trying where the user says nothing: a restart of the server takes less.
@@ -62,6 +64,18 @@ enum Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         Self::Lost(error)
+    }
+}
+
+/// Where nothing else can be done.
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Lost(error) => error.into(),
+            Trouble::Busy(why) => Error::Rejected(why).into(),
+            Trouble::File(why) => Self::Local(why),
+            Trouble::All(failure) => failure,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod limits;
 mod patience;
 mod piped;
 mod refusals;
+mod removals;
 mod restarts;
 mod sources;
 

@@ -123,6 +123,15 @@ impl Place {
     }
 }
 
+/// Waits for what another process does soon.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let began = tokio::time::Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// What a command with `--json` prints: an object a line, and nothing else.
 #[track_caller]
 fn objects(stdout: &str) -> Vec<Value> {

@@ -37,7 +37,8 @@ pub(super) struct Reader {
     pub(super) stamp: Stamp,
 }
 
-/// By what one sees that a file was written to: the time of its last change nobody can set back.
+/// By what one sees that a file was written to: the time of its last change nobody can set back. It changes with
+/// the file's names and rights, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     size: u64,
@@ -88,7 +89,7 @@ impl Reader {
             }
         }
         if read < len && Stamp::of(&fstat(&self.file)?) != self.stamp {
-            return Err(io::Error::other("it changed meanwhile; nothing was stored"));
+            return Err(io::Error::other("it changed meanwhile"));
         }
         block.truncate(read);
         self.digest.update(&block);
@@ -355,7 +356,7 @@ mod tests {
                 changed.set_len(len as u64).unwrap();
             }
             let told = reader.read(Vec::new(), 10).unwrap_err().to_string();
-            assert_eq!(told, "it changed meanwhile; nothing was stored", "{len}");
+            assert_eq!(told, "it changed meanwhile", "{len}");
         }
     }
 }

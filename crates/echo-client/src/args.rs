@@ -22,7 +22,7 @@ use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
 pub(crate) use transfer::{Getting, Listing, Putting, Removing};
 
-use crate::login::Identity;
+use crate::login::{self, Identity, Shown};
 use crate::trust;
 
 /// Talks to an echo server, and checks every byte that comes back.
@@ -255,6 +255,11 @@ impl Connecting {
     }
 
     fn identify(&mut self) -> Result<(), String> {
+        login::show(match (&self.user, &self.cert) {
+            (Some(_), _) => Shown::Password,
+            (None, Some(_)) => Shown::Certificate,
+            (None, None) => Shown::Nothing,
+        });
         if self.user.is_some() || self.key.is_some() {
             // No core shows the secrets, and no other program of this user: PR_SET_DUMPABLE(2const).
             // Where that is forbidden they are as safe as limits make them.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 /// Shows a peer's text on one line: control characters (C0, DEL, C1) and those that reorder or hide
 /// text (bidirectional and line separators, zero width, byte order mark) come as escapes, so that
 /// nothing a peer sends can move the cursor, recolour the screen or make a line read differently
@@ -24,6 +26,23 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
         }
         for byte in chunk.invalid() {
             put_byte(&mut out, *byte);
+        }
+    }
+    out
+}
+
+/// JSON in which what [`escape`] escapes is escaped as JSON does it: the same value to programs, whoever looks
+/// at it on its way.
+pub(crate) fn escape_json(value: &Value) -> String {
+    let mut out = String::new();
+    // Outside of strings there is nothing of that kind.
+    for c in value.to_string().chars() {
+        if is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
         }
     }
     out
@@ -169,6 +188,17 @@ mod tests {
         assert_eq!(escape("\u{9b}31m"), "\\u{9b}31m");
         assert_eq!(escape("a\u{202e}b\u{2066}c\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{200f}");
         assert_eq!(escape("\u{feff}\u{2028}"), "\\u{feff}\\u{2028}");
+    }
+
+    #[test]
+    fn json_stays_the_same_value() {
+        let text = "\x1b[2J\r\n\0\x7f\u{9b}31m \u{202e}\u{2066} \u{e0001} \"\\ übung, 漢字";
+        let value = serde_json::json!({ "name": text });
+        let written = escape_json(&value);
+        assert!(!written.contains(is_unsafe), "{written:?}");
+        assert!(written.contains(r"\u007f\u009b31m \u202e\u2066 \udb40\udc01"), "{written}");
+        assert!(written.contains("übung, 漢字"));
+        assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), value);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use echo_core::MAX_PAYLOAD_LEN;
 use echo_core::client::{self, ClosedEarly, PushError};
 
+use crate::login;
 use crate::show::bytes;
 
 /// Why the client ends with exit code 1. Its text begins with what happened: these first words are
@@ -13,7 +14,7 @@ use crate::show::bytes;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Between here and the server.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Client(#[from] client::Error),
     /// A message that came from there does not fit this server.
     #[error("{}", unsent(.0, Some(.1)))]
@@ -33,6 +34,14 @@ impl Failure {
     /// A failure of this side's, with what was tried.
     pub(crate) fn local(what: &str, error: &io::Error) -> Self {
         Self::Local(format!("{what}: {}", reason(error)))
+    }
+}
+
+/// What went wrong between here and the server, and what to do where only options of this program help.
+pub(crate) fn words(error: &client::Error) -> String {
+    match error {
+        client::Error::Unauthenticated(_) => format!("{error}{}", login::advice()),
+        error => error.to_string(),
     }
 }
 

@@ -1,11 +1,37 @@
 //! Who the user is, and how the client proves it: SCRAM over the library's AUTH frames.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use echo_core::Features;
 use echo_core::client::{Exchange, Login};
 use echo_scram::{Binding, Client, Credentials, Password, Proven, ask};
+
+/// What a server that serves users alone is shown by this process.
+static SHOWN: OnceLock<Shown> = OnceLock::new();
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Password,
+    Certificate,
+    Nothing,
+}
+
+/// Says, once, what is shown.
+pub(crate) fn show(shown: Shown) {
+    let _ = SHOWN.set(shown);
+}
+
+/// What to do if a server takes this for no user, to be put behind its words.
+pub(crate) fn advice() -> &'static str {
+    match SHOWN.get() {
+        Some(Shown::Password) => "",
+        Some(Shown::Certificate) => {
+            ": the certificate is no user's there: give that of one, or --user NAME"
+        }
+        Some(Shown::Nothing) | None => ": give --user NAME, or under tls:// --cert FILE --key FILE",
+    }
+}
 
 /// A user with the password, asked for once: connections made again need nobody.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::Sending;
-use crate::escape::{escape, escape_bytes, to_hex};
+use crate::escape::{escape, escape_bytes, escape_json, to_hex};
 use crate::failure::Failure;
 use crate::link::{Answer, Happened, Link};
 use crate::show::bytes;
@@ -197,7 +197,7 @@ fn json(seq: u64, answer: &Answer, hex: bool) -> String {
         Ok(text) if !hex => object["reply"] = text.into(),
         _ => object["reply_hex"] = to_hex(&answer.payload).into(),
     }
-    format!("{object}\n")
+    format!("{}\n", escape_json(&object))
 }
 
 fn milliseconds(time: Duration) -> String {

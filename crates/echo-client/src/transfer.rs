@@ -6,6 +6,7 @@ mod local;
 mod patience;
 mod progress;
 mod put;
+mod remove;
 mod report;
 mod work;
 
@@ -22,12 +23,13 @@ use tokio::time::{Instant, sleep};
 use crate::args::Connecting;
 use crate::escape::escape;
 use crate::failure::Failure;
-use crate::notice;
 use crate::stdio::{self, Output};
+use crate::{login, notice};
 
 pub(crate) use get::run as get;
-pub(crate) use list::{ls, rm};
+pub(crate) use list::ls;
 pub(crate) use put::run as put;
+pub(crate) use remove::run as rm;
 use report::Report;
 
 /// How long to keep trying where the user says nothing: a restart of the server takes less.
@@ -45,9 +47,6 @@ const WINDOW: usize = 8;
 
 /// A file that is sent, or asked for, in one go, with others behind it.
 const SMALL: u64 = 64 << 10;
-
-/// What to give to a server that serves users alone.
-const WHO: &str = "give --user NAME, or under tls:// --cert FILE --key FILE";
 
 /// Why something did not work out.
 #[derive(Debug)]
@@ -68,6 +67,18 @@ impl From<Error> for Trouble {
     }
 }
 
+/// Where nothing else can be done.
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Lost(error) => error.into(),
+            Trouble::Busy(why) => Error::Rejected(why).into(),
+            Trouble::File(why) => Self::Local(why),
+            Trouble::All(failure) => failure,
+        }
+    }
+}
+
 /// What an ERROR frame says of a file.
 fn refused(payload: &[u8]) -> Trouble {
     let Ok(ErrorFrame { code, text, .. }) = ErrorFrame::parse(payload) else {
@@ -76,7 +87,7 @@ fn refused(payload: &[u8]) -> Trouble {
     let text = format!("the server says: {} (error {})", escape(&text), code.code());
     match code {
         ErrorCode::Busy => Trouble::Busy(text),
-        ErrorCode::Denied => Trouble::File(format!("refused: {text}: {WHO}")),
+        ErrorCode::Denied => Trouble::File(format!("refused: {text}{}", login::advice())),
         _ => Trouble::File(format!("refused: {text}")),
     }
 }
@@ -126,7 +137,11 @@ async fn connect(
     let within = |retry| Options { retry, ..options.clone() };
     let dialogue = match Dialogue::connect(target, &within(Duration::ZERO)).await {
         Err(error) if error.fault() == Fault::Path && began.elapsed() < left => {
-            report.retrying(&notice::retrying(&error, options.retry)).await;
+            // To the second, and never more than the user gave.
+            let second = Duration::from_secs(1);
+            let rounded = Duration::from_secs((left + second / 2).as_secs());
+            let told = rounded.max(second).min(options.retry);
+            report.retrying(&notice::retrying(&error, told)).await;
             sleep(PAUSE.min(left)).await;
             Dialogue::connect(target, &within(left.saturating_sub(began.elapsed()))).await?
         }

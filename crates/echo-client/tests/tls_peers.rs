@@ -205,6 +205,15 @@ fn certificates_of_openssl_let_users_in() {
         let told = format!("echo-client: {told}\n");
         assert_eq!(client(&[&task[..], with].concat(), &[]), (Some(1), told));
     }
+    // One that is no user's is told from none.
+    let others = text("others.toml");
+    house.run(ours, &["user", "add", "bob", "--password-file", &password, "--users", &others]);
+    let stranger = Daemon::start(&[&["--listen", &listen, "--users", &others][..], &tls].concat());
+    let uri_there = stranger.target.split('?').next().unwrap();
+    let told = "echo-client: refused: the server says: authenticate first (error 5, denied): the certificate is \
+                no user's there: give that of one, or --user NAME\n";
+    let task = ["send", uri_there, "hi", "--ca", &cert];
+    assert_eq!(client(&[&task[..], &certificate].concat(), &[]), (Some(1), told.to_owned()));
     // Text by openssl, whose input stays open until the reply is there.
     let address = uri.trim_start_matches("tls://");
     let mut openssl = Command::new("openssl")

@@ -13,7 +13,7 @@ use super::{RETRY, expand_home};
 use crate::args::Connecting;
 use crate::colours::Colours;
 use crate::escape::escape;
-use crate::failure::unsent;
+use crate::failure::{self, unsent};
 use crate::link::{Answer, Happened, Link};
 use crate::message;
 use crate::show::{bytes, preview, time};
@@ -331,7 +331,7 @@ impl Log {
 fn words(error: &Error) -> String {
     match error {
         Error::Unsent(why) => unsent(why, None),
-        error => escape(&error.to_string()),
+        error => escape(&failure::words(error)),
     }
 }
 

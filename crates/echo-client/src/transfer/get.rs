@@ -202,6 +202,41 @@ impl Fetcher {
         file.map_err(|error| Trouble::File(unwritable(&error)))
     }
 
+    /// Opens a file here and there, behind what both have; `None` if it is none there, which is told to whom it
+    /// concerns.
+    async fn open_both(
+        &mut self,
+        item: &Item,
+        place: &Place,
+        dialogue: &mut Dialogue,
+        patience: &mut Patience,
+    ) -> Result<Option<(Fetched, GetReply)>, Trouble> {
+        let file = self.open(item, place, patience).await?;
+        let opened = async {
+            ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
+            opened(file.len, dialogue).await
+        };
+        match opened.await {
+            Ok(Ok(reply)) => begin(file, reply).await.map(Some),
+            Err(trouble @ (Trouble::Lost(_) | Trouble::Busy(_))) => {
+                self.kept = Some((item.name.clone(), file));
+                Err(trouble)
+            }
+            Err(trouble) => {
+                leave(file).await?;
+                Err(trouble)
+            }
+            Ok(Err(why)) => {
+                leave(file).await?;
+                let Some(otherwise) = &item.otherwise else { return Err(Trouble::File(why)) };
+                let (name, place) = (item.name.clone(), place.clone());
+                // Who would hear it ends only after this.
+                let _ = otherwise.send(Missing { name, place, why });
+                Ok(None)
+            }
+        }
+    }
+
     /// Fetches a file block by block, behind what is there of it.
     async fn fetch(
         &mut self,
@@ -211,57 +246,11 @@ impl Fetcher {
         meter: &Meter,
         patience: &mut Patience,
     ) -> Result<Option<Done>, Trouble> {
-        let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
-        let mut file = self.open(item, place, patience).await?;
-        let opened = async {
-            ask(&item.name, file.len, file.digest.clone().finalize().into(), dialogue).await?;
-            opened(file.len, dialogue).await
+        let Some((file, reply)) = self.open_both(item, place, dialogue, patience).await? else {
+            return Ok(None);
         };
-        let opened = opened.await;
-        if let Err(Trouble::Lost(_) | Trouble::Busy(_)) = opened {
-            self.kept = Some((item.name.clone(), file));
-            return opened.map(|_| None);
-        }
-        if file.len == 0 && matches!(opened, Ok(Err(_)) | Err(Trouble::File(_))) {
-            file.discard();
-        }
-        let reply = match (opened?, &item.otherwise) {
-            (Ok(reply), _) => reply,
-            (Err(why), Some(otherwise)) => {
-                let (name, place) = (item.name.clone(), place.clone());
-                // Who would hear it ends only after this.
-                let _ = otherwise.send(Missing { name, place, why });
-                return Ok(None);
-            }
-            (Err(why), None) => return Err(Trouble::File(why)),
-        };
-        if reply.offset != 0 && reply.offset != file.len {
-            return Err(super::unreadable(Kind::GET));
-        }
-        file.begin(reply.offset, reply.size).map_err(unwritable)?;
         meter.open(reply.offset, Some(reply.size));
-        let (mut stream, mut at) = (Stream::new(&reply, dialogue)?, reply.offset);
-        let mut writing = spawn_blocking(move || (file, Ok(())));
-        let came = loop {
-            let data = match stream.next(dialogue).await {
-                Ok(Some(data)) => data,
-                Ok(None) => break Ok(()),
-                Err(trouble) => break Err(trouble),
-            };
-            at += data.len() as u64;
-            patience.reached(at);
-            meter.moved(data.len() as u64);
-            // What came before was written while this came.
-            let (mut file, written) = joined::<(Fetched, io::Result<()>)>(writing).await?;
-            written.map_err(unwritable)?;
-            writing = spawn_blocking(move || {
-                let written = file.append(&data);
-                (file, written)
-            });
-        };
-        // Also after a loss: the next connection goes on with the file, and has to have it for itself.
-        let (file, written) = joined(writing).await?;
-        written.map_err(unwritable)?;
+        let (file, came) = copy(file, &reply, dialogue, meter, patience).await?;
         if let Err(Trouble::Lost(_)) = came {
             self.kept = Some((item.name.clone(), file));
             return came.map(|()| None);
@@ -271,12 +260,13 @@ impl Fetcher {
         let digest = Digest(file.digest.clone().finalize().into());
         let size = file.len;
         if digest != told || size != reply.size {
-            file.discard();
+            discard(file).await?;
             return Err(different());
         }
         let keep = self.preserve.then_some(reply.attributes);
         let appear = move || file.appear(keep);
-        joined(spawn_blocking(appear)).await?.map_err(unwritable)?;
+        let appeared = joined(spawn_blocking(appear)).await?;
+        appeared.map_err(|error| Trouble::File(unwritable(&error)))?;
         Ok(Some(Done { digest, size }))
     }
 
@@ -315,6 +305,59 @@ impl Fetcher {
             Err(trouble) => Err(trouble),
         }
     }
+}
+
+/// Goes on with what is here of a file, or anew, as the server says.
+async fn begin(mut file: Fetched, reply: GetReply) -> Result<(Fetched, GetReply), Trouble> {
+    if reply.offset != 0 && reply.offset != file.len {
+        return Err(super::unreadable(Kind::GET));
+    }
+    let begin = move || file.begin(reply.offset, reply.size).map(|()| file);
+    let begun = joined(spawn_blocking(begin)).await?;
+    Ok((begun.map_err(|error| Trouble::File(unwritable(&error)))?, reply))
+}
+
+/// Leaves what is here of a file that is not to be had now, if there is anything of it.
+async fn leave(file: Fetched) -> Result<(), Trouble> {
+    if file.len == 0 { discard(file).await } else { Ok(()) }
+}
+
+/// Copies what comes to its end, or to what hinders it: then what came before is written all the same.
+async fn copy(
+    file: Fetched,
+    reply: &GetReply,
+    dialogue: &mut Dialogue,
+    meter: &Meter,
+    patience: &mut Patience,
+) -> Result<(Fetched, Result<(), Trouble>), Trouble> {
+    let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
+    let (mut stream, mut at) = (Stream::new(reply, dialogue)?, reply.offset);
+    let mut writing = spawn_blocking(move || (file, Ok(())));
+    let came = loop {
+        let data = match stream.next(dialogue).await {
+            Ok(Some(data)) => data,
+            Ok(None) => break Ok(()),
+            Err(trouble) => break Err(trouble),
+        };
+        at += data.len() as u64;
+        patience.reached(at);
+        meter.moved(data.len() as u64);
+        // What came before was written while this came.
+        let (mut file, written) = joined::<(Fetched, io::Result<()>)>(writing).await?;
+        written.map_err(unwritable)?;
+        writing = spawn_blocking(move || {
+            let written = file.append(&data);
+            (file, written)
+        });
+    };
+    // Also after a loss: the next connection goes on with the file, and has to have it for itself.
+    let (file, written) = joined(writing).await?;
+    written.map_err(unwritable)?;
+    Ok((file, came))
+}
+
+async fn discard(file: Fetched) -> Result<(), Trouble> {
+    joined(spawn_blocking(move || file.discard())).await
 }
 
 fn different() -> Trouble {

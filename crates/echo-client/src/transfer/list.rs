@@ -1,4 +1,4 @@
-//! `echo-client ls` and `rm`.
+//! `echo-client ls`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Fault, Options};
-use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, ListReply, Remove};
+use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, ListReply};
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::patience::Patience;
 use super::report::{Report, object};
-use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, send, with_output};
-use crate::args::{Listing, Removing};
+use super::{PAUSE, Trouble, accepted, connect, options, send, with_output};
+use crate::args::Listing;
 use crate::escape::{escape, escape_bytes};
 use crate::failure::Failure;
 use crate::notice;
@@ -36,7 +36,7 @@ async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
     loop {
         let mut lines = String::new();
         let mut take = |entry: Entry<'_>| lines += &line(&entry, args.asking.json);
-        let more = pages.next(&mut take).await.map_err(failure)?;
+        let more = pages.next(&mut take).await.map_err(Failure::from)?;
         if !write_line(&output, lines.as_bytes()).await || !more {
             return Ok(());
         }
@@ -140,15 +140,6 @@ impl Pages {
     }
 }
 
-pub(super) fn failure(trouble: Trouble) -> Failure {
-    match trouble {
-        Trouble::Lost(error) => error.into(),
-        Trouble::Busy(why) => Error::Rejected(why).into(),
-        Trouble::File(why) => Failure::Local(why),
-        Trouble::All(failure) => failure,
-    }
-}
-
 fn line(entry: &Entry<'_>, json: bool) -> String {
     let Entry { size, attributes, name } = entry;
     if json {
@@ -178,46 +169,6 @@ fn utc(seconds: i64) -> String {
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Removes what the command line names.
-pub(crate) async fn rm(args: &Removing) -> Result<(), Failure> {
-    with_output(args.asking.json, |output| remove(args, output)).await
-}
-
-async fn remove(args: &Removing, output: Output) -> Result<(), Failure> {
-    let names: Vec<_> = args.names.iter().map(|name| name.as_bytes()).collect();
-    for name in &names {
-        FileName::new(name).map_err(|why| {
-            Failure::Local(format!("{}: no file's name: {why}", escape_bytes(name)))
-        })?;
-    }
-    let report = Report::new(args.asking.json, args.asking.connecting.quiet, output);
-    let options = options(&args.asking.connecting, &args.target)?;
-    let mut dialogue = connect(&args.target, &options, options.retry, &report).await?;
-    let mut failed = 0;
-    for index in 0..names.len() + WINDOW {
-        if let Some(Ok(name)) = names.get(index).map(|name| FileName::new(name)) {
-            send(&mut dialogue, Kind::REMOVE, |out| Remove { name }.put(out))
-                .await
-                .map_err(failure)?;
-        }
-        let Some(name) = index.checked_sub(WINDOW).and_then(|first| names.get(first)) else {
-            continue;
-        };
-        match accepted(dialogue.recv().await?) {
-            Ok(_) => report.removed(name).await,
-            Err(Trouble::File(why)) => {
-                failed += 1;
-                report.failed(None, name, &why).await;
-            }
-            Err(trouble) => return Err(failure(trouble)),
-        }
-    }
-    match failed {
-        0 => Ok(()),
-        failed => Err(Failure::Local(format!("{failed} of {} files not removed", names.len()))),
-    }
 }
 
 #[cfg(test)]

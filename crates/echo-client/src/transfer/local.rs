@@ -37,7 +37,8 @@ pub(super) struct Reader {
     pub(super) stamp: Stamp,
 }
 
-/// By what one sees that a file was written to: the time of its last change nobody can set back.
+/// By what one sees that a file was written to: the time of its last change nobody can set back. It changes with
+/// the file's names and rights, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     size: u64,
@@ -88,7 +89,7 @@ impl Reader {
             }
         }
         if read < len && Stamp::of(&fstat(&self.file)?) != self.stamp {
-            return Err(io::Error::other("it changed meanwhile; nothing was stored"));
+            return Err(io::Error::other("it changed meanwhile"));
         }
         block.truncate(read);
         self.digest.update(&block);
@@ -223,21 +224,25 @@ impl Fetched {
 
     /// Goes on at `offset`, or anew, with what will have `size` bytes.
     pub(super) fn begin(&mut self, offset: u64, size: u64) -> io::Result<()> {
-        if offset != self.len {
-            self.clear()?;
-        }
-        let room = self.room(size.saturating_sub(self.len));
-        if room.is_err() && self.len == 0 {
-            self.discard();
+        let anew = offset != self.len;
+        // It is free once it is truncated, but not every file system says so at once.
+        let own =
+            if anew { u64::try_from(fstat(&self.file)?.st_blocks).unwrap_or(0) * 512 } else { 0 };
+        let room = self.room(own, size.saturating_sub(offset));
+        match room {
+            Ok(()) if anew => self.clear()?,
+            // Nothing of it is of use.
+            Err(_) if offset == 0 => self.discard(),
+            _ => {}
         }
         room
     }
 
-    /// Refuses what has no room, as far as one can tell. Zeros might become holes, but nobody knows before
-    /// they have come.
-    fn room(&self, more: u64) -> io::Result<()> {
+    /// Refuses what has no room, as far as one can tell; `own` bytes are about to be free. Zeros might become
+    /// holes, but nobody knows before they have come.
+    fn room(&self, own: u64, more: u64) -> io::Result<()> {
         let found = fstatvfs(&self.file)?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        let free = found.f_bavail.saturating_mul(found.f_frsize).saturating_add(own);
         // Some file systems do not tell.
         if found.f_blocks == 0 || more <= free {
             return Ok(());
@@ -355,7 +360,7 @@ mod tests {
                 changed.set_len(len as u64).unwrap();
             }
             let told = reader.read(Vec::new(), 10).unwrap_err().to_string();
-            assert_eq!(told, "it changed meanwhile; nothing was stored", "{len}");
+            assert_eq!(told, "it changed meanwhile", "{len}");
         }
     }
 }

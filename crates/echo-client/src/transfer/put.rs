@@ -231,7 +231,10 @@ impl Sender {
         let (mut next, mut spare) = (read_ahead(reader, Vec::new(), max), Vec::new());
         loop {
             let (reader, block) = joined(next).await?;
-            let block = block.map_err(local)?;
+            let block = block.map_err(|error| {
+                // What the server has of it stays a part.
+                Trouble::File(format!("{}; nothing was stored", unreadable(&error)))
+            })?;
             if block.is_empty() {
                 let digest = Digest(reader.digest.finalize().into());
                 return Ok((Done { digest, size: reader.at }, flow));

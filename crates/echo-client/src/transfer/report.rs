@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use echo_core::Digest;
 use serde_json::{Value, json};
 
 use super::progress::{Meter, Progress};
-use crate::escape::{escape_bytes, to_hex};
+use crate::escape::{escape_bytes, escape_json, to_hex};
 use crate::stdio::{self, Output};
 
 /// How often it is told how far a file is, and how long it takes at least before that is told.
@@ -249,7 +250,7 @@ pub(super) fn object(event: &str, name: Option<&[u8]>, fields: Value) -> String 
     if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
         object.extend(fields);
     }
-    format!("{object}\n")
+    format!("{}\n", escape_json(&object))
 }
 
 fn progress(meter: &Meter, took: Duration) -> Value {
@@ -272,19 +273,16 @@ fn progress(meter: &Meter, took: Duration) -> Value {
 /// backslash before the line if some of them are escaped. On a terminal all is escaped that does something
 /// there; sha256sum(1) takes such a line for none, and not for one of another name.
 fn sum_line(digest: Digest, name: &[u8], terminal: bool) -> Vec<u8> {
-    let mut shown = Vec::with_capacity(name.len());
-    for byte in name {
-        match byte {
-            _ if terminal => {}
-            b'\\' => shown.extend(b"\\\\"),
-            b'\n' => shown.extend(b"\\n"),
-            b'\r' => shown.extend(b"\\r"),
-            byte => shown.push(*byte),
-        }
-    }
-    if terminal {
-        shown = escape_bytes(name).into_bytes();
-    }
+    let escaped = |byte| match byte {
+        &b'\\' => &b"\\\\"[..],
+        b'\n' => b"\\n",
+        b'\r' => b"\\r",
+        byte => slice::from_ref(byte),
+    };
+    let shown = match terminal {
+        true => escape_bytes(name).into_bytes(),
+        false => name.iter().flat_map(escaped).copied().collect(),
+    };
     let mark = if shown == name { "" } else { "\\" };
     [format!("{mark}{digest}  ").as_bytes(), &shown, b"\n"].concat()
 }

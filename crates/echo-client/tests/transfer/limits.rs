@@ -4,15 +4,6 @@ use std::io::{BufRead, BufReader, Write};
 
 use super::*;
 
-/// Waits for what another process does soon.
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let began = tokio::time::Instant::now();
-    while !done() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn files_are_longer_than_the_servers_longest_frame() {
     let place = Place::new();

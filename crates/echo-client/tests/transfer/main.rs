@@ -13,6 +13,7 @@ mod limits;
 mod patience;
 mod piped;
 mod refusals;
+mod removals;
 mod restarts;
 mod sources;
 
@@ -119,6 +120,15 @@ impl Place {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
+    }
+}
+
+/// Waits for what another process does soon.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let began = tokio::time::Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,10 +1,11 @@
 //! How long a server is tried: for `--retry` without progress, and not in silence.
 
 use std::io::{BufRead, BufReader, Read as _, Write};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use echo_core::{PutReply, Read};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::liars::{HELLO_REPLY, frame, liar, missing, opened};
 use super::support::pty::Pty;
@@ -98,9 +99,7 @@ fn each_outage_is_told_one_time() {
     let place = Place::new();
     place.write("here/d/a", b"1");
     place.write("here/d/b", b"1");
-    // Nobody else's: it is bound, and does not listen.
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let target = format!("127.0.0.1:{port}");
+    let (target, _held) = closed_port();
     let refused = format!("refused: {target}: Connection refused (is it running?)");
     let given_up = format!("echo-client: {refused}\n");
     for task in ["put", "get", "ls", "rm"] {
@@ -114,9 +113,10 @@ fn each_outage_is_told_one_time() {
             assert_eq!(ended(&place, &args), (Some(1), told.clone()), "{args:?}");
         }
     }
-    // One that goes after the first file.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = listener.local_addr().unwrap().to_string();
+    // One that goes in the middle of a file, after a time in which nothing has come: what is left is told.
+    let (target, held) = closed_port();
+    let listener = port_of(&held.local_addr().unwrap());
+    listener.listen(1).unwrap();
     let serving = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         drop(listener);
@@ -125,12 +125,28 @@ fn each_outage_is_told_one_time() {
         stream.write_all(HELLO_REPLY).unwrap();
         // A PUT, and no more.
         stream.read_exact(&mut hello[..4]).unwrap();
+        thread::sleep(Duration::from_millis(1700)); // How slow it is.
     });
-    let (code, told) = ended(&place, &["put", &target, "d", "--retry=1s", "--connections=1"]);
+    let (code, told) = ended(&place, &["put", &target, "d", "--retry=3s", "--connections=1"]);
     serving.join().unwrap();
     let told: Vec<_> = told.lines().collect();
     assert_eq!((code, told.len()), (Some(1), 3), "{told:?}");
     assert!(told[0].ends_with("; going on") && told[1].ends_with("; trying for 1s"), "{told:?}");
+}
+
+/// A socket of that port, which others that say the same may share until one listens.
+fn port_of(address: &SockAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
+}
+
+/// A port that is nobody else's while the socket lives: it is bound, and does not listen.
+fn closed_port() -> (String, Socket) {
+    let socket = port_of(&SocketAddr::from(([127, 0, 0, 1], 0)).into());
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (address.to_string(), socket)
 }
 
 /// A bar that is full says that all is done.

@@ -95,6 +95,11 @@ fn names_are_escaped_on_a_terminal() {
         let shown = str::from_utf8(&pty.raw).unwrap().replace("\r\n", "");
         let unsafe_for_terminals = |c: char| c.is_control() || c == '\u{202e}';
         assert!(!shown.contains(unsafe_for_terminals), "{shown:?}");
+        let task = ["put".as_ref(), target.as_ref(), path, "--json".as_ref()];
+        let mut json = Pty::start_with(&task);
+        assert_eq!(json.end(), code, "{name:?}");
+        let shown = str::from_utf8(&json.raw).unwrap().replace("\r\n", "");
+        assert!(!shown.contains(unsafe_for_terminals), "{shown:?}");
         let end = pty.raw.strip_suffix(b"\r\n").unwrap();
         if code == Some(0) && (name == b"plain" || name == b"b\\s") {
             assert_eq!(end, output.stdout.strip_suffix(b"\n").unwrap());

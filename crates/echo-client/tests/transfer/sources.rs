@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -86,24 +87,27 @@ fn what_changes_while_it_is_read_is_not_stored() {
 fn what_was_read_before_a_change_is_not_gone_on_with() {
     let place = Place::new();
     let mut daemon = place.serve();
-    let mut bytes = noise(LEN as usize);
-    place.write("here/a", &bytes);
+    let old = noise(LEN as usize);
+    place.write("here/a", &old);
     let mut putting = place.command("put", &["a", "--json"]).spawn().unwrap();
-    while place.parked() == 0 && putting.try_wait().unwrap().is_none() {}
+    let is_over = |putting: &mut Child| putting.try_wait().unwrap().is_some();
+    eventually("something is there", || place.parked() > 0 || is_over(&mut putting));
     let file = fs::File::options().write(true).open(place.path("here/a")).unwrap();
     daemon.signal(Signal::KILL);
     daemon.wait();
-    bytes[0] ^= 1;
-    file.write_all_at(&bytes[..1], 0).unwrap();
+    let mut new = old.clone();
+    new[0] ^= 1;
+    file.write_all_at(&new[..1], 0).unwrap();
     let _daemon = place.serve();
     let output = putting.wait_with_output().unwrap();
-    // Whether it had come to the end before, or had not: a mixture is not there.
+    // Whether it had come to the end before, or had not: a mixture is not there. It has the length of both.
     let there = fs::read(place.path("store/a")).ok();
+    assert!(there.as_ref().is_none_or(|it| *it == old || *it == new));
     if output.status.success() {
         let last = objects(&String::from_utf8_lossy(&output.stdout)).pop().unwrap();
         assert_eq!(last["sha256"], sum(&there.unwrap()));
     }
     place.done("put", &["a"]);
-    assert!(fs::read(place.path("store/a")).unwrap() == bytes);
+    assert!(fs::read(place.path("store/a")).unwrap() == new);
     place.assert_no_leftovers();
 }

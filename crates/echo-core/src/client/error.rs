@@ -78,6 +78,9 @@ pub enum Error {
     /// The server will not serve this.
     #[error("refused: {0}")]
     Rejected(String),
+    /// The server serves only users, and this client has not authenticated as one.
+    #[error("refused: {0}")]
+    Unauthenticated(String),
     /// The server knows no such user, or not with that password; or somebody stands between. In its own words.
     #[error("denied: {0}")]
     Denied(String),
@@ -114,7 +117,10 @@ impl Error {
     /// Whose fault it was.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Different { .. } | Self::Rejected(_) | Self::Untrusted { .. } => Fault::Server,
+            Self::Different { .. }
+            | Self::Rejected(_)
+            | Self::Unauthenticated(_)
+            | Self::Untrusted { .. } => Fault::Server,
             Self::Unsent(why) => why.fault(),
             Self::Unsupported { .. } | Self::Denied(_) | Self::Over => Fault::Caller,
             Self::GaveUp { lost, .. } => lost.fault(),
@@ -172,12 +178,12 @@ impl Error {
             ErrorCode::Failed => "failed",
             ErrorCode::Other(_) => "unknown",
         };
-        let todo = match code {
-            ErrorCode::Denied => ": give --user NAME, or under tls:// --cert FILE --key FILE",
-            _ => "",
-        };
         let text = text.escape_debug();
-        Self::Rejected(format!("the server says: {text} (error {number}, {name}){todo}"))
+        let what = format!("the server says: {text} (error {number}, {name})");
+        match code {
+            ErrorCode::Denied => Self::Unauthenticated(what),
+            _ => Self::Rejected(what),
+        }
     }
 }
 

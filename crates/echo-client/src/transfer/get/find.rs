@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::Item;
 use crate::failure::Failure;
 use crate::transfer::Trouble;
-use crate::transfer::list::{Pages, failure};
+use crate::transfer::list::Pages;
 use crate::transfer::local::{Root, unwritable};
 use crate::transfer::report::Report;
 use crate::transfer::work::{Found, Source};
@@ -162,7 +162,7 @@ impl Source<Item> for Finder {
                 found.push(Found::Refused(folder.name.clone(), why));
                 false
             }
-            Err(trouble) => return Err(failure(trouble)),
+            Err(trouble) => return Err(trouble.into()),
         };
         if !*any
             && !found.is_empty()

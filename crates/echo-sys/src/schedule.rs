@@ -42,10 +42,8 @@ mod tests {
         thread::spawn(move || {
             let param = libc::sched_param { sched_priority: 0 };
             // SAFETY: `param` is read during the call; 0 is this thread.
-            assert_eq!(
-                unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) },
-                0
-            );
+            let set = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const param) };
+            assert_eq!(set, 0);
             give_way(19, Duration::from_micros(100)).unwrap();
             assert_eq!(stands(), (19, libc::SCHED_BATCH));
         })

@@ -12,12 +12,14 @@ use echo_core::{Attributes, FileName};
 use echo_folder::{Folder, Grown, Unsynced, is_hole, set_attributes};
 use indicatif::BinaryBytes;
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, fsync, renameat, statat,
-    unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, fsync, openat,
+    renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use sha2::{Digest as _, Sha256};
 
+use crate::escape::escape_bytes;
 use crate::failure::reason;
 
 /// What is read and written at once.
@@ -195,7 +197,7 @@ impl Fetched {
         let (folder, last) = root.make(name)?;
         let temporary = temporary(last);
         let (file, stat) = loop {
-            let (file, _) = folder.write(&temporary, true)?;
+            let Some(file) = part(&folder, &temporary)? else { continue };
             if let Some(stat) = lock(&file, &folder, &temporary)? {
                 break (file, stat);
             }
@@ -281,6 +283,39 @@ impl Fetched {
     }
 }
 
+/// A new temporary, or what an earlier call of this user has left; `None` if that went meanwhile. Nobody else's:
+/// whoever owns it, or has another name of it, could change the file after its digest was right.
+fn part(folder: &Folder, temporary: &OsStr) -> io::Result<Option<File>> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // As any program makes files: the umask decides.
+    match openat(folder, temporary, flags, Mode::from_raw_mode(0o666)) {
+        Err(Errno::EXIST) => {}
+        made => return Ok(Some(made?.into())),
+    }
+    let not_ours = |what: &str| {
+        let name = escape_bytes(temporary.as_bytes());
+        io::Error::other(format!("{name} beside it {what}: remove that"))
+    };
+    let stat = match statat(folder, temporary, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(None),
+        stat => stat?,
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(not_ours("is no regular file"));
+    }
+    let (file, stat) = match folder.write(temporary, false) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    if stat.st_uid != geteuid().as_raw() {
+        return Err(not_ours("is another user's"));
+    }
+    if stat.st_nlink > 1 {
+        return Err(not_ours("has another name"));
+    }
+    Ok(Some(file))
+}
+
 /// Has the temporary that was opened for itself, and says what it is like; `None` if whoever had it before
 /// has given it its name meanwhile.
 fn lock(file: &File, folder: &Folder, temporary: &OsStr) -> io::Result<Option<Stat>> {
@@ -318,6 +353,35 @@ fn temporary(last: &OsStr) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What another user has laid there, or has another name of, is not taken for a part.
+    #[test]
+    fn parts_of_others_are_refused() {
+        let here = tempfile::tempdir().unwrap();
+        let root = Root::open(here.path()).unwrap();
+        let part = here.path().join(".a.echo-part");
+        let refused = || {
+            let told = Fetched::open(&root, b"a").unwrap_err().to_string();
+            std::fs::remove_file(&part).unwrap();
+            told
+        };
+        std::fs::write(here.path().join("other"), b"other").unwrap();
+        std::fs::hard_link(here.path().join("other"), &part).unwrap();
+        assert_eq!(refused(), ".a.echo-part beside it has another name: remove that");
+        assert_eq!(std::fs::read(here.path().join("other")).unwrap(), b"other");
+        std::os::unix::fs::symlink("other", &part).unwrap();
+        assert_eq!(refused(), ".a.echo-part beside it is no regular file: remove that");
+        std::os::unix::net::UnixListener::bind(&part).unwrap();
+        assert_eq!(refused(), ".a.echo-part beside it is no regular file: remove that");
+        // Only root can lay one there for somebody else.
+        if geteuid().is_root() {
+            std::fs::write(&part, b"x").unwrap();
+            std::os::unix::fs::chown(&part, Some(65534), None).unwrap();
+            assert_eq!(refused(), ".a.echo-part beside it is another user's: remove that");
+        }
+        Fetched::open(&root, b"a").unwrap().append(b"x").unwrap();
+        assert_eq!(Fetched::open(&root, b"a").unwrap().len, 1);
+    }
 
     /// What was opened as the temporary has become the file, before it was locked: it is not written to.
     #[test]

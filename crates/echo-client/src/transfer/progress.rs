@@ -1,7 +1,6 @@
 //! How far it is: counted for each file, and shown on a terminal.
 
-use std::future::Future;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -62,15 +61,18 @@ impl Progress {
         }
     }
 
-    /// Lets something else write to the terminal.
-    pub(super) async fn beside<T>(&self, write: impl Future<Output = T>) -> T {
-        // Stdout may be the same terminal. The next tick draws the bar again.
-        if let Self(Some(bar)) = self
-            && io::stdout().is_terminal()
-        {
-            bar.suspend(|| {});
+    /// Writes lines to stdout above the bar, and says whether that was done: only where both are on a terminal,
+    /// which may be the same.
+    pub(super) fn print(&self, lines: &[u8]) -> bool {
+        match self {
+            Self(Some(bar)) if io::stdout().is_terminal() => bar.suspend(|| {
+                let mut stdout = io::stdout().lock();
+                // A terminal that is gone is told by a signal.
+                let _ = stdout.write_all(lines).and_then(|()| stdout.flush());
+                true
+            }),
+            _ => false,
         }
-        write.await
     }
 
     pub(super) fn finish(&self) {

@@ -218,7 +218,9 @@ impl Report {
 
     /// Lines on stdout. If their reader has gone, the transfers are still wanted.
     async fn print(&self, lines: &[u8]) {
-        self.progress.beside(stdio::write_line(&self.output, lines)).await;
+        if !self.progress.print(lines) {
+            stdio::write_line(&self.output, lines).await;
+        }
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<(Vec<u8>, Arc<Meter>)>> {

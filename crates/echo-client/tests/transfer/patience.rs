@@ -181,3 +181,20 @@ fn nothing_known_is_no_full_bar() {
     let shown = String::from_utf8_lossy(&pty.raw).into_owned();
     assert!(shown.contains("6 B") && !shown.contains('%'), "{shown}");
 }
+
+/// Lines on stdout stand on their own, where stderr with the bar is the same terminal.
+#[test]
+fn lines_stand_above_the_bar() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    let bytes = noise(32 << 20);
+    place.write("here/a", &bytes);
+    let path = place.path("here/a").display().to_string();
+    let mut pty = Pty::start(&["put", &place.target(), &path]);
+    assert_eq!(pty.end(), Some(0));
+    let shown = String::from_utf8_lossy(&pty.raw).into_owned();
+    assert!(shown.contains("32.00 MiB"), "there was no bar: {shown}");
+    let (before, _) = shown.split_once(&sum(&bytes)).unwrap();
+    let before = before.trim_end_matches('\r');
+    assert!(before.ends_with('\n') || before.ends_with("\x1b[2K"), "{before:?}");
+}

@@ -68,7 +68,9 @@ impl Store {
             }
         }
         let private = root.enter(OsStr::new(PRIVATE))?;
-        let (lock, _) = private.write(OsStr::new(LOCK), true)?;
+        drop(private.write(OsStr::new(LOCK), true)?);
+        // A file that is open for writing would keep the disk from being mounted read-only.
+        let (lock, _) = private.read(OsStr::new(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
             Errno::WOULDBLOCK => {
                 io::Error::new(io::ErrorKind::AddrInUse, "another server stores files there")

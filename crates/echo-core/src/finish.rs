@@ -137,7 +137,7 @@ impl Connection {
         // A sender is caught between two bytes more often than not, so the last fifth counts.
         let recent = self.scope.core.limits.linger() / 5;
         let sending = linger.arrived.is_some_and(|at| at.elapsed() < recent)
-            || self.stream.queued().is_some_and(|bytes| bytes > 0);
+            || self.stream.to_discard().is_some_and(|bytes| bytes > 0);
         if sending { Ending::Forced } else { Ending::Quiet }
     }
 }

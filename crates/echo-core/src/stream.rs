@@ -221,6 +221,16 @@ impl Stream {
         }
     }
 
+    /// Bytes that have arrived for [`poll_discard`](Self::poll_discard), which reads past a TLS session: what that
+    /// holds tells of no peer that is sending.
+    pub(crate) fn to_discard(&self) -> Option<u64> {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Tls(session) => session.inner().queued(),
+            _ => self.queued(),
+        }
+    }
+
     /// Whether the peer has sent its FIN, or the connection is broken: known before what came ahead of it is
     /// read. The stream in memory cannot tell.
     pub(crate) fn has_hung_up(&self) -> bool {

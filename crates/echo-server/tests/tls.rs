@@ -79,8 +79,8 @@ fn certificates_whose_time_is_wrong_are_told() {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let today = rcgen::date_time_ymd(1970, 1, 1) + now;
-        // An hour more, so that no day is over while this runs.
-        let day = |days: i64| Duration::from_secs(days.unsigned_abs() * 86_400 + 3600);
+        // An hour and a half more, so that neither day nor hour is over while this runs.
+        let day = |days: i64| Duration::from_secs(days.unsigned_abs() * 86_400 + 5400);
         params.not_before = if begin < 0 { today - day(begin) } else { today + day(begin) };
         params.not_after = if end < 0 { today - day(end) } else { today + day(end) };
         let made = KeyPair::generate().unwrap();

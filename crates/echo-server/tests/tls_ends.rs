@@ -33,6 +33,7 @@ fn serve() -> (Server, Arc<ClientConfig>) {
         "--listen=tls://127.0.0.1:0?mode=raw",
         "--admin=127.0.0.1:0",
         "--access-log",
+        "--linger=500ms",
         "--tls-cert",
         &cert,
         "--tls-key",
@@ -105,4 +106,16 @@ fn keys_may_not_change_for_ever() {
     assert!(end.is_err(), "{end:?}");
     server.wait_for_stderr("ending=failed");
     assert_eq!(broken(), 1);
+}
+
+/// What a session under TLS holds is no sign that its peer still sends: it ends in order, as without TLS.
+#[test]
+fn a_silent_peer_is_no_sender() {
+    let (mut server, config) = serve();
+    let mut stream = connect(&server, &config);
+    let mut back = [0; 5];
+    stream.write_all(b"hello").unwrap();
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0, "with close_notify");
 }

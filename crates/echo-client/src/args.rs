@@ -15,7 +15,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use echo_core::client::{Family, Options};
-use echo_core::{Address, Endpoint, EndpointError, Mode};
+use echo_core::{Address, Endpoint, EndpointError, Mode, without_passwords};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
@@ -385,7 +385,7 @@ pub(crate) fn in_one_line(error: &clap::Error) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let first = text.split("\n\n").next().unwrap_or(text);
     let words: Vec<_> = first.split_whitespace().collect();
-    format!("{} (see echo-client --help)", words.join(" "))
+    format!("{} (see echo-client --help)", without_passwords(&words.join(" ")))
 }
 
 /// Reads a target.

@@ -270,3 +270,21 @@ fn no_core_is_written_of_who_holds_secrets() {
     assert_eq!(client.line(), "logged in");
     assert!(!aborted(client), "a core of a client with a user");
 }
+
+/// No address has a password; who writes one is told so without it.
+#[test]
+fn passwords_in_addresses_are_not_told() {
+    let client = env!("CARGO_BIN_EXE_echo-client");
+    let address = "tls://bob:SeCrEtPw@127.0.0.1:1";
+    for (program, args) in [
+        (Path::new(client), &["send", address, "hi"][..]),
+        (Path::new(client), &["ls", "bob:SeCrEtPw@127.0.0.1"]),
+        (program(), &["--listen", address]),
+        (program(), &["healthcheck", address]),
+    ] {
+        let output = Command::new(program).args(args).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{told}");
+        assert!(told.contains("bob:…@127.0.0.1") && !told.contains("SeCrEtPw"), "{told}");
+    }
+}

@@ -18,6 +18,21 @@ use crate::listener::LocalAddr;
 /// The port of this project's servers, where none is written.
 pub const DEFAULT_PORT: u16 = 7777;
 
+/// A message in which an address stands as somebody has written it, without a password that may be in it
+/// (`USER:PASSWORD@HOST`): no endpoint has one, and no message shall show it.
+pub fn without_passwords(message: &str) -> String {
+    let is_between = |c: char| c.is_whitespace() || matches!(c, '\'' | '"');
+    let hide = |word: &str| {
+        let (before, after) = word.rsplit_once('@')?;
+        let user = before.find("://").map_or(0, |at| at + 3);
+        let password = user + before[user..].find(':')? + 1;
+        // `unix:@NAME` has none.
+        (password < before.len()).then(|| format!("{}…@{after}", &before[..password]))
+    };
+    let words = message.split_inclusive(is_between);
+    words.map(|word| hide(word).unwrap_or_else(|| word.to_owned())).collect()
+}
+
 /// An address, the mode spoken there, and options.
 ///
 /// Written `tcp://HOST:PORT`, `tls://HOST:PORT` (TCP under TLS), `unix:PATH` or `unix:@NAME` (an abstract name), for datagrams
@@ -264,7 +279,7 @@ pub enum EndpointError {
     #[error("bad port {0:?}: write a number from 0 to 65535")]
     BadPort(String),
     /// A user name before the host.
-    #[error("a user name has no place in an address: write tcp://HOST:PORT")]
+    #[error("a user name has no place in an address: write HOST:PORT without it")]
     UserInfo,
     /// A path where a host belongs.
     #[error("a path has no place after a host: write HOST:PORT, or unix:PATH")]

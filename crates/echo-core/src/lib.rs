@@ -44,7 +44,9 @@ pub use datagram::{
 };
 pub use drain::Drain;
 pub use echo::{Echo, Extension};
-pub use endpoint::{Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName};
+pub use endpoint::{
+    Address, DEFAULT_PORT, Endpoint, EndpointError, Mode, UnixName, without_passwords,
+};
 pub use error::Error;
 pub use frame::{
     Attributes, AuthReply, AuthRequest, BadName, Commit, DataReply, Digest, Entry, ErrorCode,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use echo_core::without_passwords;
 use rustix::io::Errno;
 
 use crate::logging::Harmless;
@@ -47,7 +48,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: without_passwords(&message.into()) }
     }
 
     /// The host does not give what any server needs.

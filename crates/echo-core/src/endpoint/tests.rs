@@ -339,3 +339,17 @@ fn a_target_is_told_as_it_is_given() {
     }
     assert_eq!(Endpoint::target("host").unwrap().to_target(), "tcp://host:7777");
 }
+
+#[test]
+fn passwords_in_messages_are_hidden() {
+    for (message, shown) in [
+        ("bad 'tls://bob:s3:c@h:1' here", "bad 'tls://bob:…@h:1' here"),
+        ("bob:s3@h", "bob:…@h"),
+        ("cannot listen on tcp://bob:s@3@h:0: no", "cannot listen on tcp://bob:…@h:0: no"),
+        ("unix:@name", "unix:@name"),
+        ("tcp://bob@h:1", "tcp://bob@h:1"),
+        ("a@b, tcp://h:1", "a@b, tcp://h:1"),
+    ] {
+        assert_eq!(without_passwords(message), shown);
+    }
+}

@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep};
@@ -140,7 +141,7 @@ impl Connection {
         Self {
             stream,
             peer,
-            tls: scope.listener.tls(),
+            tls: scope.begins_with_tls.load(Relaxed),
             scope,
             state: State::Undecided,
             input: Buffer::default(),

@@ -138,6 +138,8 @@ pub(crate) struct Scope {
     pub(crate) drain: Drain,
     pub(crate) listener: Arc<ListenerStats>,
     draining: AtomicBool,
+    /// Whether each connection begins with TLS now.
+    pub(crate) begins_with_tls: Arc<AtomicBool>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::tls::Port>,
     faults: Mutex<Seldom>,
@@ -152,12 +154,14 @@ struct Wakers {
 
 impl Scope {
     pub(crate) fn new(service: &Service, listener: &Listener) -> Self {
-        let tls = listener.begins_with_tls();
+        let begins_with_tls = listener.begins_with_tls();
+        let counters = &service.core.stats.listeners;
         Self {
             core: Arc::clone(&service.core),
             drain: service.drain.clone(),
-            listener: service.core.stats.listeners.at(listener.local_addr(), tls),
+            listener: counters.at(listener.local_addr(), Arc::clone(&begins_with_tls)),
             draining: AtomicBool::new(false),
+            begins_with_tls,
             #[cfg(feature = "tls")]
             tls: listener.tls.clone(),
             faults: Mutex::default(),

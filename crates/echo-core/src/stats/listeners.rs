@@ -73,10 +73,6 @@ impl ListenerStats {
         &self.address
     }
 
-    pub(crate) fn tls(&self) -> bool {
-        self.policy().load(Relaxed)
-    }
-
     fn policy(&self) -> MutexGuard<'_, Arc<AtomicBool>> {
         self.tls.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +101,7 @@ impl ListenerStats {
         let ended = |ending: Ending| self.ended[ending as usize].load(Relaxed);
         ListenerSnapshot {
             address: self.address.clone().into(),
-            tls: self.tls(),
+            tls: self.policy().load(Relaxed),
             accepted: self.accepted.load(Relaxed),
             open: Open {
                 undecided: open(State::Undecided),

@@ -131,7 +131,7 @@ pub(crate) struct Counts {
     /// Files that were removed, and their bytes.
     pub(crate) removed: Done,
     /// What LIST came by and left out, as it has no name for clients.
-    pub(crate) unlisted: Done,
+    unlisted: AtomicU64,
     /// What has no name for clients stays there, and each list comes by it.
     says_unlisted: Mutex<Seldom>,
     refused: [AtomicU64; REFUSED.len()],
@@ -145,9 +145,14 @@ impl Counts {
         self.refused[known.unwrap_or(REFUSED.len() - 1)].fetch_add(1, Relaxed);
     }
 
+    /// How often a list has left something out.
+    pub(crate) fn unlisted(&self) -> u64 {
+        self.unlisted.load(Relaxed)
+    }
+
     /// Counts what a list leaves out. If it is time to say so: how often nothing was said since.
     pub(super) fn leave_out(&self) -> Option<u64> {
-        self.unlisted.add_one();
+        self.unlisted.fetch_add(1, Relaxed);
         self.says_unlisted.lock().unwrap_or_else(PoisonError::into_inner).speak()
     }
 

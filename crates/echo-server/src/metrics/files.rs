@@ -34,7 +34,7 @@ pub(super) fn expose(out: &mut Exposition, files: &Files) {
         "echo_files_unlisted",
         "Files and folders that were left out of a list, as no client can ask for a name so long or deep.",
     )
-    .sample(&[], counts.unlisted.count());
+    .sample(&[], counts.unlisted());
     let mut refused = out.counter(
         "echo_files_refused",
         "Frames about files that were answered with ERROR, what was sent behind one not counted again.",

@@ -8,6 +8,7 @@ mod progress;
 mod put;
 mod remove;
 mod report;
+mod source;
 mod work;
 
 use std::future::Future;

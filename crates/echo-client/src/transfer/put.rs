@@ -14,10 +14,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
-use super::local::{Reader, Stamp, unreadable};
 use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, Report};
+use super::source::{Reader, Stamp, unreadable};
 use super::work::{self, Transfer, Work};
 use super::{FRAME, SMALL, Trouble, accepted, options};
 use super::{joined, send, with_output};

@@ -14,7 +14,8 @@ use tokio::task::spawn_blocking;
 use super::Item;
 use crate::escape::escape_bytes;
 use crate::failure::Failure;
-use crate::transfer::local::{is_temporary, not_regular, unreadable};
+use crate::transfer::local::is_temporary;
+use crate::transfer::source::{not_regular, unreadable};
 use crate::transfer::work::{Found, Source};
 
 /// So many files are looked for at once.

@@ -123,6 +123,7 @@ fn what_takes_long_is_told_on_its_way() {
     });
     let (mut fed, mut events) = (0, Vec::new());
     while events.len() < 2 {
+        assert!(began.elapsed() < support::LIMIT, "there is no progress: {events:?}");
         stdin.write_all(&[b'x'; 10_000]).unwrap();
         fed += 10_000;
         events.extend(told.try_iter());

@@ -16,6 +16,7 @@ use std::time::Duration;
 use echo_core::{Attributes, Entry, FileName, GetReply, Header, Kind, ListReply, PutReply, Read};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::{support, tree};
 
@@ -218,8 +219,10 @@ fn endless_lists_take_bounded_memory() {
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     // Names of 60 KiB each.
     let many = if support::long() { 6000 } else { 600 };
+    let began = Instant::now();
     while served.load(Relaxed) < many {
         assert!(child.try_wait().unwrap().is_none(), "it ended");
+        assert!(began.elapsed() < support::LIMIT, "it asks for no more");
         thread::sleep(Duration::from_millis(10));
     }
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();

@@ -228,21 +228,20 @@ fn errors_of_a_connection_end_that_connection() {
         let injection = format!("{call}:error={error}:when=2..3");
         let mut server = start_injected(&trace, &injection, &[TCP, "--workers=2"]);
         let uri = server.uris()[0].clone();
-        let mut failed = 0;
-        for number in 0_u8..20 {
+        let serves = |number: u8| {
             let peer = Peer::connect(&uri);
             let message = echo(&[number; 100]);
-            let served = peer.try_send(&message).is_ok()
-                && peer
-                    .read_exact(message.len())
-                    .inspect(|got| assert_eq!(got, &message))
-                    .is_some();
-            failed += usize::from(!served);
+            peer.try_send(&message).is_ok()
+                && peer.read_exact(message.len()).inspect(|got| assert_eq!(got, &message)).is_some()
+        };
+        let mut failed = (0..20).filter(|number| !serves(*number)).count();
+        // Twice in each thread: two workers and, if it runs tasks at all, the main thread. One that had
+        // nothing to do so far may have its failures yet to come.
+        while failed <= 6 && !serves(20) {
+            failed += 1;
         }
-        // Twice in each thread: two workers and, if it runs tasks at all, the main thread.
-        assert!(failed <= 6, "{failed} of 20 failed after {call} gave {error}");
-        assert!(error != "EINTR" || failed == 0, "{failed} of 20 failed after {call} gave EINTR");
-        assert_serves(&uri);
+        assert!(failed <= 6, "{failed} connections failed after {call} gave {error}");
+        assert!(error != "EINTR" || failed == 0, "{failed} failed after {call} gave EINTR");
         // Not by a signal that it handles: a runtime wakes itself by a send, which may fail here.
         server.signal(Signal::KILL);
         server.wait(support::PATIENCE);

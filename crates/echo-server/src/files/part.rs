@@ -29,6 +29,7 @@ use super::quota::{Open, Owner};
 use super::refusal::Refusal;
 use super::shelf::{Key, Parked, Shelf, part_name};
 use super::store::{Changed, Gone};
+use super::trouble::{self, Doing};
 pub(super) use state::{MAX_LEN as MAX_STATE_LEN, State};
 
 /// A part is synced when it has grown by so much: what a crash costs at most, and what is left to
@@ -245,7 +246,7 @@ impl Part {
         if !due || self.len == self.synced {
             return Ok(());
         }
-        self.await_sync()?;
+        await_sync(self.syncing.take())?;
         self.extend(file)?;
         (self.synced, self.synced_at) = (self.len, Instant::now());
         let Some((file, id)) = self.file.clone() else { return Ok(()) };
@@ -260,11 +261,6 @@ impl Part {
             let _ = ended.send(synced);
         }));
         Ok(())
-    }
-
-    fn await_sync(&mut self) -> io::Result<()> {
-        let gone = || io::Error::other("a sync was given up");
-        self.syncing.take().map_or(Ok(()), |syncing| syncing.recv().map_err(|_| gone())?)
     }
 
     fn state(&self) -> State {
@@ -312,7 +308,7 @@ impl Part {
         file: &File,
         keep: Option<Attributes>,
     ) -> io::Result<Changed<Option<Gone>>> {
-        self.await_sync()?;
+        await_sync(self.syncing.take())?;
         self.extend(file)?;
         if let Some(name) = &self.key.owner {
             owner::note(file, name)?;
@@ -327,6 +323,12 @@ impl Part {
         let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
         self.shelf.store.publish(&part_name(id), name, &self.owner, &self.shelf.quota)
     }
+}
+
+/// How the sync under way ends.
+fn await_sync(syncing: Option<Receiver<io::Result<()>>>) -> io::Result<()> {
+    let gone = || io::Error::other("a sync was given up");
+    syncing.map_or(Ok(()), |syncing| syncing.recv().map_err(|_| gone())?)
 }
 
 /// A part that is dropped is parked, unless it is spoilt: by a thread of its own, since a drop must not
@@ -364,15 +366,15 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// Parks it, or takes it away.
-    pub(super) fn settle(self) {
+    pub(super) fn settle(mut self) {
         let Some((file, id)) = &self.file else { return };
-        let synced = self.syncing.as_ref().is_none_or(|it| matches!(it.recv(), Ok(Ok(()))));
-        let parked = self.parked.as_ref().filter(|_| synced).is_some_and(|state| {
-            let saved = file
-                .set_len(self.len)
+        let synced = await_sync(self.syncing.take());
+        let parked = self.parked.as_ref().is_some_and(|state| {
+            let saved = synced
+                .and_then(|()| file.set_len(self.len))
                 .and_then(|()| Ok(fdatasync(file)?))
                 .and_then(|()| self.shelf.save(id, state));
-            saved.is_ok()
+            saved.inspect_err(|error| trouble::tell(Doing::Park, error)).is_ok()
         });
         if parked {
             self.shelf.counts.part(Fate::Parked);

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::counts::Fate;
 use super::jobs::{PIECE, give_way_now};
 use super::owner;
-use super::quota::{Open, Owner};
+use super::quota::{Open, Owner, Places};
 use super::refusal::Refusal;
 use super::shelf::{Key, Parked, Shelf, part_name};
 use super::store::{Changed, Gone};
@@ -62,6 +62,7 @@ pub(super) struct Part {
     /// A state of it is saved.
     resumable: bool,
     open: Option<Open>,
+    places: Places,
 }
 
 impl Part {
@@ -82,6 +83,7 @@ impl Part {
         };
         Ok(Self {
             shelf: Arc::clone(shelf),
+            places: Places::none(&shelf.quota, &owner),
             owner,
             key,
             parked,
@@ -164,11 +166,6 @@ impl Part {
         self.len
     }
 
-    /// Whether there is a file for it, which is counted.
-    pub(super) fn has_file(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// SHA-256 of them.
     pub(super) fn prefix(&self) -> [u8; 32] {
         self.digest.clone().finalize().into()
@@ -212,18 +209,25 @@ impl Part {
         self.sync_now_and_then(&file).map_err(Refusal::writing)
     }
 
+    /// Keeps places for what it is to make: so many folders, and its file unless that is made, in place of one of
+    /// `replaced`'s.
+    pub(super) fn keep_places(
+        &mut self,
+        folders: u64,
+        replaced: Option<Option<String>>,
+    ) -> Result<(), Refusal> {
+        self.places.keep(folders + u64::from(self.file.is_none()), replaced)
+    }
+
     /// The file, which is made, and counted, for the first bytes.
     fn file(&mut self) -> Result<Arc<File>, Refusal> {
         match &self.file {
             Some((file, _)) => Ok(Arc::clone(file)),
             None => {
-                let replaced = || owner::of_name(self.shelf.store.root(), &self.key.name);
-                self.shelf.quota.take_file(&self.owner, replaced)?;
-                let created = self.shelf.create();
-                if created.is_err() {
-                    self.shelf.quota.give_file(&self.key.owner);
-                }
-                let (file, id) = created.map_err(Refusal::writing)?;
+                let (file, id) = self.shelf.create().map_err(Refusal::writing)?;
+                self.places.make_file();
+                // How many folders are to come was not looked up, if there were places for all.
+                self.places.keep_at_most(self.shelf.store.missing(&self.key.name));
                 let file = Arc::new(file);
                 self.file = Some((Arc::clone(&file), id));
                 Ok(file)
@@ -321,7 +325,7 @@ impl Part {
         let gone = || io::Error::other("the part is gone");
         let (_, id) = self.file.as_ref().ok_or_else(gone)?;
         let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
-        self.shelf.store.publish(&part_name(id), name, &self.owner, &self.shelf.quota)
+        self.shelf.store.publish(&part_name(id), name, &mut self.places)
     }
 }
 
@@ -335,6 +339,8 @@ fn await_sync(syncing: Option<Receiver<io::Result<()>>>) -> io::Result<()> {
 /// wait for the disk.
 impl Drop for Part {
     fn drop(&mut self) {
+        // Before somebody who waits for its end needs them.
+        self.places.keep_at_most(0);
         let leaving = Leaving {
             key: self.key.clone(),
             file: self.file.take(),

@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 use super::Users;
-use crate::exit::{Failure, IO, reason};
+use crate::exit::{Failure, reason};
 
 /// A change of the file: its folder is locked, so that of two writers one waits for the other.
 pub(in super::super) struct Change {
@@ -88,5 +88,6 @@ impl Change {
 }
 
 fn write_failure(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(IO, format!("cannot write users {}: {}", path.display(), reason(error)))
+    let message = format!("cannot write users {}: {}", path.display(), reason(error));
+    Failure::not_written(error, message)
 }

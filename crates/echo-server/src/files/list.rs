@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::counts::Counts;
 use super::owner;
-use super::quota::Quota;
+use super::quota::{Bounds, Quota};
 use super::store::{Store, is_private};
 use crate::exit::reason;
 
@@ -237,11 +237,17 @@ impl Next {
 
 /// Counts the files that are there, and the folders. What an upload that was killed has made of those goes.
 pub(super) fn count(store: &Store, quota: &Quota) -> io::Result<()> {
-    count_folder(store.root(), b"", quota)
+    count_folder(store.root(), b"", quota, true)
 }
 
-/// Counts a folder whose name, with a `/` behind it, is `path`.
-fn count_folder(folder: &Folder, path: &[u8], quota: &Quota) -> io::Result<()> {
+/// Finds out whether they could be counted, and changes nothing.
+pub(super) fn look_through(root: &Folder) -> io::Result<()> {
+    let none = Bounds { bytes: 0, files: 0, transfers: 0 };
+    count_folder(root, b"", &Quota::new(none, none), false)
+}
+
+/// Counts a folder whose name, with a `/` behind it, is `path`, and tidies it up.
+fn count_folder(folder: &Folder, path: &[u8], quota: &Quota, tidies: bool) -> io::Result<()> {
     // Names, and not handles: a folder may hold more folders than files may be open.
     let mut folders = Vec::new();
     for entry in Dir::read_from(folder)? {
@@ -268,10 +274,11 @@ fn count_folder(folder: &Folder, path: &[u8], quota: &Quota) -> io::Result<()> {
         let counted = inner.and_then(|inner| {
             let owner = owner::of(&inner)?;
             quota.found_folder(&owner);
-            count_folder(&inner, &here, quota)?;
+            count_folder(&inner, &here, quota, tidies)?;
             // One that is empty was made for a file that did not come: its server was killed before. Where nobody is
             // noted, it may be another program's.
-            if owner.is_some() && unlinkat(folder, &*name, AtFlags::REMOVEDIR).is_ok() {
+            let tidies = tidies && owner.is_some();
+            if tidies && unlinkat(folder, &*name, AtFlags::REMOVEDIR).is_ok() {
                 quota.give_folder(&owner);
             }
             Ok(())

@@ -16,7 +16,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::quota::{Places, Quota};
-use super::{folders, owner};
+use super::{folders, owner, probe};
 
 /// The folder of what is not whole yet; no file's name begins with it.
 pub(super) const PRIVATE: &str = ".echo-server";
@@ -60,6 +60,7 @@ impl Store {
     /// Opens the store in an existing folder.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let root = Folder::open(path)?;
+        probe::takes_files(&root)?;
         match mkdirat(&root, PRIVATE, Mode::RWXU) {
             Err(Errno::EXIST) => {}
             made => {

@@ -268,3 +268,39 @@ fn what_the_disk_fails_is_no_file() {
         assert_eq!(lines.count(), usize::from(!told.is_empty()), "{call}: {stderr}");
     }
 }
+
+/// `check` says before the start what would be said at it, and leaves no trace.
+#[test]
+fn check_looks_through_the_store() {
+    if !injection::can_inject("check_looks_through_the_store") {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir_all(place.path("a/broken/inner")).unwrap();
+    let args = [place.args(), vec!["check".to_owned()]].concat();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let log = place.folder.path().join("trace");
+    let call = "openat:error=EACCES";
+    let mut check = Server::spawn(injection::injected_at("broken", &log, call, &args));
+    assert_eq!(check.wait(support::PATIENCE).code(), Some(78));
+    let stderr = check.stderr();
+    assert!(
+        stderr.contains("cannot store files in")
+            && stderr.contains(": a/broken/: Permission denied"),
+        "{stderr}"
+    );
+    let mut command = support::command();
+    assert!(command.args(&args).status().unwrap().success());
+    assert!(place.path("a/broken/inner").exists() && !place.path(".echo-server").exists());
+    // Where the kernel alone has files, whoever asks.
+    for files in ["/proc", "/sys", "/proc/self"] {
+        for task in [&["check"][..], &[]] {
+            let mut command = support::command();
+            command.args(["--listen=unix:@never", "--files", files]).args(task);
+            let mut server = Server::spawn(command);
+            assert_eq!(server.wait(support::PATIENCE).code(), Some(78), "{files}");
+            let told = format!("cannot store files in {files}: it holds what the kernel shows");
+            assert!(server.stderr().contains(&told), "{}", server.stderr());
+        }
+    }
+}

@@ -16,11 +16,17 @@ pub(crate) const REFUSED: u8 = 1;
 pub(crate) const FORCED: u8 = 3;
 /// The command line is wrong.
 pub(crate) const USAGE: u8 = 64;
+/// What a command was given to work with is of no use.
+pub(crate) const DATA: u8 = 65;
+/// A file that a command was given cannot be read.
+pub(crate) const NO_INPUT: u8 = 66;
 /// A listener's address cannot be used.
 pub(crate) const UNAVAILABLE: u8 = 69;
 /// A defect of this program.
 pub(crate) const SOFTWARE: u8 = 70;
-/// A listener failed while it served, or stdout took nothing.
+/// A file of a command's cannot be made where it is to be.
+pub(crate) const CANNOT_CREATE: u8 = 73;
+/// A listener failed while it served, or stdout or the disk took nothing.
 pub(crate) const IO: u8 = 74;
 /// The settings do not fit this host.
 pub(crate) const CONFIG: u8 = 78;
@@ -49,6 +55,19 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: without_passwords(&message.into()) }
+    }
+
+    /// A command's file is not written: it may not be there, or the disk did not take it.
+    pub(crate) fn not_written(error: &io::Error, message: impl Into<String>) -> Self {
+        use io::ErrorKind as Kind;
+        let code = match error.kind() {
+            Kind::PermissionDenied | Kind::ReadOnlyFilesystem | Kind::AlreadyExists => {
+                CANNOT_CREATE
+            }
+            Kind::NotFound | Kind::NotADirectory | Kind::IsADirectory => CANNOT_CREATE,
+            _ => IO,
+        };
+        Self::new(code, message)
     }
 
     /// The host does not give what any server needs.

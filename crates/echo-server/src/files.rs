@@ -15,6 +15,7 @@ mod quota;
 mod refusal;
 mod shelf;
 mod store;
+mod trouble;
 mod upload;
 
 use std::io;

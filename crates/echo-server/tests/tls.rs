@@ -36,14 +36,28 @@ async fn connect(uri: &str, trusted: &str) -> Result<Client, Error> {
 fn wrong_certificates_are_told_before_the_start() {
     let settings = Settings::new("");
     let path = |name: &str| settings.beside(name);
-    let ((cert, key), (_, other_key)) = (made(), made());
-    for (name, text) in [("cert", &cert), ("key", &key), ("other", &other_key)] {
+    let ((cert_text, key_text), (_, other_key)) = (made(), made());
+    for (name, text) in [("cert", &cert_text), ("key", &key_text), ("other", &other_key)] {
         fs::write(path(name), text).unwrap();
     }
     fs::write(path("empty"), "").unwrap();
     fs::write(path("garbage"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         .unwrap();
     let (cert, key) = (path("cert"), path("key"));
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    fs::write(path("encrypted"), encrypted).unwrap();
+    let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n\
+        -----END RSA PRIVATE KEY-----\n";
+    fs::write(path("older"), older).unwrap();
+    fs::write(path("cut"), &key_text[..key_text.len() / 2]).unwrap();
+    fs::write(path("typo"), key_text.replacen('M', "!", 1)).unwrap();
+    fs::write(path("cut-cert"), &cert_text[..cert_text.len() / 2]).unwrap();
+    let encrypted_key = |name: &str| {
+        let key = path(name);
+        format!("cannot use {key}: the key is encrypted: openssl pkey -in {key} -out NEW makes")
+    };
+    let damaged = |name: &str| format!("cannot use {}: it is damaged:", path(name));
     let check = |args: &[&str]| {
         let listen = ["--listen", "tls://127.0.0.1:0", "check"];
         ends(with_args(&[args, &listen[..]].concat()))
@@ -59,7 +73,16 @@ fn wrong_certificates_are_told_before_the_start() {
         (vec!["--tls-cert", &*cert, "--tls-key", &*path("none")], "No such file", 78),
         (vec!["--tls-cert", "/", "--tls-key", &*key], "it is no file", 78),
         (vec!["--tls-cert", &*path("empty"), "--tls-key", &*key], "no certificate: write PEM", 78),
-        (vec!["--tls-cert", &*path("garbage"), "--tls-key", &*key], "unreadable: ", 78),
+        (vec!["--tls-cert", &*path("garbage"), "--tls-key", &*key], &damaged("garbage"), 78),
+        (vec!["--tls-cert", &*path("cut-cert"), "--tls-key", &*key], &damaged("cut-cert"), 78),
+        (vec!["--tls-cert", &*cert, "--tls-key", &*path("cut")], &damaged("cut"), 78),
+        (vec!["--tls-cert", &*cert, "--tls-key", &*path("typo")], &damaged("typo"), 78),
+        (
+            vec!["--tls-cert", &*cert, "--tls-key", &*path("encrypted")],
+            &encrypted_key("encrypted"),
+            78,
+        ),
+        (vec!["--tls-cert", &*cert, "--tls-key", &*path("older")], &encrypted_key("older"), 78),
         (vec!["--tls-cert", &*cert, "--tls-key", &*cert], "no private key: write PEM", 78),
     ] {
         let (code, _, stderr) = check(&args);

@@ -137,13 +137,35 @@ fn nothing_is_overwritten_and_nothing_half_made_stays() {
         fs::write(&path, "precious").unwrap();
         let command = with_args(&["tls", "self-signed", "--name", "localhost", "--out", &out]);
         let told = format!("cannot write {path}: it is there already: remove it, or");
-        assert_refused(command, 74, &told);
+        assert_refused(command, 73, &told);
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         assert!(!fs::exists(format!("{out}/{other}")).unwrap(), "{other} stayed");
     }
-    let no_folder = settings.path();
-    let command = with_args(&["tls", "self-signed", "--name", "localhost", "--out", no_folder]);
-    assert_refused(command, 74, no_folder);
+    // Where no folder is, or can be: what to do, and nothing is changed.
+    let file = settings.path();
+    let text = fs::read_to_string(file).unwrap();
+    let below = format!("{file}/below");
+    for (out, told) in [
+        (file, "it is no folder: give one with --out"),
+        (&below, "a file is on the way: give another folder with --out"),
+        ("/proc/1/new", "No such file or directory"),
+    ] {
+        let command = with_args(&["tls", "self-signed", "--name", "localhost", "--out", out]);
+        assert_refused(command, 73, &format!("cannot write {out}: {told}"));
+    }
+    assert_eq!(fs::read_to_string(file).unwrap(), text);
+    if rustix::process::geteuid().is_root() {
+        // As somebody whose folder it is not.
+        let out = "/root/echo-server-never";
+        let mut command = support::command_under(&["setpriv", "--reuid=65534", "--clear-groups"]);
+        command.args(["tls", "self-signed", "--name", "localhost", "--out", out]);
+        assert_refused(
+            command,
+            73,
+            "Permission denied: give a folder with --out that this user may",
+        );
+        assert!(!fs::exists(out).unwrap());
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `user`: adds, changes, removes and lists users.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -7,7 +8,7 @@ use echo_scram::{Password, ask, prepare_name};
 use serde_json::json;
 
 use super::users::{self, Change, Users};
-use crate::exit::{Failure, REFUSED, USAGE, reason};
+use crate::exit::{DATA, Failure, NO_INPUT, REFUSED, USAGE, reason};
 use crate::units;
 use crate::visitor::{Allow, User};
 
@@ -70,10 +71,17 @@ impl Source {
             return Ok(None);
         }
         let prompts = ["New password: ", "Again: "];
-        let text = ask::password(self.password_file.as_deref(), &prompts)
-            .map_err(|error| Failure::new(USAGE, reason(&error)))?;
+        let text = ask::password(self.password_file.as_deref(), &prompts).map_err(|error| {
+            let code = match error.kind() {
+                // What was read, or typed.
+                ErrorKind::InvalidData | ErrorKind::InvalidInput => DATA,
+                _ if self.password_file.is_some() => NO_INPUT,
+                _ => USAGE,
+            };
+            Failure::new(code, reason(&error))
+        })?;
         let password = Password::new(&text);
-        password.map(Some).map_err(|error| Failure::new(USAGE, error.to_string()))
+        password.map(Some).map_err(|error| Failure::new(DATA, error.to_string()))
     }
 }
 

@@ -1,10 +1,10 @@
 //! The file of users: who they are, what they may do, and how they prove it. No passwords.
 
 mod change;
+mod text;
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -32,11 +32,6 @@ const ITERATIONS: u32 = 100_000;
 
 /// Far more than any list of users needs.
 const MAX_LEN: u64 = 16 << 20;
-
-const HEAD: &str = "\
-# Users of echo-server. `echo-server user` writes this file: allow and quota may be changed by hand.
-# It holds no passwords, but what passwords are guessed by: it is nobody else's to read.
-";
 
 /// The words for what a user may do.
 const WORDS: [(&str, Allow); 5] = [
@@ -107,14 +102,24 @@ impl Users {
 
     /// Reads the file, all or nothing.
     pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        Ok(Self::read_with_text(path)?.0)
+    }
+
+    /// The same, with what it was read from.
+    fn read_with_text(path: &Path) -> Result<(Self, Zeroizing<String>), Failure> {
         let failed = |why: &str| Failure::new(CONFIG, format!("users {}: {why}", path.display()));
         let text = contents(path).map_err(|error| failed(&reason(&error)))?;
+        let users = Self::parse(&text).map_err(|why| failed(&why))?;
+        Ok((users, text))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
         let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
             // Without the line itself, which may be a verifier.
             let line = error.span().map_or(0, |it| text[..it.start].matches('\n').count() + 1);
-            failed(&format!("line {line}: {}", error.message().replace('\n', ", ")))
+            format!("line {line}: {}", error.message().replace('\n', ", "))
         })?;
-        let users = Self::from_table(&table).map_err(|why| failed(&why));
+        let users = Self::from_table(&table);
         table.iter_mut().for_each(|(_, value)| zeroize(value));
         users
     }
@@ -249,31 +254,6 @@ impl Users {
     fn verifier(&self, password: Option<&Password>) -> Result<Option<Verifier>, Failure> {
         let verifier = password.map(|password| Verifier::derive(password, self.iterations));
         verifier.transpose().map_err(|error| Failure::new(IO, error.to_string()))
-    }
-
-    fn to_text(&self) -> Zeroizing<String> {
-        let encode = |bytes: &[u8]| Zeroizing::new(STANDARD.encode(bytes));
-        let mut text = Zeroizing::new(HEAD.to_owned());
-        let (iterations, secret) = (self.iterations, &*encode(&*self.secret));
-        // A string takes all that is written to it.
-        let _ =
-            writeln!(text, "version = {VERSION}\niterations = {iterations}\nsecret = \"{secret}\"");
-        for (user, verifier) in self.users.values() {
-            let name = Value::from(user.name.as_str());
-            let allow: Vec<_> = words(user.allow).map(|word| format!("\"{word}\"")).collect();
-            let quota = user.quota.map_or_else(String::new, |it| format!("quota = {it}\n"));
-            let allow = allow.join(", ");
-            let _ = write!(text, "\n[[user]]\nname = {name}\nallow = [{allow}]\n{quota}");
-            let Some(verifier) = verifier else { continue };
-            let _ = write!(
-                text,
-                "salt = \"{}\"\nstored-key = \"{}\"\nserver-key = \"{}\"\n",
-                *encode(verifier.salt()),
-                *encode(verifier.stored_key()),
-                *encode(verifier.server_key()),
-            );
-        }
-        text
     }
 }
 

@@ -9,31 +9,31 @@ use rustix::fs::{AtFlags, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::owner;
-use super::quota::{Owner, Quota};
+use super::quota::{Places, Quota};
 
-/// Makes a folder, and counts it. None comes or goes meanwhile.
-pub(super) fn make(parent: &Folder, name: &OsStr, owner: &Owner, quota: &Quota) -> io::Result<()> {
+/// Makes a folder, at one of the places that are kept. None comes or goes meanwhile.
+pub(super) fn make(parent: &Folder, name: &OsStr, places: &mut Places) -> io::Result<()> {
     // Another upload was faster: its folder is not refused to this one, whatever it may make.
     if statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return Err(Errno::EXIST.into());
     }
-    quota.take_folder(owner).map_err(io::Error::other)?;
+    places.make_folder().map_err(io::Error::other)?;
     let made = parent.make_one(name);
     if made.is_err() {
-        quota.give_folder(&owner.name);
+        places.unmake_folder();
         return made;
     }
-    let Some(user) = &owner.name else { return Ok(()) };
+    let Some(user) = &places.owner().name else { return Ok(()) };
     let noted = parent.enter(name).and_then(|made| owner::note(&made, user));
-    noted.inspect_err(|_| give_up(parent, name, owner, quota))
+    noted.inspect_err(|_| give_up(parent, name, places))
 }
 
 /// Removes a folder for which its owner could not be noted. One that cannot be removed is nobody's, as it will be
 /// when it goes, or is counted again.
-fn give_up(parent: &Folder, name: &OsStr, owner: &Owner, quota: &Quota) {
-    quota.give_folder(&owner.name);
+fn give_up(parent: &Folder, name: &OsStr, places: &mut Places) {
+    places.unmake_folder();
     if unlinkat(parent, name, AtFlags::REMOVEDIR).is_err() {
-        quota.found_folder(&None);
+        places.quota().found_folder(&None);
     }
 }
 
@@ -47,12 +47,15 @@ pub(super) fn remove(parent: &Folder, name: &OsStr, quota: &Quota) -> io::Result
 
 #[cfg(test)]
 mod tests {
-    use super::super::quota::Bounds;
+    use std::sync::Arc;
+
+    use super::super::quota::{Bounds, Owner};
     use super::*;
 
-    fn quota(files: u64) -> Quota {
+    fn places(files: u64, name: Option<&str>) -> Places {
         let bounds = Bounds { bytes: 0, files, transfers: 0 };
-        Quota::new(bounds, bounds)
+        let owner = Owner { name: name.map(str::to_owned), bytes: None };
+        Places::none(&Arc::new(Quota::new(bounds, bounds)), &owner)
     }
 
     fn place() -> (tempfile::TempDir, Folder) {
@@ -66,11 +69,11 @@ mod tests {
     #[test]
     fn a_folder_that_is_there_is_not_refused() {
         let (_outside, folder) = place();
-        let quota = quota(0);
-        let made = make(&folder, OsStr::new("there"), &Owner::default(), &quota);
+        let mut places = places(0, None);
+        let made = make(&folder, OsStr::new("there"), &mut places);
         assert_eq!(made.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(quota.used().folders, 0);
-        let refused = make(&folder, OsStr::new("new"), &Owner::default(), &quota);
+        assert_eq!(places.quota().used().folders, 0);
+        let refused = make(&folder, OsStr::new("new"), &mut places);
         assert!(refused.unwrap_err().to_string().contains("quota"));
     }
 
@@ -78,12 +81,13 @@ mod tests {
     #[test]
     fn a_folder_that_stays_without_a_note_is_nobodys() {
         let (_outside, folder) = place();
-        let (quota, ann) = (quota(1), Owner { name: Some("ann".to_owned()), bytes: None });
-        quota.take_folder(&ann).unwrap();
-        give_up(&folder, OsStr::new("there"), &ann, &quota);
-        assert_eq!(quota.used().folders, 1);
-        remove(&folder.enter(OsStr::new("there")).unwrap(), OsStr::new("inner"), &quota).unwrap();
-        assert_eq!(quota.used().folders, 0);
-        quota.take_folder(&ann).unwrap();
+        let mut places = places(1, Some("ann"));
+        places.make_folder().unwrap();
+        give_up(&folder, OsStr::new("there"), &mut places);
+        assert_eq!(places.quota().used().folders, 1);
+        let there = folder.enter(OsStr::new("there")).unwrap();
+        remove(&there, OsStr::new("inner"), places.quota()).unwrap();
+        assert_eq!(places.quota().used().folders, 0);
+        places.make_folder().unwrap();
     }
 }

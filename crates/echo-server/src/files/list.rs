@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::slice::EscapeAscii;
 use std::time::Duration;
 
 use echo_core::{Entry, FileName, ListReply};
@@ -15,14 +16,14 @@ use tokio::time::Instant;
 
 use super::counts::Counts;
 use super::owner;
-use super::quota::Quota;
+use super::quota::{Bounds, Quota};
 use super::store::{Store, is_private};
 use crate::exit::reason;
 
 /// What a walk may take: far less than the 30 s for which clients wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much of such a name is told: its end.
+/// How much of a name is told: its end.
 const TOLD: usize = 200;
 
 /// The payload of an answer to LIST.
@@ -34,7 +35,9 @@ pub(super) fn page(
 ) -> io::Result<Vec<u8>> {
     let until = Instant::now() + PATIENCE;
     let mut page = Page { counts, cursor, prefix, until, payload: vec![0] };
-    if let Some(Walked::Full) = unless_gone(page.begin(store.root()))? {
+    let way = prefix.iter().rposition(|byte| *byte == b'/').map_or(0, |end| end + 1);
+    let walked = unless_gone(page.begin(store.root())).map_err(|it| within(&prefix[..way], it))?;
+    if let Some(Walked::Full) = walked {
         page.payload[0] = 1;
     }
     Ok(page.payload)
@@ -89,7 +92,9 @@ impl Page<'_> {
                     Some(name) => {
                         let inner = folder.enter(OsStr::from_bytes(name));
                         let walked = inner.and_then(|inner| self.walk(&inner, path, depth + 1));
-                        unless_gone(walked)?.unwrap_or(Walked::All)
+                        let here = &path[..base + key.len()];
+                        let walked = unless_gone(walked).map_err(|error| within(here, error))?;
+                        walked.unwrap_or(Walked::All)
                     }
                     None => self.add(folder, &key, path)?,
                 };
@@ -188,7 +193,7 @@ impl Page<'_> {
     /// Says that no client can ask for that file, or for what is in that folder: another program has put it there.
     fn leave_out(&self, name: &[u8]) {
         if let Some(muted) = self.counts.leave_out() {
-            let name = name[name.len().saturating_sub(TOLD)..].escape_ascii();
+            let name = told(name);
             tracing::warn!(muted, "left out of lists, as its name is too long or deep: {name}");
         }
     }
@@ -232,16 +237,23 @@ impl Next {
 
 /// Counts the files that are there, and the folders. What an upload that was killed has made of those goes.
 pub(super) fn count(store: &Store, quota: &Quota) -> io::Result<()> {
-    count_folder(store.root(), true, quota)
+    count_folder(store.root(), b"", quota, true)
 }
 
-fn count_folder(folder: &Folder, is_root: bool, quota: &Quota) -> io::Result<()> {
+/// Finds out whether they could be counted, and changes nothing.
+pub(super) fn look_through(root: &Folder) -> io::Result<()> {
+    let none = Bounds { bytes: 0, files: 0, transfers: 0 };
+    count_folder(root, b"", &Quota::new(none, none), false)
+}
+
+/// Counts a folder whose name, with a `/` behind it, is `path`, and tidies it up.
+fn count_folder(folder: &Folder, path: &[u8], quota: &Quota, tidies: bool) -> io::Result<()> {
     // Names, and not handles: a folder may hold more folders than files may be open.
     let mut folders = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        if is_other(name.to_bytes(), is_root) {
+        if is_other(name.to_bytes(), path.is_empty()) {
             continue;
         }
         let Some(stat) = look(folder, name)? else { continue };
@@ -257,19 +269,21 @@ fn count_folder(folder: &Folder, is_root: bool, quota: &Quota) -> io::Result<()>
         }
     }
     for name in folders {
+        let here = [path, name.to_bytes(), b"/"].concat();
         let inner = folder.enter(OsStr::from_bytes(name.to_bytes()));
         let counted = inner.and_then(|inner| {
             let owner = owner::of(&inner)?;
             quota.found_folder(&owner);
-            count_folder(&inner, false, quota)?;
+            count_folder(&inner, &here, quota, tidies)?;
             // One that is empty was made for a file that did not come: its server was killed before. Where nobody is
             // noted, it may be another program's.
-            if owner.is_some() && unlinkat(folder, &*name, AtFlags::REMOVEDIR).is_ok() {
+            let tidies = tidies && owner.is_some();
+            if tidies && unlinkat(folder, &*name, AtFlags::REMOVEDIR).is_ok() {
                 quota.give_folder(&owner);
             }
             Ok(())
         });
-        unless_gone(counted).map_err(|error| within(&name, error))?;
+        unless_gone(counted).map_err(|error| within(&here, error))?;
     }
     Ok(())
 }
@@ -291,10 +305,18 @@ fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Says in which folder it went wrong.
-fn within(folder: &CStr, error: io::Error) -> io::Error {
-    let folder = folder.to_bytes().escape_ascii();
-    io::Error::new(error.kind(), format!("{folder}/: {}", reason(&error)))
+/// Says in which folder it went wrong, whose name has a `/` behind it: the store's own has none.
+fn within(folder: &[u8], error: io::Error) -> io::Error {
+    // In one that is further in, if that was said.
+    if folder.is_empty() || error.raw_os_error().is_none() {
+        return error;
+    }
+    io::Error::new(error.kind(), format!("{}: {}", told(folder), reason(&error)))
+}
+
+/// The end of a name, harmless wherever it is shown.
+fn told(name: &[u8]) -> EscapeAscii<'_> {
+    name[name.len().saturating_sub(TOLD)..].escape_ascii()
 }
 
 /// What is not for clients.

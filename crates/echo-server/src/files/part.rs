@@ -25,10 +25,11 @@ use tokio::time::Instant;
 use super::counts::Fate;
 use super::jobs::{PIECE, give_way_now};
 use super::owner;
-use super::quota::{Open, Owner};
+use super::quota::{Open, Owner, Places};
 use super::refusal::Refusal;
 use super::shelf::{Key, Parked, Shelf, part_name};
 use super::store::{Changed, Gone};
+use super::trouble::{self, Doing};
 pub(super) use state::{MAX_LEN as MAX_STATE_LEN, State};
 
 /// A part is synced when it has grown by so much: what a crash costs at most, and what is left to
@@ -61,6 +62,7 @@ pub(super) struct Part {
     /// A state of it is saved.
     resumable: bool,
     open: Option<Open>,
+    places: Places,
 }
 
 impl Part {
@@ -81,6 +83,7 @@ impl Part {
         };
         Ok(Self {
             shelf: Arc::clone(shelf),
+            places: Places::none(&shelf.quota, &owner),
             owner,
             key,
             parked,
@@ -163,11 +166,6 @@ impl Part {
         self.len
     }
 
-    /// Whether there is a file for it, which is counted.
-    pub(super) fn has_file(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// SHA-256 of them.
     pub(super) fn prefix(&self) -> [u8; 32] {
         self.digest.clone().finalize().into()
@@ -211,18 +209,25 @@ impl Part {
         self.sync_now_and_then(&file).map_err(Refusal::writing)
     }
 
+    /// Keeps places for what it is to make: so many folders, and its file unless that is made, in place of one of
+    /// `replaced`'s.
+    pub(super) fn keep_places(
+        &mut self,
+        folders: u64,
+        replaced: Option<Option<String>>,
+    ) -> Result<(), Refusal> {
+        self.places.keep(folders + u64::from(self.file.is_none()), replaced)
+    }
+
     /// The file, which is made, and counted, for the first bytes.
     fn file(&mut self) -> Result<Arc<File>, Refusal> {
         match &self.file {
             Some((file, _)) => Ok(Arc::clone(file)),
             None => {
-                let replaced = || owner::of_name(self.shelf.store.root(), &self.key.name);
-                self.shelf.quota.take_file(&self.owner, replaced)?;
-                let created = self.shelf.create();
-                if created.is_err() {
-                    self.shelf.quota.give_file(&self.key.owner);
-                }
-                let (file, id) = created.map_err(Refusal::writing)?;
+                let (file, id) = self.shelf.create().map_err(Refusal::writing)?;
+                self.places.make_file();
+                // How many folders are to come was not looked up, if there were places for all.
+                self.places.keep_at_most(self.shelf.store.missing(&self.key.name));
                 let file = Arc::new(file);
                 self.file = Some((Arc::clone(&file), id));
                 Ok(file)
@@ -245,7 +250,7 @@ impl Part {
         if !due || self.len == self.synced {
             return Ok(());
         }
-        self.await_sync()?;
+        await_sync(self.syncing.take())?;
         self.extend(file)?;
         (self.synced, self.synced_at) = (self.len, Instant::now());
         let Some((file, id)) = self.file.clone() else { return Ok(()) };
@@ -260,11 +265,6 @@ impl Part {
             let _ = ended.send(synced);
         }));
         Ok(())
-    }
-
-    fn await_sync(&mut self) -> io::Result<()> {
-        let gone = || io::Error::other("a sync was given up");
-        self.syncing.take().map_or(Ok(()), |syncing| syncing.recv().map_err(|_| gone())?)
     }
 
     fn state(&self) -> State {
@@ -312,7 +312,7 @@ impl Part {
         file: &File,
         keep: Option<Attributes>,
     ) -> io::Result<Changed<Option<Gone>>> {
-        self.await_sync()?;
+        await_sync(self.syncing.take())?;
         self.extend(file)?;
         if let Some(name) = &self.key.owner {
             owner::note(file, name)?;
@@ -325,14 +325,22 @@ impl Part {
         let gone = || io::Error::other("the part is gone");
         let (_, id) = self.file.as_ref().ok_or_else(gone)?;
         let name = FileName::new(&self.key.name).map_err(io::Error::other)?;
-        self.shelf.store.publish(&part_name(id), name, &self.owner, &self.shelf.quota)
+        self.shelf.store.publish(&part_name(id), name, &mut self.places)
     }
+}
+
+/// How the sync under way ends.
+fn await_sync(syncing: Option<Receiver<io::Result<()>>>) -> io::Result<()> {
+    let gone = || io::Error::other("a sync was given up");
+    syncing.map_or(Ok(()), |syncing| syncing.recv().map_err(|_| gone())?)
 }
 
 /// A part that is dropped is parked, unless it is spoilt: by a thread of its own, since a drop must not
 /// wait for the disk.
 impl Drop for Part {
     fn drop(&mut self) {
+        // Before somebody who waits for its end needs them.
+        self.places.keep_at_most(0);
         let leaving = Leaving {
             key: self.key.clone(),
             file: self.file.take(),
@@ -364,15 +372,15 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// Parks it, or takes it away.
-    pub(super) fn settle(self) {
+    pub(super) fn settle(mut self) {
         let Some((file, id)) = &self.file else { return };
-        let synced = self.syncing.as_ref().is_none_or(|it| matches!(it.recv(), Ok(Ok(()))));
-        let parked = self.parked.as_ref().filter(|_| synced).is_some_and(|state| {
-            let saved = file
-                .set_len(self.len)
+        let synced = await_sync(self.syncing.take());
+        let parked = self.parked.as_ref().is_some_and(|state| {
+            let saved = synced
+                .and_then(|()| file.set_len(self.len))
                 .and_then(|()| Ok(fdatasync(file)?))
                 .and_then(|()| self.shelf.save(id, state));
-            saved.is_ok()
+            saved.inspect_err(|error| trouble::tell(Doing::Park, error)).is_ok()
         });
         if parked {
             self.shelf.counts.part(Fate::Parked);

@@ -4,15 +4,20 @@ use std::io;
 use std::path::Path;
 
 use echo_folder::Folder;
-use rustix::fs::{Access, AtFlags, accessat};
+use rustix::fs::{Access, AtFlags, FsWord, PROC_SUPER_MAGIC, accessat, fstatfs};
 use rustix::io::Errno;
 
+use super::list;
 use super::store::{LOCK, PRIVATE};
 use crate::exit::{CONFIG, Failure, reason};
 
-/// Tries the folder of a store, and the server's own in it if it is there.
+/// What sysfs calls itself, as `PROC_SUPER_MAGIC` is what procfs does.
+const SYSFS_MAGIC: FsWord = 0x6265_6572;
+
+/// Tries the folder of a store, the server's own in it if it is there, and what is to be counted at the start.
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let root = Folder::open(path)?;
+    takes_files(&root)?;
     let folder = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     may(&root, ".", folder).map_err(|error| hint(&error, "the folder"))?;
     let own = match may(&root, PRIVATE, folder) {
@@ -21,9 +26,18 @@ pub(crate) fn probe(path: &Path) -> io::Result<()> {
     };
     match own {
         // It is made at the start.
-        Err(Errno::NOENT) => Ok(()),
-        own => own.map_err(|error| hint(&error, PRIVATE)),
+        Err(Errno::NOENT) => {}
+        own => own.map_err(|error| hint(&error, PRIVATE))?,
     }
+    list::look_through(&root)
+}
+
+/// Refuses folders where root may do all, and nobody can make a file.
+pub(super) fn takes_files(root: &Folder) -> io::Result<()> {
+    if matches!(fstatfs(root)?.f_type, PROC_SUPER_MAGIC | SYSFS_MAGIC) {
+        return Err(io::Error::other("it holds what the kernel shows, and no files of others"));
+    }
+    Ok(())
 }
 
 /// As the service would, which may run with another user's rights than its real one's.

@@ -1,5 +1,7 @@
 //! How much of the store is used, and by whom: bytes (of files, and of what is not whole yet), files with the
-//! folders on the way to them, and transfers that are open.
+//! folders on the way to them, places kept for both, and transfers that are open.
+
+mod places;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +11,7 @@ use echo_core::ErrorCode;
 use super::counts::Limit;
 use super::refusal::Refusal;
 use super::store::Gone;
+pub(super) use places::Places;
 
 /// How much there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +28,16 @@ pub(crate) struct Used {
     pub(crate) files: u64,
     /// On the way to them, which count as files do.
     pub(crate) folders: u64,
+    /// Places for both that uploads will need.
+    pub(crate) kept: u64,
     pub(crate) transfers: u64,
 }
 
 impl Used {
     /// Whether there are not too many files, of which there may be some `more`.
     fn fits(&self, bounds: &Bounds, more: u64) -> Result<(), What> {
-        let fits = self.files + self.folders <= bounds.files.saturating_add(more);
+        let all = self.files + self.folders + self.kept;
+        let fits = all <= bounds.files.saturating_add(more);
         if fits { Ok(()) } else { Err(What::Files) }
     }
 
@@ -91,55 +97,6 @@ impl Quota {
 
     fn bounds(&self, owner: &Owner) -> Bounds {
         Bounds { bytes: owner.bytes.unwrap_or(self.each.bytes), ..self.each }
-    }
-
-    /// Counts a file more of `owner`. Where that is one too many, `replaced` tells whose file it is to replace, if it
-    /// is: then there may be one more for each open transfer, until it has that one's place.
-    pub(super) fn take_file(
-        &self,
-        owner: &Owner,
-        replaced: impl FnOnce() -> Option<Option<String>>,
-    ) -> Result<(), Refusal> {
-        self.take_file_in_place_of(owner, None).or_else(|refusal| {
-            let replaced = replaced().ok_or(refusal)?;
-            self.take_file_in_place_of(owner, Some(replaced))
-        })
-    }
-
-    fn take_file_in_place_of(
-        &self,
-        owner: &Owner,
-        replaced: Option<Option<String>>,
-    ) -> Result<(), Refusal> {
-        let add = |used: &mut Used, bounds: &Bounds, replaces: bool| {
-            let more = if replaces { used.transfers } else { 0 };
-            used.files += 1;
-            used.fits(bounds, more)
-        };
-        // One more of `owner` stays where another one's file goes.
-        let of_own = replaced.as_ref() == Some(&owner.name);
-        let total = |used: &mut Used, bounds: &Bounds| add(used, bounds, replaced.is_some());
-        let own = |used: &mut Used, bounds: &Bounds| add(used, bounds, of_own);
-        self.try_change(owner, self.each, total, own)
-    }
-
-    /// Whether `more` files and folders of `owner` would be too many now. Nothing is counted.
-    pub(super) fn admit_files(&self, owner: &Owner, more: u64) -> Result<(), Refusal> {
-        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let add = |used: &mut Used, bounds: &Bounds| {
-            used.files += more;
-            used.fits(bounds, 0)
-        };
-        self.changed(&used, owner, self.each, add, add).map(drop)
-    }
-
-    /// Counts a folder that is made for `owner`.
-    pub(super) fn take_folder(&self, owner: &Owner) -> Result<(), Refusal> {
-        let add = |used: &mut Used, bounds: &Bounds| {
-            used.folders += 1;
-            used.fits(bounds, 0)
-        };
-        self.try_change(owner, self.each, add, add)
     }
 
     /// A folder is gone.
@@ -292,39 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn files_and_transfers_are_bounded() {
+    fn transfers_are_bounded() {
         let quota = quota();
         let ann = owner("ann");
-        quota.take_file(&ann, || None).unwrap();
-        quota.take_file(&ann, || None).unwrap();
-        assert!(quota.take_file(&ann, || None).is_err());
-        quota.give_file(&ann.name);
-        quota.take_file(&ann, || None).unwrap();
         let open = (quota.open(&ann).unwrap(), quota.open(&ann).unwrap());
         assert_eq!(quota.open(&ann).unwrap_err().code, ErrorCode::Busy);
         let _third = quota.open(&owner("bob")).unwrap();
         assert!(quota.open(&owner("eve")).is_err());
         drop(open);
         quota.open(&ann).unwrap();
-    }
-
-    /// A replacement of one's own file is one more until it has its place, for each open transfer; that of another's
-    /// stays one more.
-    #[test]
-    fn a_replacement_fits_where_a_new_file_does_not() {
-        let quota = quota();
-        let (ann, bob) = (owner("ann"), owner("bob"));
-        let of = |owner: &Owner| Some(owner.name.clone());
-        quota.found(ann.name.clone(), 2, 0);
-        quota.found(bob.name.clone(), 1, 0);
-        let _open = quota.open(&ann).unwrap();
-        assert_eq!(quota.take_file(&ann, || None).unwrap_err().limit, Some(Limit::Files));
-        assert_eq!(quota.take_file(&ann, || of(&bob)).unwrap_err().limit, Some(Limit::UserFiles));
-        quota.take_file(&ann, || of(&ann)).unwrap();
-        assert!(quota.take_file(&ann, || of(&ann)).is_err(), "one open transfer, one more");
-        quota.gone(Gone { size: 0, owner: ann.name.clone() });
-        quota.take_file(&ann, || of(&ann)).unwrap();
-        quota.give_file(&ann.name);
-        assert_eq!(quota.used().files, 3);
     }
 }

@@ -1,17 +1,14 @@
 //! Why a file frame is not served, in the words and the number that its client gets.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
 use std::{error, fmt, io};
 
-use echo_core::{ErrorCode, ErrorFrame, Kind, Seldom};
+use echo_core::{ErrorCode, ErrorFrame, Kind};
 use rustix::io::Errno;
 
 use super::counts::Limit;
+use super::trouble::{self, Doing};
 use crate::exit::reason;
-
-/// A disk that fails does so with each transfer.
-static FAILED: Mutex<Option<Seldom>> = Mutex::new(None);
 
 /// The answer to a frame that is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,10 +72,15 @@ impl Refusal {
         match Errno::from_io_error(&error) {
             // What is no file, or lies behind what is no folder, is not there for clients.
             Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) => Self::not_found(),
-            Some(Errno::ACCESS | Errno::PERM) => {
-                Self::new(ErrorCode::Failed, "the server may not read it")
+            other => {
+                trouble::tell(Doing::Read, &error);
+                match other {
+                    Some(Errno::ACCESS | Errno::PERM) => {
+                        Self::new(ErrorCode::Failed, "the server may not read it")
+                    }
+                    _ => Self::failed(&error),
+                }
             }
-            _ => Self::failed(&error),
         }
     }
 
@@ -86,42 +88,46 @@ impl Refusal {
     pub(super) fn removing(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
             Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Self::not_found(),
-            _ => Self::writing(error),
+            _ => Self::changing(Doing::Remove, error),
         }
     }
 
-    /// What writing, or removing, came to.
+    /// What writing came to.
     pub(super) fn writing(error: io::Error) -> Self {
+        Self::changing(Doing::Write, error)
+    }
+
+    fn changing(doing: Doing, error: io::Error) -> Self {
         let error = match error.downcast::<Self>() {
             Ok(refusal) => return refusal,
             Err(error) => error,
         };
         let full = |text| Self::over(Limit::Disk, ErrorCode::NoSpace, text);
-        match Errno::from_io_error(&error) {
+        let refusal = match Errno::from_io_error(&error) {
+            // What a client asks for alone: it is told, and nobody else.
+            Some(Errno::FBIG) => return full("the server cannot store a file that long"),
+            Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
+                return Self::no_place();
+            }
             Some(Errno::NOSPC) => full("the server's disk is full"),
             Some(Errno::DQUOT) => full("the server has used up its quota on its disk"),
-            Some(Errno::FBIG) => full("the server cannot store a file that long"),
-            Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
-                Self::no_place()
-            }
             Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
                 Self::new(ErrorCode::Failed, "the server may not write there")
             }
             _ => Self::failed(&error),
-        }
+        };
+        trouble::tell(doing, &error);
+        refusal
     }
 
     /// Something is done, and the disk failed to keep it.
     pub(super) fn not_durable(done: &str, error: &io::Error) -> Self {
+        trouble::tell(Doing::Sync, error);
         let Self { code, text, .. } = Self::failed(error);
         Self::new(code, format!("{done}, but may not outlast a crash: {text}"))
     }
 
     fn failed(error: &io::Error) -> Self {
-        let mut seldom = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(muted) = seldom.get_or_insert_default().speak() {
-            tracing::error!(muted, "a file of a transfer: {}", reason(error));
-        }
         Self::new(ErrorCode::Failed, format!("the server's storage failed: {}", reason(error)))
     }
 }

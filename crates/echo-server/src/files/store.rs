@@ -15,8 +15,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::quota::{Owner, Quota};
-use super::{folders, owner};
+use super::quota::{Places, Quota};
+use super::{folders, owner, probe};
 
 /// The folder of what is not whole yet; no file's name begins with it.
 pub(super) const PRIVATE: &str = ".echo-server";
@@ -60,6 +60,7 @@ impl Store {
     /// Opens the store in an existing folder.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let root = Folder::open(path)?;
+        probe::takes_files(&root)?;
         match mkdirat(&root, PRIVATE, Mode::RWXU) {
             Err(Errno::EXIST) => {}
             made => {
@@ -133,11 +134,10 @@ impl Store {
         &self,
         part: &str,
         name: FileName<'_>,
-        owner: &Owner,
-        quota: &Quota,
+        places: &mut Places,
     ) -> io::Result<Changed<Option<Gone>>> {
         for _ in 0..ATTEMPTS {
-            match self.try_publish(part, name, owner, quota) {
+            match self.try_publish(part, name, places) {
                 // Somebody removed the last file of a folder on the way, and it with it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 published => return published,
@@ -150,19 +150,19 @@ impl Store {
         &self,
         part: &str,
         name: FileName<'_>,
-        owner: &Owner,
-        quota: &Quota,
+        places: &mut Places,
     ) -> io::Result<Changed<Option<Gone>>> {
         let made = self.root.make_by(name, &self.unsynced, |parent, name| {
             let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            folders::make(parent, name, owner, quota)
+            folders::make(parent, name, places)
         });
         // What was made for a file that does not come would stay, and count, for ever.
         let made = made.and_then(|(folder, last, changed)| {
             let gone = self.rename(part, &folder, last)?;
             Ok((folder, gone, changed))
         });
-        let (folder, gone, changed) = made.inspect_err(|_| self.remove_empty(name, quota))?;
+        let (folder, gone, changed) =
+            made.inspect_err(|_| self.remove_empty(name, places.quota()))?;
         let durable = folder.sync().and_then(|()| changed.into_iter().try_for_each(Grown::sync));
         Ok(Changed { gone, durable })
     }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::Fault;
 use super::active::Active;
 use super::jobs::{Jobs, run};
+use super::owner;
 use super::part::Part;
 use super::quota::Owner;
 use super::refusal::Refusal;
@@ -40,26 +41,24 @@ pub(crate) struct Upload {
     outlasts_drain: bool,
 }
 
-/// Refuses an upload whose folders are too many, before it is sent for nothing: they are counted when they are made,
-/// once all of it has come. With them comes the file, unless that is counted.
-async fn admit_folders(
+/// Keeps places for what an upload will make, or refuses it before it is sent for nothing: its folders are counted when
+/// they are made, once all of it has come. How many are missing may be known.
+async fn keep_places(
     shelf: &Arc<Shelf>,
-    owner: &Owner,
+    part: &mut Part,
     name: FileName<'_>,
-    has_file: bool,
+    missing: Option<u64>,
     jobs: &Jobs,
 ) -> Result<(), Fault> {
-    let (most, file) = (name.components().count() as u64 - 1, u64::from(!has_file));
     // Mostly there are places for all: then nobody has to look which of them are there.
-    if most == 0 || shelf.quota.admit_files(owner, most + file).is_ok() {
+    let most = missing.unwrap_or_else(|| name.components().count() as u64 - 1);
+    if part.keep_places(most, None).is_ok() {
         return Ok(());
     }
-    let (store, name) = (Arc::clone(shelf), name.as_bytes().to_vec());
-    let missing = run(jobs, move || store.store.missing(&name)).await?.await?;
-    if missing > 0 {
-        shelf.quota.admit_files(owner, missing + file)?;
-    }
-    Ok(())
+    let (shelf, name) = (Arc::clone(shelf), name.as_bytes().to_vec());
+    let look = move || (shelf.store.missing(&name), owner::of_name(shelf.store.root(), &name));
+    let (missing, replaced) = run(jobs, look).await?.await?;
+    Ok(part.keep_places(missing, replaced)?)
 }
 
 /// A block that a thread is done with.
@@ -87,21 +86,24 @@ impl Upload {
                 (Box::new(Part::new(shelf, owner.clone(), key.clone(), parked)?), found)
             }
         };
+        let mut missing = None;
         if found || anew {
+            let (all, name) = (Arc::clone(shelf), name.clone());
             let prepare = move || {
                 part.resume();
                 if anew || size.is_some_and(|size| size < part.len()) {
                     part.start_anew();
                 }
-                part
+                let missing = all.store.missing(&name);
+                (part, Some(missing))
             };
-            part = run(jobs, prepare).await?.await?;
+            (part, missing) = run(jobs, prepare).await?.await?;
         }
         if let Some(size) = size {
             // Before it is sent for nothing. It is counted as it comes.
             shelf.quota.admit_bytes(&owner, size.saturating_sub(part.len()))?;
         }
-        admit_folders(shelf, &owner, put.name, part.has_file(), jobs).await?;
+        keep_places(shelf, &mut part, put.name, missing, jobs).await?;
         let reply = PutReply { offset: part.len(), prefix: part.prefix() };
         let active = Active::new(part);
         shelf.register(&key, &active);

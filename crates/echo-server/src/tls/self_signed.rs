@@ -12,7 +12,7 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, d
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::exit::{Failure, IO, SOFTWARE, reason};
+use crate::exit::{Failure, SOFTWARE, reason};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Clocks of hosts differ a little: for those that are behind it is valid as well.
@@ -46,10 +46,10 @@ pub(crate) fn run(task: &Task) -> Result<String, Failure> {
     let (cert_path, key_path) = (out.join("cert.pem"), out.join("key.pem"));
     let made = make(names, *days)
         .map_err(|error| Failure::new(SOFTWARE, format!("cannot make the certificate: {error}")))?;
-    DirBuilder::new().recursive(true).mode(0o755).create(out).map_err(|e| failed(out, &e))?;
+    DirBuilder::new().recursive(true).mode(0o755).create(out).map_err(|e| failed(out, true, &e))?;
     let key = New::write(&key_path, 0o600, made.key.as_bytes())?;
     let cert = New::write(&cert_path, 0o644, made.certificate.as_bytes())?;
-    File::open(out).and_then(|it| it.sync_all()).map_err(|error| failed(out, &error))?;
+    File::open(out).and_then(|it| it.sync_all()).map_err(|error| failed(out, true, &error))?;
     key.keep();
     cert.keep();
     let first = names.first().map_or("", String::as_str);
@@ -95,13 +95,13 @@ struct New<'a>(Option<&'a Path>);
 impl<'a> New<'a> {
     fn write(path: &'a Path, mode: u32, text: &[u8]) -> Result<Self, Failure> {
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-        let mut file = file.map_err(|error| failed(path, &error))?;
+        let mut file = file.map_err(|error| failed(path, false, &error))?;
         let new = Self(Some(path));
         // The umask may have taken more away.
         file.set_permissions(Permissions::from_mode(mode))
             .and_then(|()| file.write_all(text))
             .and_then(|()| file.sync_all())
-            .map_err(|error| failed(path, &error))?;
+            .map_err(|error| failed(path, false, &error))?;
         Ok(new)
     }
 
@@ -119,14 +119,23 @@ impl Drop for New<'_> {
     }
 }
 
-fn failed(path: &Path, error: &io::Error) -> Failure {
+fn failed(path: &Path, is_out: bool, error: &io::Error) -> Failure {
     let why = match error.kind() {
+        // The folder may be there, so it is something else.
+        ErrorKind::AlreadyExists if is_out => "it is no folder: give one with --out".to_owned(),
+        ErrorKind::NotADirectory => {
+            "a file is on the way: give another folder with --out".to_owned()
+        }
         ErrorKind::AlreadyExists => {
             "it is there already: remove it, or give another --out".to_owned()
         }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            let reason = reason(error);
+            format!("{reason}: give a folder with --out that this user may write to")
+        }
         _ => reason(error),
     };
-    Failure::new(IO, format!("cannot write {}: {why}", path.display()))
+    Failure::not_written(error, format!("cannot write {}: {why}", path.display()))
 }
 
 /// An IP address, or a DNS name as clients take it: letters, digits, `-` and `_`, and no number at the end.

@@ -63,6 +63,24 @@ fn the_commands_say_what_was_done() {
         assert_eq!((got, &*stdout), (Some(code), ""), "{stderr}");
         assert!(stderr.contains(told) && stderr.lines().count() == 1, "{stderr}");
     }
+    // What is given to a command, and where it is to write.
+    fs::write(house.path("empty"), "").unwrap();
+    let users = house.path("users.toml").display().to_string();
+    let [password, empty, none, no_folder] = ["password", "empty", "none", "none/users.toml"]
+        .map(|name| house.path(name).display().to_string());
+    for (users, password, code, told) in [
+        (&users, &none, 66, "none: No such file or directory"),
+        (&users, &empty, 65, "empty: it is empty"),
+        (&no_folder, &password, 73, "cannot write users"),
+        (&empty, &password, 78, "its mode is"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
+        command.args(["user", "add", "dave", "--users", users, "--password-file", password]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(told) && stderr.lines().count() == 1, "{stderr}");
+    }
     fs::set_permissions(house.path("users.toml"), fs::Permissions::from_mode(0o640)).unwrap();
     let (code, _, stderr) = house.try_user(&["list"], false);
     assert_eq!(code, Some(78));
@@ -73,7 +91,6 @@ fn the_commands_say_what_was_done() {
     let listed = command.env("CREDENTIALS_DIRECTORY", house.folder.path()).output().unwrap();
     assert!(listed.status.success());
     // A server does not start, and `check` says why.
-    let users = house.path("users.toml");
     for task in [&["check"][..], &[]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
         let output = command.arg("--users").arg(&users).args(task).output().unwrap();

@@ -35,7 +35,7 @@ fn a_planted_password_is_found_nowhere() {
     {
         fs::write(house.path("password"), text).unwrap();
         let (code, stdout, stderr) = house.try_user(&["add", "eve"], true);
-        assert_eq!(code, Some(64));
+        assert_eq!(code, Some(65));
         assert!(!contains(stdout.as_bytes()) && !contains(stderr.as_bytes()), "{stderr}");
     }
 }

@@ -88,7 +88,7 @@ fn a_disk_without_inodes_refuses_files_and_folders() {
 fn a_read_only_disk_is_told_and_is_read() {
     let place = Place::new();
     let Some(mount) = Mount::tmpfs(&place, "size=4m", "a_read_only_disk") else { return };
-    let _server = place.serve();
+    let server = place.serve();
     run(async {
         let mut talk = place.connect().await;
         talk.store("a", b"1").await.unwrap();
@@ -99,6 +99,8 @@ fn a_read_only_disk_is_told_and_is_read() {
         assert_eq!(talk.fetch("a").await.unwrap(), b"1");
         assert_eq!(talk.remove("a").await, Err(ErrorCode::Failed));
     });
+    server.wait_for_stderr("cannot write to the store: Read-only file system");
+    server.wait_for_stderr("cannot remove from the store: Read-only file system");
 }
 
 /// Without descriptors uploads and downloads are refused, on connections that go on, and later are not.
@@ -153,6 +155,7 @@ fn what_cannot_be_parked_is_gone() {
         assert_eq!(talk.fetch("a").await.unwrap(), b"anew");
     });
     assert_eq!(server.stop(), Some(0));
+    assert!(server.stderr().contains("cannot keep an unfinished upload: Input/output error"));
     assert!(injection::was_injected(&log));
 }
 
@@ -218,22 +221,26 @@ fn a_start_makes_durable_what_is_there() {
     assert!(server.stderr().contains("cannot store files in"), "{}", server.stderr());
 }
 
-/// Each system call that can fail, failing: an answer of the right kind, nothing visible, and the server
-/// goes on.
+/// Each system call that can fail, failing: an answer of the right kind, nothing visible, one line for who runs the
+/// server, which goes on.
 #[test]
 fn what_the_disk_fails_is_no_file() {
     if !injection::can_inject("what_the_disk_fails_is_no_file") {
         return;
     }
-    for (call, error, code) in [
-        ("fsync:error=EIO", "EIO", ErrorCode::Failed),
-        ("pwrite64:error=EIO", "EIO", ErrorCode::Failed),
-        ("pwrite64:error=ENOSPC", "ENOSPC", ErrorCode::NoSpace),
-        ("pwrite64:error=EDQUOT", "EDQUOT", ErrorCode::NoSpace),
-        ("pwrite64:error=EFBIG", "EFBIG", ErrorCode::NoSpace),
-        ("renameat,renameat2,rename:error=EIO", "EIO", ErrorCode::Failed),
-        ("renameat,renameat2,rename:error=EROFS", "EROFS", ErrorCode::Failed),
+    const RENAME: &str = "renameat,renameat2,rename";
+    for (call, error, code, told) in [
+        ("fsync", "EIO", ErrorCode::Failed, "Input/output error"),
+        ("pwrite64", "EIO", ErrorCode::Failed, "Input/output error"),
+        ("pwrite64", "ENOSPC", ErrorCode::NoSpace, "No space left on device"),
+        ("pwrite64", "EDQUOT", ErrorCode::NoSpace, "Disk quota exceeded"),
+        // That is the client's fault.
+        ("pwrite64", "EFBIG", ErrorCode::NoSpace, ""),
+        (RENAME, "EIO", ErrorCode::Failed, "Input/output error"),
+        (RENAME, "EROFS", ErrorCode::Failed, "Read-only file system"),
+        (RENAME, "EACCES", ErrorCode::Failed, "Permission denied"),
     ] {
+        let call = &format!("{call}:error={error}");
         let place = Place::new();
         // Once in peace: a new store is synced as well.
         assert_eq!(place.serve().stop(), Some(0));
@@ -256,5 +263,44 @@ fn what_the_disk_fails_is_no_file() {
         });
         assert_eq!(server.stop(), Some(0), "{call}");
         assert!(injection::was_injected(&log), "{call}");
+        let (stderr, line) = (server.stderr(), format!("cannot write to the store: {told}"));
+        let lines = stderr.lines().filter(|it| it.contains("WARN") && it.contains(&line));
+        assert_eq!(lines.count(), usize::from(!told.is_empty()), "{call}: {stderr}");
+    }
+}
+
+/// `check` says before the start what would be said at it, and leaves no trace.
+#[test]
+fn check_looks_through_the_store() {
+    if !injection::can_inject("check_looks_through_the_store") {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir_all(place.path("a/broken/inner")).unwrap();
+    let args = [place.args(), vec!["check".to_owned()]].concat();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let log = place.folder.path().join("trace");
+    let call = "openat:error=EACCES";
+    let mut check = Server::spawn(injection::injected_at("broken", &log, call, &args));
+    assert_eq!(check.wait(support::PATIENCE).code(), Some(78));
+    let stderr = check.stderr();
+    assert!(
+        stderr.contains("cannot store files in")
+            && stderr.contains(": a/broken/: Permission denied"),
+        "{stderr}"
+    );
+    let mut command = support::command();
+    assert!(command.args(&args).status().unwrap().success());
+    assert!(place.path("a/broken/inner").exists() && !place.path(".echo-server").exists());
+    // Where the kernel alone has files, whoever asks.
+    for files in ["/proc", "/sys", "/proc/self"] {
+        for task in [&["check"][..], &[]] {
+            let mut command = support::command();
+            command.args(["--listen=unix:@never", "--files", files]).args(task);
+            let mut server = Server::spawn(command);
+            assert_eq!(server.wait(support::PATIENCE).code(), Some(78), "{files}");
+            let told = format!("cannot store files in {files}: it holds what the kernel shows");
+            assert!(server.stderr().contains(&told), "{}", server.stderr());
+        }
     }
 }

@@ -36,11 +36,11 @@ fn what_cannot_be_read_is_not_left_out() {
     if !injection::can_inject("what_cannot_be_read_is_not_left_out") {
         return;
     }
-    for (name, call) in [
-        ("broken", "openat:error=EMFILE"),
-        ("broken", "openat:error=EACCES"),
-        ("broken", "openat:error=EIO"),
-        ("inner", "newfstatat:error=EIO"),
+    for (name, call, why) in [
+        ("broken", "openat:error=EMFILE", "Too many open files"),
+        ("broken", "openat:error=EACCES", "Permission denied"),
+        ("broken", "openat:error=EIO", "Input/output error"),
+        ("inner", "newfstatat:error=EIO", "Input/output error"),
     ] {
         let place = Place::new();
         let log = place.folder.path().join("trace");
@@ -58,9 +58,18 @@ fn what_cannot_be_read_is_not_left_out() {
             let mut talk = place.connect().await;
             assert_eq!(talk.list("").await, Err(ErrorCode::Failed), "{call}");
             assert_eq!(talk.list("broken/").await, Err(ErrorCode::Failed), "{call}");
+            // Which it is, and why.
+            for prefix in ["", "broken/", "broken/i"] {
+                let list = List { cursor: b"", prefix: prefix.as_bytes() };
+                talk.send(Kind::LIST, |out| list.put(out)).await;
+                let (_, payload) = talk.0.recv().await.unwrap();
+                let text = ErrorFrame::parse(&payload).unwrap().text;
+                assert_eq!(text, format!("the server's storage failed: broken/: {why}"));
+            }
             assert_eq!(talk.list("a").await.unwrap(), ["a"], "{call}");
             assert_eq!(talk.store("lost+found/y", b"1").await, Err(ErrorCode::Forbidden));
         });
+        server.wait_for_stderr(&format!("cannot read from the store: broken/: {why}"));
         assert_eq!(server.stop(), Some(0), "{call}");
         assert!(injection::was_injected(&log), "{call}");
         // Counted at the start: no server.

@@ -38,7 +38,7 @@ fn quotas_refuse_and_others_go_on() {
         talk.store("d", b"1").await.unwrap();
         // Transfers.
         let (mut second, mut third) = (place.connect().await, place.connect().await);
-        talk.put("e", false).await.unwrap();
+        talk.put("a", false).await.unwrap();
         second.get("a", 0, [0; 32]).await.unwrap();
         assert_eq!(third.get("a", 0, [0; 32]).await.unwrap_err(), ErrorCode::Busy);
         drop(talk);
@@ -91,9 +91,8 @@ fn a_full_store_takes_new_versions() {
             talk.put("b", true).await.unwrap();
             talk.data(&block).await.unwrap();
             // Once the other one is parked.
-            unless_busy(async || talk.put("c", true).await.map(drop)).await.unwrap();
-            let refused = talk.data(&block).await.err().or(talk.data(&block).await.err());
-            assert_eq!(refused, Some(ErrorCode::NoSpace), "{bound}");
+            let refused = unless_busy(async || talk.put("c", true).await.map(drop)).await;
+            assert_eq!(refused, Err(ErrorCode::NoSpace), "{bound}");
         });
     }
 }
@@ -111,11 +110,7 @@ fn parts_count_as_files() {
             talk.data(&block).await.unwrap();
             eventually("its part is counted", || place.parts() >= files).await;
         }
-        talk.put("d", true).await.unwrap();
-        // The first 512 KiB make the file, by a thread: the next to be handed to it learns of it.
-        let refused =
-            async |talk: &mut Talk| talk.data(&block).await.err().or(talk.data(&block).await.err());
-        assert_eq!(refused(&mut talk).await, Some(ErrorCode::NoSpace));
+        assert_eq!(talk.put("d", true).await, Err(ErrorCode::NoSpace));
     });
     assert_eq!(server.stop(), Some(0));
     // They still do when they are taken up; what goes on with one does not count twice.
@@ -131,6 +126,59 @@ fn parts_count_as_files() {
         assert_eq!(talk.put("b", false).await.unwrap().offset, 0);
         talk.store("d", b"1").await.unwrap();
     });
+}
+
+/// What is admitted has its places until it is stored, or given up: others do not use them up while it is sent. What is
+/// parked keeps its file's, as it keeps its bytes.
+#[test]
+fn what_is_admitted_has_its_places() {
+    let place = Place::new();
+    let _server = place.serve_with(&["--anonymous-put", "--files-count=4"]);
+    run(async {
+        let (mut talk, mut other) = (place.connect().await, place.connect().await);
+        let block = noise(600_000, 6);
+        // Two folders and a file; of some nothing has come yet.
+        for sent in [0, 1, block.len()] {
+            talk.put("a/b/c", true).await.unwrap();
+            talk.data(&block[..sent]).await.unwrap();
+            other.store("d", b"1").await.unwrap();
+            assert_eq!(other.store("e", b"1").await, Err(ErrorCode::NoSpace), "{sent}");
+            talk.commit(&block[..sent]).await.unwrap();
+            assert_eq!(other.store("e", b"1").await, Err(ErrorCode::NoSpace), "{sent}");
+            talk.remove("a/b/c").await.unwrap();
+            other.remove("d").await.unwrap();
+        }
+        // Given up, by another PUT, of another name or the same.
+        talk.put("a/b/c", true).await.unwrap();
+        talk.put("x/y/z", true).await.unwrap();
+        talk.put("x/y/z", false).await.unwrap();
+        other.store("d", b"1").await.unwrap();
+        // Parked: the folders' are free again, and taken when it goes on.
+        talk.data(&block).await.unwrap();
+        eventually("its part is there", || place.parts() > 0).await;
+        drop(talk);
+        unless_full(async || other.store("e", b"1").await).await;
+        other.store("f", b"1").await.unwrap();
+        assert_eq!(other.store("g", b"1").await, Err(ErrorCode::NoSpace));
+        assert_eq!(other.put("x/y/z", true).await, Err(ErrorCode::NoSpace));
+        other.remove("e").await.unwrap();
+        other.remove("f").await.unwrap();
+        let offset = usize::try_from(other.put("x/y/z", true).await.unwrap().offset).unwrap();
+        assert!(offset > 0);
+        other.data(&block[offset..]).await.unwrap();
+        other.commit(&block).await.unwrap();
+        assert_eq!(place.visible(), [place.path("d"), place.path("x/y/z")]);
+    });
+}
+
+/// Asks again until there is a place, which there soon is.
+async fn unless_full(mut ask: impl AsyncFnMut() -> Result<(), ErrorCode>) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while let Err(code) = ask().await {
+        assert_eq!(code, ErrorCode::NoSpace);
+        assert!(tokio::time::Instant::now() < deadline, "always full");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 /// Or files of no bytes would make as many folders as their names are deep.

@@ -6,15 +6,18 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
 
 use super::Users;
-use crate::exit::{Failure, IO, reason};
+use crate::exit::{Failure, reason};
 
 /// A change of the file: its folder is locked, so that of two writers one waits for the other.
 pub(in super::super) struct Change {
     path: PathBuf,
     folder: File,
     pub(in super::super) users: Users,
+    /// What they were read from, if it was there.
+    text: Option<Zeroizing<String>>,
     /// Whose the file is, if it was there.
     owner: Option<(u32, u32)>,
 }
@@ -31,12 +34,15 @@ impl Change {
         };
         let folder = File::open(folder).map_err(failed)?;
         flock(&folder, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        let (users, owner) = match fs::symlink_metadata(&path) {
-            Ok(found) => (Users::read(&path)?, Some((found.uid(), found.gid()))),
-            Err(error) if error.kind() == ErrorKind::NotFound => (Users::new()?, None),
+        let (users, text, owner) = match fs::symlink_metadata(&path) {
+            Ok(found) => {
+                let (users, text) = Users::read_with_text(&path)?;
+                (users, Some(text), Some((found.uid(), found.gid())))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => (Users::new()?, None, None),
             Err(error) => return Err(failed(error)),
         };
-        Ok(Self { path, folder, users, owner })
+        Ok(Self { path, folder, users, text, owner })
     }
 
     /// Replaces the file: there is the old one or the new one at every moment, and the new one is on
@@ -74,11 +80,14 @@ impl Change {
             // The server that reads it may be another user than who writes it.
             std::os::unix::fs::fchown(&*file, Some(uid), Some(gid))?;
         }
-        file.write_all(self.users.to_text().as_bytes())?;
+        let text = self.text.as_ref();
+        let text = text.map_or_else(|| self.users.to_text(), |old| self.users.change_text(old));
+        file.write_all(text.as_bytes())?;
         file.sync_all()
     }
 }
 
 fn write_failure(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(IO, format!("cannot write users {}: {}", path.display(), reason(error)))
+    let message = format!("cannot write users {}: {}", path.display(), reason(error));
+    Failure::not_written(error, message)
 }

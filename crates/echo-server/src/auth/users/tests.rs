@@ -249,3 +249,86 @@ fn welch(one: &[f64], other: &[f64]) -> f64 {
     let ((one, one_error), (other, other_error)) = (measure(one), measure(other));
     (one - other) / (one_error + other_error).sqrt()
 }
+
+/// What somebody has written into the file stays where it is, whatever changes; what stands over a user goes with the
+/// user.
+#[test]
+fn comments_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), &["bob", "eve"]);
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replacen("iterations", "# Ask Zoe before you touch this.\niterations", 1);
+    let text = text.replacen("\n[[user]]\n", "\n# --- staff\n\n# The first.\n[[user]] # bob\n", 1);
+    let text = text.replacen("allow = [", "# He insists.\nallow = [ # for now\n  ", 1);
+    let text = text.replacen("\n[[user]]\n", "\n\n# --- guests\n\n# Till May.\n[[ user ]]\n", 1);
+    let text = format!("{text}\n# The end.");
+    fs::write(&path, &text).unwrap();
+    let change = |change: &dyn Fn(&mut Users) -> bool| {
+        let mut begun = Change::begin(&path).unwrap();
+        assert!(change(&mut begun.users));
+        begun.commit().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        fs::read_to_string(&path).unwrap()
+    };
+    let added = change(&|users| users.add(user("carol"), Some(&password("x"))).unwrap());
+    assert!(
+        added.starts_with(&text)
+            && added[text.len()..].starts_with("\n\n[[user]]\nname = \"carol\"")
+    );
+    // Three lines are others, or gone, or there again; where they were, if they were there.
+    let rest = |text: &str| {
+        let keys = ["salt = ", "stored-key = ", "server-key = "];
+        let rest = text.lines().filter(|line| !keys.iter().any(|key| line.starts_with(key)));
+        rest.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let before = Users::read(&path).unwrap().find("bob").verifier;
+    let changed = change(&|users| users.set_password("bob", Some(&password("y"))).unwrap());
+    assert_ne!(Users::read(&path).unwrap().find("bob").verifier.salt(), before.salt());
+    assert_eq!((rest(&changed), changed.lines().count()), (rest(&added), added.lines().count()));
+    let place = |text: &str| text.lines().position(|line| line.starts_with("salt = "));
+    assert_eq!(place(&changed), place(&added));
+    let without = change(&|users| users.set_password("eve", None).unwrap());
+    assert_eq!(
+        (rest(&without), without.lines().count() + 3),
+        (rest(&added), added.lines().count())
+    );
+    let again = change(&|users| users.set_password("eve", Some(&password("z"))).unwrap());
+    assert_eq!((rest(&again), again.lines().count()), (rest(&added), added.lines().count()));
+    // Gone with what stands over them, and without a trace.
+    let removed = change(&|users| users.remove("bob"));
+    for (text, left) in [
+        ("The first", 0),
+        ("insists", 0),
+        ("for now", 0),
+        ("staff", 1),
+        ("guests", 1),
+        ("Till May", 1),
+        ("The end", 1),
+        ("Ask Zoe", 1),
+        ("\"bob\"", 0),
+        ("\n\n\n", 1),
+    ] {
+        assert_eq!(removed.matches(text).count(), left, "{text:?} in: {removed}");
+    }
+    change(&|users| users.remove("carol"));
+    let last = change(&|users| users.remove("eve"));
+    assert!(
+        last.contains("guests") && !last.contains("Till May") && last.ends_with("# The end.\n"),
+        "{last}"
+    );
+}
+
+/// Users in a form that nobody has to write are changed all the same.
+#[test]
+fn users_in_another_form_are_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), &["bob"]);
+    let text = fs::read_to_string(&path).unwrap();
+    let head = text.split("\n[[user]]").next().unwrap();
+    fs::write(&path, format!("{head}user = [{{ name = \"eve\", allow = [\"get\"] }}]\n")).unwrap();
+    let mut change = Change::begin(&path).unwrap();
+    assert!(change.users.add(user("carol"), Some(&password("x"))).unwrap());
+    change.commit().unwrap();
+    let users = Users::read(&path).unwrap();
+    assert!(users.iter().map(|(user, _)| user.name.as_str()).eq(["carol", "eve"]));
+}

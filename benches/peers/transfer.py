@@ -128,7 +128,10 @@ def run(name: str, source: str, amount: float, unit: str, rounds: int, sides: di
         order = list(sides) if number % 2 == 0 else list(reversed(sides))
         for side in order:
             server, commands = sides[side]
-            server.empty()
+            # Both, so that both sides get the same memory for what they write: in a virtual machine some of it may
+            # be four times slower to fill than other, and whoever had it first would have it again.
+            for other, _ in sides.values():
+                other.empty()
             times[side].append(timed(*commands(server)))
             arrived = f"{server.folder}/store/{os.path.basename(source)}"
             if os.path.isdir(source):

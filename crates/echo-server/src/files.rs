@@ -11,6 +11,7 @@ mod list;
 mod owner;
 mod part;
 mod probe;
+mod queue;
 mod quota;
 mod refusal;
 mod shelf;

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use echo_core::client::Dialogue;
 use echo_core::{Attributes, Commit, Digest, FileName, Kind, Put, PutReply};
 use sha2::{Digest as _, Sha256};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, Report};
-use super::source::{Reader, Stamp, unreadable};
+use super::source::{Ahead, Reader, Stamp, unreadable};
 use super::work::{self, Transfer, Work};
 use super::{FRAME, SMALL, Trouble, accepted, options};
 use super::{joined, send, with_output};
@@ -228,23 +228,20 @@ impl Sender {
         let mut flow = Flow::from(reply.offset, patience);
         meter.open(reply.offset, size);
         let max = (dialogue.session().max_frame as usize).clamp(1, FRAME);
-        let (mut next, mut spare) = (read_ahead(reader, Vec::new(), max), Vec::new());
-        loop {
-            let (reader, block) = joined(next).await?;
+        let mut ahead = Ahead::start(reader, max);
+        while let Some(block) = ahead.next().await {
             let block = block.map_err(|error| {
                 // What the server has of it stays a part.
                 Trouble::File(format!("{}; nothing was stored", unreadable(&error)))
             })?;
-            if block.is_empty() {
-                let digest = Digest(reader.digest.finalize().into());
-                return Ok((Done { digest, size: reader.at }, flow));
-            }
-            next = read_ahead(reader, spare, max);
             flow.send(&block, dialogue).await?;
             flow.make_room(dialogue, patience).await?;
             meter.moved(block.len() as u64);
-            spare = block;
+            ahead.reuse(block);
         }
+        let reader = joined(ahead.end()).await?;
+        let digest = Digest(reader.digest.finalize().into());
+        Ok((Done { digest, size: reader.at }, flow))
     }
 
     /// Sends stdin, which cannot be read again, from where the server has it, if that is not too far behind.
@@ -295,17 +292,6 @@ impl Sender {
 
 fn local(error: std::io::Error) -> Trouble {
     Trouble::File(unreadable(&error))
-}
-
-fn read_ahead(
-    mut reader: Reader,
-    block: Vec<u8>,
-    len: usize,
-) -> JoinHandle<(Reader, std::io::Result<Vec<u8>>)> {
-    spawn_blocking(move || {
-        let block = reader.read(block, len);
-        (reader, block)
-    })
 }
 
 async fn open(

@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use echo_core::Attributes;
 use rustix::fs::{Mode, OFlags, Stat, fstat};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::local::BLOCK;
 use crate::failure::reason;
@@ -60,8 +63,7 @@ impl Reader {
     }
 
     /// Reads up to `len` bytes more; fewer, or none, at the end, if it is then as it was at the beginning: a
-    /// mixture of old and new is nobody's file. They take the place of what is in `block`: a new one
-    /// each time would be fresh pages from the kernel, which it has to clear.
+    /// mixture of old and new is nobody's file. They take the place of what is in `block`.
     pub(super) fn read(&mut self, mut block: Vec<u8>, len: usize) -> io::Result<Vec<u8>> {
         let left = self.size.map_or(u64::MAX, |size| size - self.at);
         block.resize(usize::try_from(left).unwrap_or(usize::MAX).min(len), 0);
@@ -100,6 +102,59 @@ impl Reader {
         }
         (self.at, self.digest) = (0, Sha256::new());
         Ok(false)
+    }
+}
+
+/// How many blocks are read ahead: with one of them read after the other was taken, its thread and the one that sends
+/// would wait for each other to wake.
+const AHEAD: usize = 2;
+
+/// A file that a thread reads block by block, ahead of who takes them.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    blocks: Receiver<io::Result<Vec<u8>>>,
+    spares: SyncSender<Vec<u8>>,
+    reading: JoinHandle<Reader>,
+}
+
+impl Ahead {
+    /// Starts to read, up to `len` bytes at once, behind what is read of it.
+    pub(super) fn start(mut reader: Reader, len: usize) -> Self {
+        let (filled, blocks) = channel(AHEAD);
+        // No more blocks than this are there.
+        let (spares, empty) = sync_channel(AHEAD + 2);
+        let reading = spawn_blocking(move || {
+            loop {
+                let block = reader.read(empty.try_recv().unwrap_or_default(), len);
+                let failed = block.is_err();
+                if block.as_ref().is_ok_and(Vec::is_empty)
+                    || filled.blocking_send(block).is_err()
+                    || failed
+                {
+                    return reader;
+                }
+            }
+        });
+        Self { blocks, spares, reading }
+    }
+
+    /// The next block; `None` at the end, or after an error.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
+        self.blocks.recv().await
+    }
+
+    /// Takes back a block: a new one each time would be fresh pages from the kernel, which it has to clear.
+    pub(super) fn reuse(&self, block: Vec<u8>) {
+        // After the end nobody takes it.
+        let _ = self.spares.try_send(block);
+    }
+
+    /// The file, after its end.
+    pub(super) fn end(self) -> JoinHandle<Reader> {
+        self.reading
     }
 }
 

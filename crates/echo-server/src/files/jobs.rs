@@ -81,6 +81,12 @@ impl Jobs {
         Arc::clone(&self.lists).acquire_owned().await.map_err(closed)
     }
 
+    /// Tells a job that could go on for long whether others wait for its place, or soon will.
+    pub(super) fn others_wait(&self) -> impl Fn() -> bool + Send + 'static {
+        let places = Arc::clone(&self.places);
+        move || places.available_permits() == 0
+    }
+
     async fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(place);
@@ -141,11 +147,13 @@ mod tests {
             held.push(go);
         }
         assert_eq!(jobs.waited(), 0);
+        assert!(jobs.others_wait()());
         let release = async {
             assert_eq!(jobs.waited(), 1);
             held.clear();
         };
         let (next, ()) = tokio::join!(run(&jobs, || 7), release);
         assert_eq!(next.unwrap().await.unwrap(), 7);
+        assert!(!jobs.others_wait()());
     }
 }

@@ -11,12 +11,13 @@ use super::active::Active;
 use super::jobs::{Jobs, run};
 use super::owner;
 use super::part::Part;
+use super::queue::Queue;
 use super::quota::Owner;
 use super::refusal::Refusal;
 use super::shelf::{Entered, Key, Shelf};
 
-/// What is handed to the disk at once. As much may wait while as much is written. Half of it takes a tenth longer,
-/// for the changes between threads; twice as much is no faster.
+/// What is handed to the disk at once. As much may wait while as much is written, and as much come. Half of it takes
+/// a tenth longer, for the changes between threads; twice as much is no faster.
 const BLOCK: usize = 512 << 10;
 
 /// What a block begins with. It grows with what has come, not with what was announced.
@@ -29,10 +30,10 @@ pub(crate) struct Upload {
     /// What has come and is not with the disk yet: so many bytes of the block.
     block: Vec<u8>,
     filled: usize,
-    /// The block before, with a thread that writes it.
-    writing: Option<JoinHandle<Written>>,
-    /// A block that was written.
-    spare: Vec<u8>,
+    /// The blocks before.
+    queue: Arc<Queue>,
+    /// The thread that writes them, or has.
+    writing: Option<JoinHandle<()>>,
     received: u64,
     size: Option<u64>,
     keep: Option<Attributes>,
@@ -59,13 +60,6 @@ async fn keep_places(
     let look = move || (shelf.store.missing(&name), owner::of_name(shelf.store.root(), &name));
     let (missing, replaced) = run(jobs, look).await?.await?;
     Ok(part.keep_places(missing, replaced)?)
-}
-
-/// A block that a thread is done with.
-#[derive(Debug)]
-struct Written {
-    block: Vec<u8>,
-    result: Result<(), Refusal>,
 }
 
 impl Upload {
@@ -111,8 +105,8 @@ impl Upload {
             active,
             block: Vec::new(),
             filled: 0,
+            queue: Arc::default(),
             writing: None,
-            spare: Vec::new(),
             received: reply.offset,
             size: put.size,
             keep: put.keep,
@@ -171,36 +165,54 @@ impl Upload {
     }
 
     async fn spoil(&mut self) -> Result<(), Fault> {
-        // What the last write came to makes no difference any more.
-        drop(self.written().await);
         self.active.keep().await?.spoil();
         Ok(())
     }
 
-    /// Hands the block to a thread, once the one before is written.
+    /// Hands the block over, once there is room for it.
     async fn write(&mut self, jobs: &Jobs) -> Result<(), Fault> {
-        self.written().await?;
-        let spare = mem::take(&mut self.spare);
-        let (block, filled) = (mem::replace(&mut self.block, spare), mem::take(&mut self.filled));
+        loop {
+            let queue = Arc::clone(&self.queue);
+            let changed = queue.changed();
+            let put = queue.put(&mut self.block, &mut self.filled)?;
+            self.start_writing(jobs).await?;
+            if put {
+                return Ok(());
+            }
+            changed.await;
+        }
+    }
+
+    /// Starts a thread that writes what waits, unless one does.
+    async fn start_writing(&mut self, jobs: &Jobs) -> Result<(), Fault> {
+        if !self.queue.claim() {
+            return Ok(());
+        }
+        if let Some(before) = self.writing.take() {
+            before.await?;
+        }
+        let (queue, others_wait) = (Arc::clone(&self.queue), jobs.others_wait());
         let write = move |part: &mut Part| {
-            let result = part.append(&block[..filled]).and_then(|()| part.make_resumable());
-            Written { block, result }
+            let append = |bytes: &[u8]| part.append(bytes).and_then(|()| part.make_resumable());
+            queue.write(append, others_wait);
         };
         self.writing = Some(self.active.work(jobs, write).await?);
         Ok(())
     }
 
-    /// Waits for the block that is being written.
-    async fn written(&mut self) -> Result<(), Fault> {
-        let Some(writing) = self.writing.take() else { return Ok(()) };
-        let written = writing.await?;
-        self.spare = written.block;
-        Ok(written.result?)
+    /// Waits until all that was handed over is written.
+    async fn written(&mut self, jobs: &Jobs) -> Result<(), Fault> {
+        loop {
+            self.start_writing(jobs).await?;
+            let Some(writing) = self.writing.take() else { return Ok(self.queue.check()?) };
+            writing.await?;
+            self.queue.check()?;
+        }
     }
 
     /// Makes it a file.
     pub(super) async fn commit(mut self, commit: Commit, jobs: &Jobs) -> Result<(), Fault> {
-        self.written().await?;
+        self.written(jobs).await?;
         let mut part = self.active.keep().await?;
         let (block, filled, keep) = (mem::take(&mut self.block), self.filled, self.keep);
         let finish = move || {

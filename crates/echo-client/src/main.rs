@@ -61,6 +61,10 @@ fn main() -> ExitCode {
         task if let Some(what) = stdio::wrong_stdin().filter(|_| reads_stdin(task.as_ref())) => {
             Err(Failure::Local(what.to_owned()))
         }
+        // Before anything is sent: it is no use to who cannot be told.
+        task if let Some(what) = stdio::wrong_stdout().filter(|_| writes_stdout(task.as_ref())) => {
+            Err(Failure::Local(what.to_owned()))
+        }
         None => run(until_interrupted(pipe::copy(&args))),
         Some(Task::Send(sending)) => run(until_interrupted(send::run(sending))),
         Some(Task::Put(putting)) => run(until_interrupted(transfer::put(putting))),
@@ -102,6 +106,15 @@ fn reads_stdin(task: Option<&Task>) -> bool {
         }
         Some(Task::Put(putting)) => putting.paths.iter().any(|path| path.as_os_str() == "-"),
         Some(_) => false,
+    }
+}
+
+/// Whether anything is said on stdout where all goes well.
+fn writes_stdout(task: Option<&Task>) -> bool {
+    match task {
+        Some(Task::Get(getting)) => getting.transferring.asking.json || getting.to_stdout(),
+        Some(Task::Rm(removing)) => removing.asking.json,
+        _ => true,
     }
 }
 

@@ -161,6 +161,11 @@ impl Putting {
 }
 
 impl Getting {
+    /// Whether what is fetched goes to stdout.
+    pub(crate) fn to_stdout(&self) -> bool {
+        self.output.as_ref().is_some_and(|path| path.as_os_str() == "-")
+    }
+
     /// What is wrong with these words together.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some([one, other]) = alike(self.names.iter().map(OsString::as_os_str)) {
@@ -169,10 +174,10 @@ impl Getting {
             ));
         }
         match &self.output {
-            Some(path) if path.as_os_str() == "-" && self.names.len() > 1 => {
+            Some(_) if self.to_stdout() && self.names.len() > 1 => {
                 Err("stdout takes one file: write the others with calls of their own".to_owned())
             }
-            Some(path) if path.as_os_str() == "-" && self.transferring.asking.json => {
+            Some(_) if self.to_stdout() && self.transferring.asking.json => {
                 Err("stdout is for the file: leave out --json".to_owned())
             }
             Some(path) if self.names.len() > 1 && !path.is_dir() => {

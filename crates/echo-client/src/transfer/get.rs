@@ -36,7 +36,6 @@ pub(crate) async fn run(args: &Getting) -> Result<(), Failure> {
 async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let asking = &args.transferring.asking;
     let options = options(&asking.connecting, &args.target)?;
-    let to_stdout = args.output.as_ref().is_some_and(|path| path.as_os_str() == "-");
     let mut wanted = Vec::new();
     for name in &args.names {
         let bytes = name.clone().into_vec();
@@ -44,7 +43,7 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
         if let Err(why) = FileName::new(&bytes) {
             return Err(Failure::Local(format!("{}: no file's name: {why}", escape_bytes(&bytes))));
         }
-        let place = match to_stdout {
+        let place = match args.to_stdout() {
             true => None,
             false => Some(Place::of(&bytes, args.output.as_deref())?),
         };

@@ -169,6 +169,7 @@ impl Fetcher {
             }
             let write = || {
                 let mut fetched = Fetched::open(&place.root, &place.name)?;
+                fetched.check()?;
                 if fetched.len > 0 {
                     fetched.clear()?;
                 }

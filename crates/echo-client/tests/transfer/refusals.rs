@@ -3,6 +3,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::liars::{liar, opened};
 use super::support::pty::Pty;
 use super::*;
 
@@ -52,6 +56,101 @@ fn a_folder_does_not_go_to_a_file() {
     assert!(told.contains("nothing: refused: the server says: there is no file"), "{told}");
     let there = tree(&place.path("there"));
     assert!(there.len() == 2 && there.values().all(|it| it == b"kept"), "{there:?}");
+}
+
+#[test]
+fn a_file_does_not_go_to_a_folder() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    place.write("store/a", b"1");
+    place.write("store/large", &noise(3 << 20));
+    place.write("store/d/a", b"1");
+    place.write("store/d/b", b"2");
+    for folder in ["there/a", "there/large", "there/d/a", "here/a"] {
+        fs::create_dir_all(place.path(folder)).unwrap();
+    }
+    let told = |name: &str, last: &str| {
+        format!(
+            "echo-client: {name}: cannot write it: it is a file on the server, and {last} is a folder here: move \
+             that, or give another place with -o\necho-client: 1 of "
+        )
+    };
+    for (args, last) in [
+        (&["a"][..], "a"),
+        (&["a", "-o", "../there"], "a"),
+        (&["large", "-o", "../there"], "large"),
+        (&["large", "-o", "../there", "-p"], "large"),
+    ] {
+        let stderr = place.fails("get", args);
+        assert_eq!(stderr, format!("{}1 files not transferred\n", told(args[0], last)));
+    }
+    // Of a folder the others come.
+    let stderr = place.fails("get", &["d", "-o", "../there"]);
+    assert_eq!(stderr, format!("{}2 files not transferred\n", told("d/a", "a")));
+    assert_eq!(fs::read(place.path("there/d/b")).unwrap(), b"2");
+    // A part that was left before the folder came is of no use either.
+    place.write("there/.large.echo-part", &noise(3 << 20)[..1 << 20]);
+    place.fails("get", &["large", "-o", "../there"]);
+    assert_eq!(tree(&place.path("there")).len(), 1);
+    assert_eq!(tree(&place.path("here")).len(), 0);
+}
+
+/// Before a byte of it is asked for.
+#[test]
+fn a_file_for_a_folder_is_not_fetched() {
+    let place = Place::new();
+    fs::create_dir(place.path("here/a")).unwrap();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&reads);
+    let target = liar(move |kind, _| match kind {
+        Kind::GET => opened(3 << 20, 0),
+        kind => {
+            seen.fetch_add(usize::from(kind == Kind::READ), Relaxed);
+            None
+        }
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    command.args(["get", &target, "a", "--retry=0"]).current_dir(place.path("here"));
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("a is a folder here"), "{stderr}");
+    assert_eq!(reads.load(Relaxed), 0);
+}
+
+/// New contents are for those for whom the old ones were; what is more than permissions is not handed on.
+#[test]
+fn a_file_keeps_the_mode_of_the_one_it_replaces() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().mode() & 0o7777;
+    for (number, (before, after)) in
+        [(0o600, 0o600), (0o755, 0o755), (0o666, 0o666), (0o400, 0o400), (0o4755, 0o755)]
+            .into_iter()
+            .enumerate()
+    {
+        for len in [1, 3 << 20] {
+            let name = format!("{number}.{len}");
+            place.write(&format!("store/d/{name}"), &noise(len));
+            let here = format!("here/d/{name}");
+            place.write(&here, b"old");
+            fs::set_permissions(place.path(&here), fs::Permissions::from_mode(before)).unwrap();
+            // By its name, and as one that a list tells of.
+            for args in [&[&*format!("d/{name}"), "-o", "d"][..], &["d"]] {
+                place.done("get", args);
+                assert_eq!(mode(&here), after, "{name}");
+                assert!(fs::read(place.path(&here)).unwrap() == noise(len));
+            }
+        }
+    }
+    // A link is replaced as if nothing was there.
+    place.write("there/secret", b"kept");
+    fs::set_permissions(place.path("there/secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.write("store/new", b"1");
+    symlink("../there/secret", place.path("here/link")).unwrap();
+    place.write("store/link", b"1");
+    place.done("get", &["new", "link"]);
+    assert_eq!(mode("here/link"), mode("here/new"));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
-pub(crate) use transfer::{Getting, Listing, Putting, Removing};
+pub(crate) use transfer::{Getting, Listing, Putting, Removing, own_name};
 
 use crate::login::{self, Identity, Shown};
 use crate::trust;
@@ -216,8 +216,14 @@ impl Args {
                 asking.settle(&self.connecting, &getting.target)?;
                 getting.check()
             }
-            Some(Task::Ls(listing)) => listing.asking.settle(&self.connecting, &listing.target),
-            Some(Task::Rm(removing)) => removing.asking.settle(&self.connecting, &removing.target),
+            Some(Task::Ls(listing)) => {
+                listing.asking.settle(&self.connecting, &listing.target)?;
+                listing.check()
+            }
+            Some(Task::Rm(removing)) => {
+                removing.asking.settle(&self.connecting, &removing.target)?;
+                removing.check()
+            }
             Some(Task::Completions { .. } | Task::Man { .. }) => {
                 match self.connecting == Connecting::default() {
                     true => Ok(()),

@@ -270,7 +270,7 @@ fn lock(file: &File, folder: &Folder, temporary: &OsStr) -> io::Result<Option<St
 const MARKS: (&str, &str) = (".", ".echo-part");
 
 /// Whether a file of that name is one that is not fetched to its end.
-pub(super) fn is_temporary(last: &OsStr) -> bool {
+pub(crate) fn is_temporary(last: &OsStr) -> bool {
     let last = last.as_bytes();
     last.starts_with(MARKS.0.as_bytes()) && last.ends_with(MARKS.1.as_bytes())
 }

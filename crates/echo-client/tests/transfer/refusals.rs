@@ -163,10 +163,48 @@ fn names_that_are_none_are_told_as_they_were_given() {
         ("-", "x//y", "x//y: no file's name: "),
         ("d/a", "x/.y.echo-part", "x/.y.echo-part: files of that name are those not fetched"),
     ] {
-        // Nobody is asked: there is no server.
-        let stderr = place.fails("put", &[path, "--as", name]);
-        assert!(stderr.starts_with(&format!("echo-client: {told}")), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        place.misuses("put", &[path, "--as", name], told);
+    }
+}
+
+/// As part of the command line, which is wrong then.
+#[test]
+fn names_that_are_none_are_not_asked_for() {
+    let place = Place::new();
+    let (long, part) = ("x/".repeat(600), "y".repeat(256));
+    let deep = ["d"; 33].join("/");
+    for task in ["get", "rm", "ls"] {
+        for name in ["../x", "x/../y", "/x", "x//y", "a\nb", &long, &part, &deep] {
+            let verb = if task == "ls" {
+                "no file's name begins so: a name"
+            } else {
+                "no file's name: a name"
+            };
+            place.misuses(task, &[name], verb);
+        }
+    }
+    for task in ["get", "rm"] {
+        place.misuses(task, &["fine", ""], "\"\": no file's name: a name has at least one byte");
+    }
+    place.misuses("put", &["a", "--as", ""], "\"\": no file's name: a name has at least one byte");
+    place.misuses(
+        "put",
+        &["fine", "here/.."],
+        "here/.. has no name of its own: give one with --as",
+    );
+    for (task, arg) in [("get", "a"), ("put", "a")] {
+        for count in ["0", "256", "-1", "many", "1.5", ""] {
+            let told = "'--connections <N>': write a whole number from 1 to 255 (see";
+            place.misuses(task, &[arg, &format!("--connections={count}")], told);
+        }
+    }
+    // All that a name can begin with.
+    let _daemon = place.serve();
+    let (whole, full) = ("z".repeat(255), ["d"; 32].join("/"));
+    place.write(&format!("store/{whole}"), b"");
+    for prefix in ["", ".", "..", "a/", &whole, &format!("{whole}/"), &full] {
+        let listed = place.done("ls", &[prefix]);
+        assert_eq!(listed.lines().count(), usize::from(whole.starts_with(prefix)), "{prefix}");
     }
 }
 

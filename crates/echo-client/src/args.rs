@@ -101,7 +101,8 @@ pub(crate) struct Connecting {
     pub(crate) retry: Option<Duration>,
 
     /// Trust tls:// servers for which one of these authorities (PEM) vouches, or which show one of these
-    /// certificates themselves [default: the authorities of this system]
+    /// certificates themselves, if it is signed by itself and no authority's (CA:FALSE); no other can be
+    /// trusted by itself [default: the authorities of this system]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use echo_core::tls::{Authorities, Client, Identity};
+use echo_core::tls::{Authorities, Client, Error, Identity};
 use zeroize::Zeroizing;
 
 use crate::args::Connecting;
@@ -24,14 +24,30 @@ pub(crate) fn client(connecting: &Connecting) -> Result<Client, String> {
     let identity = match (&connecting.cert, &connecting.key) {
         (Some(cert), Some(key)) => {
             let (certificate, secret) = (contents(cert)?, contents(key)?);
-            Some(Identity::from_pem(&certificate, &secret).map_err(|error| {
-                let both = format!("{} and {}", shown(cert), shown(key));
-                format!("cannot use {both}: {error}")
-            })?)
+            Some(
+                Identity::from_pem(&certificate, &secret)
+                    .map_err(|error| at_fault(cert, key, &error))?,
+            )
         }
         _ => None,
     };
     Client::new(trusted, identity).map_err(|error| format!("cannot use TLS: {error}"))
+}
+
+/// Which of the two files it is, and what to do.
+fn at_fault(cert: &Path, key: &Path, error: &Error) -> String {
+    let (cert, key) = (shown(cert), shown(key));
+    match error {
+        Error::EncryptedKey => format!(
+            "cannot use {key}: the key is encrypted: decrypt it (openssl pkey -in {key} -out PLAIN.key) and give \
+             that, readable by you alone"
+        ),
+        Error::NoKey | Error::BadKey(_) | Error::UnreadableKey(_) => {
+            format!("cannot use {key}: {error}")
+        }
+        Error::Mismatch => format!("cannot use {cert} and {key}: {error}"),
+        _ => format!("cannot use {cert}: {error}"),
+    }
 }
 
 fn of_system() -> Result<Authorities, String> {
@@ -59,7 +75,7 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(text)
 }
 
-fn unusable(path: &Path) -> impl FnOnce(echo_core::tls::Error) -> String {
+fn unusable(path: &Path) -> impl FnOnce(Error) -> String {
     move |error| format!("cannot use {}: {error}", shown(path))
 }
 

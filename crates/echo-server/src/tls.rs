@@ -74,7 +74,11 @@ fn read(settings: &Settings) -> Result<Option<Secured>, Failure> {
     let (cert_text, key_text) = (contents(cert)?, contents(key)?);
     let identity = Identity::from_pem(&cert_text, &key_text).map_err(|error| {
         let path = match error {
-            Error::NoKey | Error::BadKey(_) | Error::Mismatch => key,
+            Error::NoKey
+            | Error::UnreadableKey(_)
+            | Error::EncryptedKey
+            | Error::BadKey(_)
+            | Error::Mismatch => key,
             _ => cert,
         };
         cannot_use(path, &error)

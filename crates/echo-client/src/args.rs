@@ -20,9 +20,9 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
 pub(crate) use send::Sending;
-pub(crate) use transfer::{Getting, Listing, Putting, Removing};
+pub(crate) use transfer::{Getting, Listing, Putting, Removing, own_name};
 
-use crate::login::{self, Identity, Shown};
+use crate::login::{self, Identity, Shown, Unidentified};
 use crate::trust;
 
 /// Talks to an echo server, and checks every byte that comes back.
@@ -38,7 +38,7 @@ use crate::trust;
 /// Exit status: 0 if all was answered and equal, or if whoever reads stdout has closed it; 1 if
 /// something was lost, different, refused, unresolved, timed out or not sent, as one line on stderr says
 /// (on a terminal, where defects are shown as they come, only if it never connected); 64 for a wrong
-/// command line; 130 after Ctrl-C.
+/// command line, or where the password is missing; 130 after Ctrl-C, 143 after SIGTERM.
 #[derive(Debug, Parser)]
 #[command(name = "echo-client", version, disable_help_subcommand = true)]
 #[command(override_usage = "echo-client [OPTIONS] [TARGET]
@@ -101,7 +101,8 @@ pub(crate) struct Connecting {
     pub(crate) retry: Option<Duration>,
 
     /// Trust tls:// servers for which one of these authorities (PEM) vouches, or which show one of these
-    /// certificates themselves [default: the authorities of this system]
+    /// certificates themselves, if it is signed by itself and no authority's (CA:FALSE); no other can be
+    /// trusted by itself [default: the authorities of this system]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 
@@ -122,7 +123,8 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
 
-    /// Read the password of --user from this file
+    /// Read the password of --user from this file; `-` is the first line of stdin, where nothing else is
+    /// read from there
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
@@ -176,16 +178,16 @@ impl Args {
         Ok(args)
     }
 
-    /// Gets the password of the user, if there is one.
-    pub(crate) fn identify(&mut self) -> Result<(), String> {
+    /// How to connect, where anything does.
+    pub(crate) fn connecting(&mut self) -> Option<&mut Connecting> {
         match &mut self.task {
-            Some(Task::Send(sending)) => sending.connecting.identify(),
-            Some(Task::Put(putting)) => putting.transferring.asking.connecting.identify(),
-            Some(Task::Get(getting)) => getting.transferring.asking.connecting.identify(),
-            Some(Task::Ls(listing)) => listing.asking.connecting.identify(),
-            Some(Task::Rm(removing)) => removing.asking.connecting.identify(),
-            Some(Task::Completions { .. } | Task::Man { .. }) => Ok(()),
-            None => self.connecting.identify(),
+            Some(Task::Send(sending)) => Some(&mut sending.connecting),
+            Some(Task::Put(putting)) => Some(&mut putting.transferring.asking.connecting),
+            Some(Task::Get(getting)) => Some(&mut getting.transferring.asking.connecting),
+            Some(Task::Ls(listing)) => Some(&mut listing.asking.connecting),
+            Some(Task::Rm(removing)) => Some(&mut removing.asking.connecting),
+            Some(Task::Completions { .. } | Task::Man { .. }) => None,
+            None => Some(&mut self.connecting),
         }
     }
 
@@ -216,8 +218,14 @@ impl Args {
                 asking.settle(&self.connecting, &getting.target)?;
                 getting.check()
             }
-            Some(Task::Ls(listing)) => listing.asking.settle(&self.connecting, &listing.target),
-            Some(Task::Rm(removing)) => removing.asking.settle(&self.connecting, &removing.target),
+            Some(Task::Ls(listing)) => {
+                listing.asking.settle(&self.connecting, &listing.target)?;
+                listing.check()
+            }
+            Some(Task::Rm(removing)) => {
+                removing.asking.settle(&self.connecting, &removing.target)?;
+                removing.check()
+            }
             Some(Task::Completions { .. } | Task::Man { .. }) => {
                 match self.connecting == Connecting::default() {
                     true => Ok(()),
@@ -254,7 +262,13 @@ impl Connecting {
         self.quiet |= other.quiet;
     }
 
-    fn identify(&mut self) -> Result<(), String> {
+    /// Whether stdin brings the password.
+    pub(crate) fn password_is_stdin(&self) -> bool {
+        self.password_file.as_ref().is_some_and(|path| path.as_os_str() == "-")
+    }
+
+    /// Gets the password of the user, if there is one.
+    pub(crate) fn identify(&mut self) -> Result<(), Unidentified> {
         login::show(match (&self.user, &self.cert) {
             (Some(_), _) => Shown::Password,
             (None, Some(_)) => Shown::Certificate,

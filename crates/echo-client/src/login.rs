@@ -1,11 +1,16 @@
 //! Who the user is, and how the client proves it: SCRAM over the library's AUTH frames.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use echo_core::Features;
 use echo_core::client::{Exchange, Login};
-use echo_scram::{Binding, Client, Credentials, Password, Proven, ask};
+use echo_scram::ask::{self, EndedBy};
+use echo_scram::{Binding, Client, Credentials, Password, Proven};
+use zeroize::Zeroizing;
 
 /// What a server that serves users alone is shown by this process.
 static SHOWN: OnceLock<Shown> = OnceLock::new();
@@ -37,13 +42,28 @@ pub(crate) fn advice() -> &'static str {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity(Arc<Credentials>);
 
+/// Why nobody knows the password.
+#[derive(Debug)]
+pub(crate) enum Unidentified {
+    /// In these words.
+    Misused(String),
+    /// Whoever was asked has ended it all by this signal.
+    Ended(EndedBy),
+}
+
 impl Identity {
     /// The user `name`, with the password from the file, the environment, or the terminal.
-    pub(crate) fn ask(name: &str, password_file: Option<&Path>) -> Result<Self, String> {
+    pub(crate) fn ask(name: &str, password_file: Option<&Path>) -> Result<Self, Unidentified> {
         let prompt = format!("Password of {}: ", crate::escape(name));
-        let text = ask::password(password_file, &[&prompt]);
-        let text = text.map_err(|error| crate::failure::reason(&error))?;
-        let words = |error: echo_scram::Error| error.to_string();
+        let text = match password_file {
+            Some(path) if path.as_os_str() == "-" => from_stdin(),
+            file => ask::password(file, &[&prompt]),
+        };
+        let text = text.map_err(|error| match EndedBy::of(&error) {
+            Some(signal) => Unidentified::Ended(signal),
+            None => Unidentified::Misused(crate::failure::reason(&error)),
+        })?;
+        let words = |error: echo_scram::Error| Unidentified::Misused(error.to_string());
         let password = Password::new(&text).map_err(words)?;
         Ok(Self(Arc::new(Credentials::new(name, password).map_err(words)?)))
     }
@@ -51,6 +71,15 @@ impl Identity {
     pub(crate) fn login(&self) -> Arc<dyn Login> {
         Arc::new(self.clone())
     }
+}
+
+/// The first line of stdin. Byte by byte from the descriptor itself, as `Stdin` keeps what it has read.
+fn from_stdin() -> io::Result<Zeroizing<String>> {
+    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    ask::first_line(&mut stdin).map_err(|error| {
+        let why = crate::failure::reason(&error);
+        io::Error::new(error.kind(), format!("cannot read the password from stdin: {why}"))
+    })
 }
 
 /// The same one, not one that looks alike.

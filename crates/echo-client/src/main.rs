@@ -26,11 +26,13 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use echo_scram::ask::EndedBy;
 use tokio::signal::unix::SignalKind;
 
 use crate::args::{Args, Task};
 use crate::escape::escape;
 use crate::failure::Failure;
+use crate::login::Unidentified;
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 64;
@@ -50,8 +52,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    if let Err(how) = args.identify() {
-        return misused(&how);
+    match identify(&mut args) {
+        Ok(()) => {}
+        Err(Unidentified::Misused(how)) => return misused(&how),
+        Err(Unidentified::Ended(EndedBy(signal))) => return (EXIT_SIGNALLED + signal as u8).into(),
     }
     let ended = match &args.task {
         None if is_conversation(&args) && args.message_size.is_some() => {
@@ -59,6 +63,10 @@ fn main() -> ExitCode {
         }
         None if is_conversation(&args) => run(repl::run(&args)),
         task if let Some(what) = stdio::wrong_stdin().filter(|_| reads_stdin(task.as_ref())) => {
+            Err(Failure::Local(what.to_owned()))
+        }
+        // Before anything is sent: it is no use to who cannot be told.
+        task if let Some(what) = stdio::wrong_stdout().filter(|_| writes_stdout(task.as_ref())) => {
             Err(Failure::Local(what.to_owned()))
         }
         None => run(until_interrupted(pipe::copy(&args))),
@@ -90,6 +98,24 @@ fn is_conversation(args: &Args) -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && !args.verify
 }
 
+/// Gets the password, if there is one, and not from where something else is to come from.
+fn identify(args: &mut Args) -> Result<(), Unidentified> {
+    let reads = reads_stdin(args.task.as_ref());
+    let Some(connecting) = args.connecting() else { return Ok(()) };
+    let wrong = match connecting.password_is_stdin() {
+        true if reads => Some("stdin is what is sent, and no password: give --password-file FILE"),
+        true if io::stdin().is_terminal() => {
+            Some("stdin is a terminal: without --password-file it is asked for the password")
+        }
+        true => stdio::wrong_stdin(),
+        false => None,
+    };
+    match wrong {
+        Some(how) => Err(Unidentified::Misused(how.to_owned())),
+        None => connecting.identify(),
+    }
+}
+
 /// Files that are stdin, whatever that is.
 const STDIN: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
 
@@ -102,6 +128,15 @@ fn reads_stdin(task: Option<&Task>) -> bool {
         }
         Some(Task::Put(putting)) => putting.paths.iter().any(|path| path.as_os_str() == "-"),
         Some(_) => false,
+    }
+}
+
+/// Whether anything is said on stdout where all goes well.
+fn writes_stdout(task: Option<&Task>) -> bool {
+    match task {
+        Some(Task::Get(getting)) => getting.transferring.asking.json || getting.to_stdout(),
+        Some(Task::Rm(removing)) => removing.asking.json,
+        _ => true,
     }
 }
 

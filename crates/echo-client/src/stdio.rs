@@ -10,7 +10,8 @@ use std::os::fd::AsFd;
 use std::thread;
 
 use bytes::Bytes;
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
+use echo_sys::began_closed;
+use rustix::fs::{OFlags, fcntl_getfl};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,14 +36,9 @@ pub(crate) type Output = mpsc::Sender<Bytes>;
 pub(crate) type Outcome<T> = oneshot::Receiver<io::Result<T>>;
 
 /// What is wrong with stdin from the start on, and what to do: it is closed, or open for writing only.
-///
-/// Rust's runtime opens `/dev/null` in the place of a standard descriptor that is closed, for reading and
-/// writing. Who redirects stdin from it opens it for reading only; and where stdout is the same, nobody
-/// wants anything to be read or written.
 pub(crate) fn wrong_stdin() -> Option<&'static str> {
     let flags = fcntl_getfl(io::stdin());
-    let is_missing = is_open_null(io::stdin()).unwrap_or(false);
-    if flags.is_err() || is_missing && !is_open_null(io::stdout()).unwrap_or(false) {
+    if flags.is_err() || began_closed(io::stdin().as_fd()) {
         return Some("stdin is closed: redirect it; </dev/null sends nothing");
     }
     let unreadable =
@@ -50,12 +46,10 @@ pub(crate) fn wrong_stdin() -> Option<&'static str> {
     unreadable.then_some("cannot read stdin: it is open for writing only: redirect it with <")
 }
 
-/// Whether this is `/dev/null`, open for reading and writing.
-fn is_open_null(fd: impl AsFd) -> io::Result<bool> {
-    let (stat, flags) = (fstat(&fd)?, fcntl_getfl(&fd)?);
-    let null = (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-    Ok(is_device && null && flags & OFlags::RWMODE == OFlags::RDWR)
+/// What is wrong with stdout from the start on, and what to do. What else hinders is told when it is written.
+pub(crate) fn wrong_stdout() -> Option<&'static str> {
+    let is_closed = began_closed(io::stdout().as_fd());
+    is_closed.then_some("stdout is closed: redirect it; >/dev/null takes what nobody wants")
 }
 
 /// Starts reading stdin.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use echo_core::tls::{Authorities, Client, Identity};
+use echo_core::tls::{Authorities, Client, Error, Identity};
 use zeroize::Zeroizing;
 
 use crate::args::Connecting;
@@ -24,10 +24,10 @@ pub(crate) fn client(connecting: &Connecting) -> Result<Client, String> {
     let identity = match (&connecting.cert, &connecting.key) {
         (Some(cert), Some(key)) => {
             let (certificate, secret) = (contents(cert)?, contents(key)?);
-            Some(Identity::from_pem(&certificate, &secret).map_err(|error| {
-                let both = format!("{} and {}", shown(cert), shown(key));
-                format!("cannot use {both}: {error}")
-            })?)
+            Some(
+                Identity::from_pem(&certificate, &secret)
+                    .map_err(|error| error.in_files(&shown(cert), &shown(key)))?,
+            )
         }
         _ => None,
     };
@@ -59,7 +59,7 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(text)
 }
 
-fn unusable(path: &Path) -> impl FnOnce(echo_core::tls::Error) -> String {
+fn unusable(path: &Path) -> impl FnOnce(Error) -> String {
     move |error| format!("cannot use {}: {error}", shown(path))
 }
 

@@ -110,6 +110,48 @@ fn send_authenticates_and_says_what_is_wrong() {
     }
 }
 
+/// Its first line, where nothing else is to come from there.
+#[test]
+fn a_password_comes_from_stdin() {
+    let house = House::new();
+    let _daemon = house.open();
+    let run = |args: &[&str], input: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+        command.args(args).args(["--user", "alice", "--password-file", "-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.env_remove("ECHO_PASSWORD").spawn().unwrap();
+        // What is refused may end before it has read any of it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let (code, stdout, stderr) = told(&output);
+        (code, stdout.to_owned(), stderr.to_owned())
+    };
+    let target = house.target();
+    let send = ["send", &target, "hi"];
+    for end in ["", "\n", "\r\n", "\nmore\n", "\n\n"] {
+        let came = run(&send, &format!("{PASSWORD}{end}"));
+        assert_eq!(came, (Some(0), "hi\n".to_owned(), String::new()), "{end:?}");
+    }
+    for input in ["", "\n", "\ncanary-Jm4z8\n"] {
+        let words = "echo-client: cannot read the password from stdin: it is empty\n";
+        assert_eq!(run(&send, input), (Some(64), String::new(), words.to_owned()));
+    }
+    for args in [
+        &[&*target][..],
+        &["--verify", &target],
+        &["send", &target, "--stdin-lines"],
+        &["send", &target, "--file", "/dev/stdin"],
+        &["put", &target, "-", "--as", "x"],
+    ] {
+        let words =
+            "echo-client: stdin is what is sent, and no password: give --password-file FILE\n";
+        assert_eq!(run(args, PASSWORD), (Some(64), String::new(), words.to_owned()), "{args:?}");
+    }
+    let mut pty = Pty::start(&["ls", &target, "--user", "alice", "--password-file", "-"]);
+    pty.expect("stdin is a terminal: without --password-file it is asked for the password");
+    assert_eq!(pty.end(), Some(64));
+}
+
 #[test]
 fn servers_without_users_are_told_from_those_with() {
     let house = House::new();
@@ -180,14 +222,28 @@ fn the_repl_asks_and_shows_no_password() {
     let mut pty = Pty::start(&["--user", "alice", &house.target()]);
     pty.expect("Password of alice:");
     pty.press(CTRL_C);
+    assert_eq!(pty.end(), Some(130));
+    assert!(pty.is_cooked());
+    // Ctrl-D does if nothing was typed, and is no part of a password.
+    let mut pty = Pty::start(&["--user", "alice", &house.target()]);
+    pty.expect("Password of alice:");
+    pty.wait("silence", |pty| !pty.is_cooked());
+    pty.press(CTRL_D);
+    pty.expect("echo-client: no password was typed");
     assert_eq!(pty.end(), Some(64));
+    assert!(pty.is_cooked());
+    let mut pty = Pty::start(&["--user", "alice", &house.target()]);
+    pty.expect("Password of alice:");
+    pty.press(&format!("{PASSWORD}{CTRL_D}\r"));
+    pty.enter(":quit");
+    assert_eq!(pty.end(), Some(0));
     // So does a signal from elsewhere.
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
         let mut pty = Pty::start(&["--user", "alice", &house.target()]);
         pty.expect("Password of alice:");
         pty.wait("silence", |pty| !pty.is_cooked());
         kill_process(Pid::from_raw(pty.pid() as i32).unwrap(), signal).unwrap();
-        assert_eq!(pty.end(), Some(64), "{signal:?}");
+        assert_eq!(pty.end(), Some(code), "{signal:?}");
         assert!(pty.is_cooked(), "{signal:?}");
     }
     // The server adds one as well.

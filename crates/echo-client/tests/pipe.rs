@@ -201,7 +201,10 @@ fn names_a_stdin_that_is_closed() {
         ("", "<&-", 1),
         ("--verify", "<&-", 1),
         ("send --stdin-lines", "<&-", 1),
+        ("", "<&- >&-", 1),
         ("", "</dev/null", 0),
+        // As Python's DEVNULL and daemon(3) open it.
+        ("", "0<>/dev/null", 0),
         ("send --stdin-lines", "</dev/null", 0),
     ] {
         let target = serve(|stream| framed_echo(stream, 1 << 20));

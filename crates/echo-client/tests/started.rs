@@ -7,6 +7,7 @@ mod support;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
+use support::daemon::Daemon;
 use support::*;
 
 /// What cannot be read has not ended.
@@ -26,6 +27,54 @@ fn names_an_unreadable_stdin() {
         ended.failed("cannot read stdin: it is open for writing only");
         assert_eq!(ended.stdout, b"");
     }
+}
+
+/// What nobody can be told is not even asked for; where nothing is to be told, it does not matter.
+#[test]
+fn names_a_stdout_that_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&[
+        "--listen",
+        &format!("unix:{}", folder.path().join("socket").display()),
+        "--files",
+        &folder.path().display().to_string(),
+        "--anonymous-put",
+    ]);
+    let run = |line: &str, redirected: &str| {
+        let line = line.replace("AT", &daemon.target);
+        let line = format!("cd '{}' && '{PROGRAM}' {line} {redirected}", folder.path().display());
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", &line]).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let closed = "echo-client: stdout is closed: redirect it; >/dev/null takes what nobody wants\n";
+    std::fs::write(folder.path().join("a"), "a").unwrap();
+    for line in [
+        "AT",
+        "--verify AT",
+        "send AT hi",
+        "ls AT",
+        "put AT a --as b",
+        "get AT a -o -",
+        "get AT a -o c --json",
+        "rm AT a --json",
+        "man",
+        "completions bash",
+    ] {
+        assert_eq!(run(line, ">&-"), (Some(1), closed.to_owned()), "{line}");
+        // As Python's DEVNULL and daemon(3) open it.
+        if !line.starts_with("rm") {
+            assert_eq!(run(line, "1<>/dev/null"), (Some(0), String::new()), "{line}");
+        }
+    }
+    let unwritable = "echo-client: cannot write to stdout: Bad file descriptor\n";
+    for line in ["send AT hi", "get AT a -o -", "ls AT"] {
+        assert_eq!(run(line, "1</dev/null"), (Some(1), unwritable.to_owned()), "{line}");
+    }
+    for line in ["get AT a -o d", "rm AT a"] {
+        assert_eq!(run(line, ">&-"), (Some(0), String::new()), "{line}");
+    }
+    assert_eq!(std::fs::read(folder.path().join("d")).unwrap(), b"a");
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_echo-client");

@@ -120,6 +120,106 @@ fn plain_targets_of_tls_servers_are_told() {
     }
 }
 
+/// By the file that is at fault, in words about it.
+#[test]
+fn keys_that_cannot_be_used_are_told_by_their_file() {
+    if !has("keys_that_cannot_be_used_are_told_by_their_file", "openssl", "version") {
+        return;
+    }
+    let house = House::new();
+    let new = ["genpkey", "-algorithm", "RSA", "-out", "rsa.key"];
+    house.openssl(&new);
+    let locked = ["-passout", "pass:secret"];
+    house.openssl(
+        &[&["pkcs8", "-topk8", "-in", "rsa.key", "-out", "new.key"][..], &locked].concat(),
+    );
+    let old = ["rsa", "-aes256", "-traditional", "-in", "rsa.key", "-out", "old.key"];
+    house.openssl(&[&old[..], &locked].concat());
+    let whole = fs::read_to_string(house.path("alice.key")).unwrap();
+    let cert = fs::read_to_string(house.path("alice.pem")).unwrap();
+    fs::write(house.path("cut.key"), whole.replace("-----END", "")).unwrap();
+    fs::write(house.path("odd.key"), whole.replace("\nM", "\n?")).unwrap();
+    fs::write(house.path("odd.pem"), cert.replace("\nM", "\n?")).unwrap();
+    fs::write(house.path("cut.pem"), cert.replace("-----END", "")).unwrap();
+    fs::write(house.path("broken.pem"), cert.replace("CERTIFICATE-----", "CERTIFICATE")).unwrap();
+    fs::write(house.path("false.pem"), cert.replace("\nM", "\nN")).unwrap();
+    let base64 = "unreadable: what stands between -----BEGIN and -----END is no Base64";
+    let cut = "unreadable: it is cut off: an -----END line is missing";
+    for (shown, key, at, why) in [
+        ("alice.pem", "new.key", "new.key", "the key is encrypted: decrypt it (openssl pkey -in "),
+        ("alice.pem", "old.key", "old.key", "the key is encrypted: decrypt it (openssl pkey -in "),
+        ("alice.pem", "cut.key", "cut.key", cut),
+        ("alice.pem", "odd.key", "odd.key", base64),
+        ("alice.pem", "ca.pem", "ca.pem", "no private key: "),
+        ("alice.pem", "ca.key", "ca.key", "the key is not that of the first certificate"),
+        ("odd.pem", "alice.key", "odd.pem", base64),
+        ("cut.pem", "alice.key", "cut.pem", cut),
+        ("broken.pem", "alice.key", "broken.pem", "unreadable: a -----BEGIN line of it is broken"),
+        ("false.pem", "alice.key", "false.pem", "unreadable: "),
+        ("alice.key", "alice.key", "alice.key", "no certificate: "),
+    ] {
+        let (cert, key) = (house.text(shown), house.text(key));
+        let (code, told) =
+            client(&["send", "tls://127.0.0.1:1", "hi", "--cert", &cert, "--key", &key], &[]);
+        let expected = format!("{}: {why}", house.text(at));
+        assert!(code == Some(1) && told.lines().count() == 1, "{told}");
+        assert!(told.starts_with("echo-client: cannot use ") && told.contains(&expected), "{told}");
+        assert!(!told.contains("Base64Decode") && !told.contains("EncodingError"), "{told}");
+        let other = if at == shown { key } else { cert };
+        assert!(
+            why.contains("first certificate") || at == "alice.key" || !told.contains(&other),
+            "{told}"
+        );
+    }
+    let (code, told) =
+        client(&["send", "tls://127.0.0.1:1", "hi", "--ca", &house.text("odd.pem")], &[]);
+    assert_eq!(
+        (code, told),
+        (Some(1), format!("echo-client: cannot use {}: {base64}\n", house.text("odd.pem")))
+    );
+}
+
+/// A certificate can be trusted by itself where it is signed by itself, and is no authority's.
+#[test]
+fn certificates_are_trusted_by_themselves_as_the_help_says() {
+    if !has("certificates_are_trusted_by_themselves_as_the_help_says", "openssl", "version") {
+        return;
+    }
+    let house = House::new();
+    let new = ["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=server"];
+    let name = format!("subjectAltName=IP:{HOST}");
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    let make = |name_of: &str, more: &[&str]| {
+        let (key, pem) = (format!("{name_of}.key"), format!("{name_of}.pem"));
+        let files = ["-addext", &name, "-keyout", &key, "-out", &pem];
+        house.openssl(&[&new[..], &files, more].concat());
+    };
+    make("own", &leaf);
+    make("authority", &[]);
+    make("signed", &[&leaf[..], &["-CA", "ca.pem", "-CAkey", "ca.key"]].concat());
+    let help = Command::new(env!("CARGO_BIN_EXE_echo-client")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("if it is signed by itself and no authority's (CA:FALSE)"), "{help}");
+    for (shown, trusted, told) in [
+        ("own", "own", None),
+        ("signed", "ca", None),
+        ("signed", "signed", Some("give the certificate of its authority")),
+        ("authority", "authority", Some("it needs one that is not (CA:FALSE)")),
+    ] {
+        let (cert, key) =
+            (house.text(&format!("{shown}.pem")), house.text(&format!("{shown}.key")));
+        let listen = format!("tls://{HOST}:0");
+        let daemon = Daemon::start(&["--listen", &listen, "--tls-cert", &cert, "--tls-key", &key]);
+        let ca = house.text(&format!("{trusted}.pem"));
+        let (code, text) = client(&["send", &daemon.target, "hi", "--ca", &ca], &[]);
+        match told {
+            None => assert_eq!((code, &*text), (Some(0), "hi\n"), "{shown} {trusted}"),
+            Some(told) => assert!(code == Some(1) && text.contains(told), "{shown}: {text}"),
+        }
+    }
+}
+
 /// OpenSSL's s_server, whose output is its input: an echo. It asks for a certificate as well, and gets one.
 #[test]
 fn sends_to_openssl() {

@@ -55,6 +55,12 @@ pub enum Error {
     /// The text is no PEM, or a certificate in it is none.
     #[error("unreadable: {0}")]
     Unreadable(String),
+    /// The private key is no PEM.
+    #[error("unreadable: {0}")]
+    UnreadableKey(String),
+    /// The private key is encrypted: nobody is asked for a password here.
+    #[error("the key is encrypted: decrypt it (openssl pkey -in KEY -out PLAIN_KEY)")]
+    EncryptedKey,
     /// The key is of a kind that cannot sign here.
     #[error("the key cannot be used: {0}")]
     BadKey(String),
@@ -63,10 +69,40 @@ pub enum Error {
     Mismatch,
 }
 
-impl From<pem::Error> for Error {
-    fn from(error: pem::Error) -> Self {
-        Self::Unreadable(error.to_string())
+impl Error {
+    /// What to tell whoever gave these two files, by the name of the one at fault.
+    pub fn in_files(&self, certificates: &str, key: &str) -> String {
+        match self {
+            Self::EncryptedKey => format!(
+                "cannot use {key}: the key is encrypted: decrypt it (openssl pkey -in {key} -out PLAIN.key) and give \
+                 that, readable by you alone"
+            ),
+            Self::NoKey | Self::BadKey(_) | Self::UnreadableKey(_) => {
+                format!("cannot use {key}: {self}")
+            }
+            Self::Mismatch => format!("cannot use {certificates} and {key}: {self}"),
+            _ => format!("cannot use {certificates}: {self}"),
+        }
     }
+}
+
+/// What is wrong with PEM, in words about the file, which may be a secret.
+fn pem_fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "it is cut off: an -----END line is missing",
+        pem::Error::IllegalSectionStart { .. } => "a -----BEGIN line of it is broken",
+        pem::Error::Base64Decode(_) => "what stands between -----BEGIN and -----END is no Base64",
+        pem::Error::SectionTooLarge => "it is too long",
+        pem::Error::NoItemsFound => "nothing of use is in it",
+        _ => "it is no PEM",
+    }
+    .to_owned()
+}
+
+/// Whether a private key is encrypted: in PKCS #8, or by headers of its own as OpenSSL did before (RFC 1421).
+fn is_encrypted(key: &[u8]) -> bool {
+    let holds = |words: &[u8]| key.windows(words.len()).any(|it| it == words);
+    holds(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || holds(b"Proc-Type: 4,ENCRYPTED")
 }
 
 /// A certificate with those that vouch for it, and its private key.
@@ -83,8 +119,9 @@ impl Identity {
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, Error> {
         let chain = certificates_in(certificates)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            _ if is_encrypted(key) => Error::EncryptedKey,
             pem::Error::NoItemsFound => Error::NoKey,
-            error => error.into(),
+            error => Error::UnreadableKey(pem_fault(&error)),
         })?;
         // Lent and not given, as the provider would let go of it as it is.
         let key = Zeroizing::new(key);
@@ -119,7 +156,8 @@ impl fmt::Debug for Identity {
 }
 
 fn certificates_in(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let found: Vec<_> = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>()?;
+    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|error| Error::Unreadable(pem_fault(&error)))?;
     if found.is_empty() { Err(Error::NoCertificate) } else { Ok(found) }
 }
 

@@ -2,12 +2,14 @@
 //! argument, which every process of the host can read.
 
 use std::env;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +24,37 @@ const MAX_LEN: usize = 2048;
 
 /// End of text: what Ctrl-C types while it is no signal.
 const INTERRUPT: u8 = 3;
+
+/// End of transmission: what Ctrl-D types.
+const END: u8 = 4;
+
+/// The signal that ended the question: what an error of the kind `Interrupted` holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedBy(pub i32);
+
+impl fmt::Display for EndedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Signal::from_named_raw(self.0) {
+            Some(Signal::INT) => f.write_str("ended by SIGINT"),
+            Some(Signal::TERM) => f.write_str("ended by SIGTERM"),
+            Some(Signal::HUP) => f.write_str("ended by SIGHUP"),
+            _ => write!(f, "ended by signal {}", self.0),
+        }
+    }
+}
+
+impl std::error::Error for EndedBy {}
+
+impl EndedBy {
+    /// What an error of [`password`] holds.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+
+    fn by(signal: Signal) -> io::Error {
+        io::Error::new(ErrorKind::Interrupted, Self(signal.as_raw()))
+    }
+}
 
 /// Reads a password from `file`, else from [`VARIABLE`], else from the terminal, where `prompts` are
 /// shown one after the other: what is typed has to be the same each time.
@@ -59,6 +92,24 @@ pub fn password(file: Option<&Path>, prompts: &[&str]) -> io::Result<Zeroizing<S
         first = Some(typed);
     }
     first.ok_or_else(|| ErrorKind::InvalidInput.into())
+}
+
+/// Reads the first line, and nothing behind it: that may be for others.
+///
+/// # Errors
+/// In words that never hold what was read.
+pub fn first_line(from: &mut impl Read) -> io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN));
+    let mut byte = Zeroizing::new([0]);
+    while bytes.len() < MAX_LEN && bytes.last() != Some(&b'\n') {
+        match from.read(&mut byte[..]) {
+            Ok(0) => break,
+            Ok(_) => bytes.push(byte[0]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    line(&mut &bytes[..])
 }
 
 /// All there is, as one line, whose end is not part of it.
@@ -103,14 +154,11 @@ impl Terminal {
             self.file.write_all(prompt.as_bytes())?;
             // After a signal it is left to itself: who asked ends, and its thread with it.
             thread::Builder::new().spawn(move || drop(done.send(read_typed(terminal))))?;
-            let by = |name: &str| {
-                Err(io::Error::new(ErrorKind::Interrupted, format!("ended by {name}")))
-            };
             tokio::select! {
                 typed = typed => typed.unwrap_or_else(|_| Err(ErrorKind::Other.into())),
-                _ = interrupt.recv() => by("SIGINT"),
-                _ = terminate.recv() => by("SIGTERM"),
-                _ = hang_up.recv() => by("SIGHUP"),
+                _ = interrupt.recv() => Err(EndedBy::by(Signal::INT)),
+                _ = terminate.recv() => Err(EndedBy::by(Signal::TERM)),
+                _ = hang_up.recv() => Err(EndedBy::by(Signal::HUP)),
             }
         });
         tcsetattr(&self.file, OptionalActions::Flush, &self.before)?;
@@ -136,7 +184,12 @@ fn read_typed(mut terminal: File) -> io::Result<Zeroizing<String>> {
         }
         match byte[0] {
             b'\n' | b'\r' => break,
-            INTERRUPT => return Err(ErrorKind::Interrupted.into()),
+            INTERRUPT => return Err(EndedBy::by(Signal::INT)),
+            END if bytes.is_empty() => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, "no password was typed"));
+            }
+            // Whoever has begun with one and changes his mind has Ctrl-C.
+            END => {}
             // Backspace and Ctrl-H take a character back, Ctrl-U all.
             0x7f | 0x08 => while bytes.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
             0x15 => bytes.clear(),

@@ -73,22 +73,14 @@ fn read(settings: &Settings) -> Result<Option<Secured>, Failure> {
     secrecy::protect();
     let (cert_text, key_text) = (contents(cert)?, contents(key)?);
     let identity = Identity::from_pem(&cert_text, &key_text).map_err(|error| {
-        let is_keys = match error {
-            Error::NoKey | Error::BadKey(_) | Error::Mismatch => true,
-            // Of either: then the certificates can be read without the key.
-            _ => Authorities::from_pem(&cert_text).is_ok(),
-        };
-        match is_keys {
-            true if is_encrypted(&key_text) => encrypted(key),
-            true => cannot_read(key, &error),
-            false => cannot_read(cert, &error),
-        }
+        let told = error.in_files(&cert.display().to_string(), &key.display().to_string());
+        Failure::new(CONFIG, told)
     })?;
     let clients = match tls_client_ca {
         None => None,
         Some(path) => {
             let authorities = Authorities::from_pem(&contents(path)?);
-            Some(authorities.map_err(|error| cannot_read(path, &error))?)
+            Some(authorities.map_err(|error| cannot_use(path, &error))?)
         }
     };
     let unusable = |error| cannot_use(cert, &error);
@@ -126,25 +118,6 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let file = File::open(path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut text));
     file.map_err(|error| wrong(&exit::reason(&error)))?;
     Ok(text)
-}
-
-/// Whether PEM says that the key in it is encrypted: in PKCS #8, or as OpenSSL did before.
-fn is_encrypted(key: &[u8]) -> bool {
-    let says = |words: &[u8]| key.windows(words.len()).any(|it| it == words);
-    says(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || says(b"Proc-Type: 4,ENCRYPTED")
-}
-
-fn encrypted(path: &Path) -> Failure {
-    let path = path.display();
-    let way = format!("openssl pkey -in {path} -out NEW makes one that is not (chmod 600 NEW)");
-    Failure::new(CONFIG, format!("cannot use {path}: the key is encrypted: {way}"))
-}
-
-/// The same for what was read as PEM, whose reader's words nobody can do anything with.
-fn cannot_read(path: &Path, error: &Error) -> Failure {
-    let Error::Unreadable(_) = error else { return cannot_use(path, error) };
-    let why = "it is damaged: a line of its PEM is missing, or was changed";
-    Failure::new(CONFIG, format!("cannot use {}: {why}", path.display()))
 }
 
 fn cannot_use(path: &Path, error: &Error) -> Failure {

@@ -55,9 +55,10 @@ fn wrong_certificates_are_told_before_the_start() {
     fs::write(path("cut-cert"), &cert_text[..cert_text.len() / 2]).unwrap();
     let encrypted_key = |name: &str| {
         let key = path(name);
-        format!("cannot use {key}: the key is encrypted: openssl pkey -in {key} -out NEW makes")
+        format!("cannot use {key}: the key is encrypted: decrypt it (openssl pkey -in {key}")
     };
-    let damaged = |name: &str| format!("cannot use {}: it is damaged:", path(name));
+    let cut = |name: &str| format!("cannot use {}: unreadable: it is cut off:", path(name));
+    let damaged = |name: &str| format!("cannot use {}: unreadable: ", path(name));
     let check = |args: &[&str]| {
         let listen = ["--listen", "tls://127.0.0.1:0", "check"];
         ends(with_args(&[args, &listen[..]].concat()))
@@ -74,8 +75,8 @@ fn wrong_certificates_are_told_before_the_start() {
         (vec!["--tls-cert", "/", "--tls-key", &*key], "it is no file", 78),
         (vec!["--tls-cert", &*path("empty"), "--tls-key", &*key], "no certificate: write PEM", 78),
         (vec!["--tls-cert", &*path("garbage"), "--tls-key", &*key], &damaged("garbage"), 78),
-        (vec!["--tls-cert", &*path("cut-cert"), "--tls-key", &*key], &damaged("cut-cert"), 78),
-        (vec!["--tls-cert", &*cert, "--tls-key", &*path("cut")], &damaged("cut"), 78),
+        (vec!["--tls-cert", &*path("cut-cert"), "--tls-key", &*key], &cut("cut-cert"), 78),
+        (vec!["--tls-cert", &*cert, "--tls-key", &*path("cut")], &cut("cut"), 78),
         (vec!["--tls-cert", &*cert, "--tls-key", &*path("typo")], &damaged("typo"), 78),
         (
             vec!["--tls-cert", &*cert, "--tls-key", &*path("encrypted")],

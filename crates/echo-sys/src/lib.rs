@@ -7,12 +7,14 @@
 //! of them, quinn-udp sends to one peer at a time and drops truncated datagrams without a word,
 //! rustix and socket2 have no such control messages or no batches.
 //!
-//! And the descriptors that a service manager passes, which nobody can own without unsafe code, and
-//! sched_setattr(2), for which the safe crates have no call.
+//! And the descriptors that a service manager passes, which nobody can own without unsafe code,
+//! sched_setattr(2), for which the safe crates have no call, and a look at the standard descriptors before
+//! Rust's runtime replaces those that are closed.
 //!
 //! Linux only.
 
 mod batch;
+mod began;
 mod control;
 mod passed;
 mod schedule;
@@ -21,6 +23,7 @@ mod socket;
 mod tests;
 
 pub use batch::{Batch, Datagram, MAX_BATCH, Sending, Source};
+pub use began::began_closed;
 pub use control::Arrival;
 pub use passed::take_passed;
 pub use schedule::give_way;

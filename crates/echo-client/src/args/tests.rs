@@ -86,3 +86,13 @@ fn trust_is_for_tls() {
         assert_eq!(fits(line, "tls://h:1"), Err(told.to_owned()));
     }
 }
+
+#[test]
+fn a_path_is_called_by_its_last_part() {
+    let name = |path: &str| own_name(path.as_ref()).ok().map(|it| it.as_encoded_bytes().to_vec());
+    assert_eq!(name("a/b"), Some(b"b".to_vec()));
+    assert_eq!(name("/a/b/"), Some(b"b".to_vec()));
+    for path in ["/", "..", "."] {
+        assert_eq!(name(path), None, "{path}");
+    }
+}

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroU8;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use echo_core::Endpoint;
+use echo_core::{Endpoint, FileName};
 
 use super::{Connecting, target};
 use crate::escape::escape_bytes;
+use crate::transfer::is_temporary;
+
+/// Connections at once at most: more gain nothing, and a server has places for other peers too.
+const MAX_CONNECTIONS: u8 = u8::MAX;
 
 /// What all that transfers has in common.
 #[derive(Debug, clap::Args)]
@@ -18,9 +21,9 @@ pub(crate) struct Transferring {
     #[arg(short, long)]
     pub(crate) preserve: bool,
 
-    /// Connections at once, if there are several files
-    #[arg(long, value_name = "N", default_value = "4")]
-    pub(crate) connections: NonZeroU8,
+    /// Connections at once, if there are several files: 1 to 255
+    #[arg(long, value_name = "N", default_value = "4", value_parser = connections)]
+    pub(crate) connections: u8,
 
     #[command(flatten)]
     pub(crate) asking: Asking,
@@ -144,7 +147,7 @@ impl Asking {
 }
 
 impl Putting {
-    /// What is wrong with these words together.
+    /// What is wrong with these words, each and together.
     pub(super) fn check(&self) -> Result<(), String> {
         let stdin = self.paths.iter().filter(|path| path.as_os_str() == "-").count();
         if let Some([one, other]) = alike(self.paths.iter().map(|path| path.as_os_str())) {
@@ -155,24 +158,71 @@ impl Putting {
         match &self.name {
             None if stdin > 0 => Err("stdin has no name: give one with --as".to_owned()),
             Some(_) if self.paths.len() > 1 => Err("--as is for a single path".to_owned()),
-            _ => Ok(()),
+            Some(name) => given_name(name),
+            None => self.paths.iter().try_for_each(|path| own_name(path).map(drop)),
         }
     }
 }
 
+/// What a path is called by itself.
+pub(crate) fn own_name(path: &Path) -> Result<&OsStr, String> {
+    match path.components().next_back() {
+        Some(Component::Normal(name)) => Ok(name),
+        _ => {
+            let path = escape_bytes(path.as_os_str().as_bytes());
+            Err(format!("{path} has no name of its own: give one with --as"))
+        }
+    }
+}
+
+/// What is wrong with what the user wants a path to be called.
+fn given_name(name: &OsStr) -> Result<(), String> {
+    match file_name(name.as_bytes())? {
+        checked if checked.components().any(|it| is_temporary(OsStr::from_bytes(it))) => {
+            let name = escape_bytes(name.as_bytes());
+            Err(format!(
+                "{name}: files of that name are those not fetched to their end: give another"
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A name, or what is wrong with it.
+fn file_name(name: &[u8]) -> Result<FileName<'_>, String> {
+    FileName::new(name).map_err(|why| format!("{}: no file's name: {why}", quoted(name)))
+}
+
+/// Something to be seen, though there be nothing.
+fn quoted(name: &[u8]) -> String {
+    if name.is_empty() { "\"\"".to_owned() } else { escape_bytes(name) }
+}
+
 impl Getting {
-    /// What is wrong with these words together.
+    /// Whether what is fetched goes to stdout.
+    pub(crate) fn to_stdout(&self) -> bool {
+        self.output.as_ref().is_some_and(|path| path.as_os_str() == "-")
+    }
+
+    /// What is asked for: a folder may be told by a slash behind it.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &[u8]> {
+        let bytes = self.names.iter().map(|name| name.as_bytes());
+        bytes.map(|name| name.strip_suffix(b"/").unwrap_or(name))
+    }
+
+    /// What is wrong with these words, each and together.
     pub(super) fn check(&self) -> Result<(), String> {
+        self.wanted().try_for_each(|name| file_name(name).map(drop))?;
         if let Some([one, other]) = alike(self.names.iter().map(OsString::as_os_str)) {
             return Err(format!(
                 "{one} and {other} would be written to one place: call once for each"
             ));
         }
         match &self.output {
-            Some(path) if path.as_os_str() == "-" && self.names.len() > 1 => {
+            Some(_) if self.to_stdout() && self.names.len() > 1 => {
                 Err("stdout takes one file: write the others with calls of their own".to_owned())
             }
-            Some(path) if path.as_os_str() == "-" && self.transferring.asking.json => {
+            Some(_) if self.to_stdout() && self.transferring.asking.json => {
                 Err("stdout is for the file: leave out --json".to_owned())
             }
             Some(path) if self.names.len() > 1 && !path.is_dir() => {
@@ -181,6 +231,34 @@ impl Getting {
             _ => Ok(()),
         }
     }
+}
+
+impl Listing {
+    /// Whether any name can begin so.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let prefix = self.prefix.as_deref().map(OsStr::as_bytes).unwrap_or_default();
+        // With one more byte, unless it is as long as any name, or a part of it is.
+        let longer = [prefix, b"x"].concat();
+        match FileName::new(&longer) {
+            Err(why) if FileName::new(prefix).is_err() => {
+                Err(format!("{}: no file's name begins so: {why}", escape_bytes(prefix)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Removing {
+    /// What is wrong with these names.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.names.iter().try_for_each(|name| file_name(name.as_bytes()).map(drop))
+    }
+}
+
+/// Reads how many connections there may be.
+fn connections(text: &str) -> Result<u8, String> {
+    let wrong = || format!("write a whole number from 1 to {MAX_CONNECTIONS}");
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)
 }
 
 /// Two of which the last parts are the same, as people read them.

@@ -4,12 +4,11 @@ mod asking;
 mod find;
 
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error};
-use echo_core::{Attributes, Digest, FileName, GetReply, Kind, Read};
+use echo_core::{Attributes, Digest, GetReply, Kind, Read};
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -21,7 +20,6 @@ use super::report::{Deed, Done, Report};
 use super::work::{self, Transfer, Work};
 use super::{SMALL, Trouble, accepted, joined, options, send, with_output};
 use crate::args::Getting;
-use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
 use asking::{Stream, ask, done, opened};
@@ -36,19 +34,13 @@ pub(crate) async fn run(args: &Getting) -> Result<(), Failure> {
 async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let asking = &args.transferring.asking;
     let options = options(&asking.connecting, &args.target)?;
-    let to_stdout = args.output.as_ref().is_some_and(|path| path.as_os_str() == "-");
     let mut wanted = Vec::new();
-    for name in &args.names {
-        let bytes = name.clone().into_vec();
-        let bytes = bytes.strip_suffix(b"/").unwrap_or(&bytes).to_vec();
-        if let Err(why) = FileName::new(&bytes) {
-            return Err(Failure::Local(format!("{}: no file's name: {why}", escape_bytes(&bytes))));
-        }
-        let place = match to_stdout {
+    for name in args.wanted() {
+        let place = match args.to_stdout() {
             true => None,
-            false => Some(Place::of(&bytes, args.output.as_deref())?),
+            false => Some(Place::of(name, args.output.as_deref())?),
         };
-        wanted.push((bytes, place));
+        wanted.push((name.to_vec(), place));
     }
     let report = Report::new(asking.json, asking.connecting.quiet, output.clone());
     let report = Arc::new(report);
@@ -56,7 +48,7 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let fetcher = || Fetcher { preserve, stdout: output.clone(), kept: None };
     let finder = Finder::new(&args.target, options.clone(), Arc::clone(&report), wanted);
     let work = Work::new(&args.target, options, report, finder);
-    work.run(args.transferring.connections.get(), fetcher).await
+    work.run(args.transferring.connections, fetcher).await
 }
 
 /// A file to be fetched.
@@ -170,6 +162,7 @@ impl Fetcher {
             }
             let write = || {
                 let mut fetched = Fetched::open(&place.root, &place.name)?;
+                fetched.check()?;
                 if fetched.len > 0 {
                     fetched.clear()?;
                 }

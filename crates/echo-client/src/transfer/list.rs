@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Fault, Options};
-use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, FileName, Kind, List, ListReply};
+use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, Kind, List, ListReply};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -27,9 +27,6 @@ pub(crate) async fn ls(args: &Listing) -> Result<(), Failure> {
 
 async fn list(args: &Listing, output: Output) -> Result<(), Failure> {
     let prefix = args.prefix.as_deref().map(OsStr::as_bytes).unwrap_or_default();
-    if prefix.len() > FileName::MAX_LEN {
-        return Err(Failure::Local("no name is that long".to_owned()));
-    }
     let options = options(&args.asking.connecting, &args.target)?;
     let report = Report::new(args.asking.json, args.asking.connecting.quiet, output.clone());
     let mut pages = Pages::new(&args.target, options, Arc::new(report), prefix.to_vec());

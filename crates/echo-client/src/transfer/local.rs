@@ -12,8 +12,8 @@ use echo_core::{Attributes, FileName};
 use echo_folder::{Folder, Grown, Unsynced, is_hole, set_attributes};
 use indicatif::BinaryBytes;
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, fsync, openat,
-    renameat, statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fstatvfs, fsync,
+    openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -98,7 +98,7 @@ impl Fetched {
         let (folder, last) = root.make(name)?;
         let temporary = temporary(last);
         let (file, stat) = loop {
-            let Some(file) = part(&folder, &temporary)? else { continue };
+            let Some(file) = part(&folder, &temporary, last)? else { continue };
             if let Some(stat) = lock(&file, &folder, &temporary)? {
                 break (file, stat);
             }
@@ -118,6 +118,22 @@ impl Fetched {
         Ok(Self { folder, last, temporary, file, len, written: len, digest })
     }
 
+    /// Refuses to begin with what can never appear, as a folder has its name. Not before the server has a file of that name:
+    /// a folder comes into a folder.
+    pub(super) fn check(&self) -> io::Result<()> {
+        match mode_of(&self.folder, &self.last)? {
+            Some((FileType::Directory, _)) => {
+                // It is new, or was left by a call before the folder came.
+                self.discard();
+                let name = escape_bytes(self.last.as_bytes());
+                Err(io::Error::other(format!(
+                    "it is a file on the server, and {name} is a folder here: move that, or give another place with -o"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Begins anew.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
@@ -127,6 +143,7 @@ impl Fetched {
 
     /// Goes on at `offset`, or anew, with what will have `size` bytes.
     pub(super) fn begin(&mut self, offset: u64, size: u64) -> io::Result<()> {
+        self.check()?;
         let anew = offset != self.len;
         // It is free once it is truncated, but not every file system says so at once.
         let own =
@@ -171,6 +188,9 @@ impl Fetched {
         }
         if let Some(attributes) = keep {
             set_attributes(&self.file, attributes)?;
+        } else if let Some((FileType::RegularFile, mode)) = mode_of(&self.folder, &self.last)? {
+            // Who may read and write it is its owner's to say, and not changed by new contents: as rsync(1) does.
+            fchmod(&self.file, mode & RIGHTS)?;
         }
         fsync(&self.file)?;
         renameat(&self.folder, &self.temporary, &self.folder, &self.last)?;
@@ -184,12 +204,28 @@ impl Fetched {
     }
 }
 
+/// Permissions that can be kept: no others are given to contents that come from elsewhere.
+const RIGHTS: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+
+/// What is there under that name, and its mode.
+fn mode_of(folder: &Folder, last: &OsStr) -> io::Result<Option<(FileType, Mode)>> {
+    match statat(folder, last, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(it) => Ok(Some((FileType::from_raw_mode(it.st_mode), Mode::from_raw_mode(it.st_mode)))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A new temporary, or what an earlier call of this user has left; `None` if that went meanwhile. Nobody else's:
 /// whoever owns it, or has another name of it, could change the file after its digest was right.
-fn part(folder: &Folder, temporary: &OsStr) -> io::Result<Option<File>> {
+fn part(folder: &Folder, temporary: &OsStr, last: &OsStr) -> io::Result<Option<File>> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // As any program makes files: the umask decides.
-    match openat(folder, temporary, flags, Mode::from_raw_mode(0o666)) {
+    // As any program makes files: the umask decides. But nobody reads here what is for fewer in the file that it replaces.
+    let mode = match mode_of(folder, last)? {
+        Some((FileType::RegularFile, mode)) => mode | Mode::RUSR | Mode::WUSR,
+        _ => Mode::RWXU | Mode::RWXG | Mode::RWXO,
+    };
+    match openat(folder, temporary, flags, mode & Mode::from_raw_mode(0o666)) {
         Err(Errno::EXIST) => {}
         made => return Ok(Some(made?.into())),
     }
@@ -234,7 +270,7 @@ fn lock(file: &File, folder: &Folder, temporary: &OsStr) -> io::Result<Option<St
 const MARKS: (&str, &str) = (".", ".echo-part");
 
 /// Whether a file of that name is one that is not fetched to its end.
-pub(super) fn is_temporary(last: &OsStr) -> bool {
+pub(crate) fn is_temporary(last: &OsStr) -> bool {
     let last = last.as_bytes();
     last.starts_with(MARKS.0.as_bytes()) && last.ends_with(MARKS.1.as_bytes())
 }

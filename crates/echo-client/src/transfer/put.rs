@@ -4,7 +4,7 @@ mod flow;
 mod gather;
 mod piped;
 
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,11 +21,11 @@ use super::source::{Ahead, Reader, Stamp, unreadable};
 use super::work::{self, Transfer, Work};
 use super::{FRAME, SMALL, Trouble, accepted, options};
 use super::{joined, send, with_output};
-use crate::args::Putting;
+use crate::args::{Putting, own_name};
 use crate::failure::Failure;
 use crate::stdio::Output;
 use flow::{Flow, counted};
-use gather::{Gatherer, given_name, own_name};
+use gather::Gatherer;
 use piped::Piped;
 
 /// Stores what the command line names.
@@ -40,15 +40,14 @@ async fn run_with(args: &Putting, output: Output) -> Result<(), Failure> {
     let mut paths = Vec::new();
     for path in &args.paths {
         let name = match &args.name {
-            Some(name) => given_name(name.clone().into_vec())?,
-            None => own_name(path)?,
+            Some(name) => name,
+            None => own_name(path).map_err(Failure::Local)?,
         };
-        paths.push((path.clone(), name));
+        paths.push((path.clone(), name.as_bytes().to_vec()));
     }
     let work = Work::new(&args.target, options, report, Gatherer::new(paths));
     let preserve = args.transferring.preserve;
-    work.run(args.transferring.connections.get(), || Sender { preserve, piped: None, hashed: None })
-        .await
+    work.run(args.transferring.connections, || Sender { preserve, piped: None, hashed: None }).await
 }
 
 /// A file to be stored.

@@ -10,7 +10,6 @@ use super::patience::Patience;
 use super::report::Report;
 use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, send, with_output};
 use crate::args::Removing;
-use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::notice;
 use crate::stdio::Output;
@@ -23,8 +22,8 @@ pub(crate) async fn run(args: &Removing) -> Result<(), Failure> {
 async fn remove(args: &Removing, output: Output) -> Result<(), Failure> {
     let checked = args.names.iter().map(|name| {
         let bytes = name.as_bytes();
-        let wrong = |why| format!("{}: no file's name: {why}", escape_bytes(bytes));
-        FileName::new(bytes).map_err(|why| Failure::Local(wrong(why)))
+        // As it was when the command line was read.
+        FileName::new(bytes).map_err(|why| Failure::Local(why.to_string()))
     });
     let names = checked.collect::<Result<Vec<_>, _>>()?;
     let report = Report::new(args.asking.json, args.asking.connecting.quiet, output);

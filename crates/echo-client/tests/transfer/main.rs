@@ -93,6 +93,16 @@ impl Place {
         stderr
     }
 
+    /// The same, which is wrong from the start on: nobody is asked.
+    #[track_caller]
+    fn misuses(&self, task: &str, args: &[&str], told: &str) {
+        let output = self.run(task, args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("echo-client: ") && output.stdout.is_empty(), "{stderr}");
+        assert!(stderr.contains(told) && stderr.lines().count() == 1, "{args:?}: {told}: {stderr}");
+    }
+
     /// The same with `--json`; its objects.
     #[track_caller]
     fn events(&self, task: &str, args: &[&str]) -> Vec<Value> {

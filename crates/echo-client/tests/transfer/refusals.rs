@@ -3,6 +3,10 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::liars::{liar, opened};
 use super::support::pty::Pty;
 use super::*;
 
@@ -55,6 +59,101 @@ fn a_folder_does_not_go_to_a_file() {
 }
 
 #[test]
+fn a_file_does_not_go_to_a_folder() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    place.write("store/a", b"1");
+    place.write("store/large", &noise(3 << 20));
+    place.write("store/d/a", b"1");
+    place.write("store/d/b", b"2");
+    for folder in ["there/a", "there/large", "there/d/a", "here/a"] {
+        fs::create_dir_all(place.path(folder)).unwrap();
+    }
+    let told = |name: &str, last: &str| {
+        format!(
+            "echo-client: {name}: cannot write it: it is a file on the server, and {last} is a folder here: move \
+             that, or give another place with -o\necho-client: 1 of "
+        )
+    };
+    for (args, last) in [
+        (&["a"][..], "a"),
+        (&["a", "-o", "../there"], "a"),
+        (&["large", "-o", "../there"], "large"),
+        (&["large", "-o", "../there", "-p"], "large"),
+    ] {
+        let stderr = place.fails("get", args);
+        assert_eq!(stderr, format!("{}1 files not transferred\n", told(args[0], last)));
+    }
+    // Of a folder the others come.
+    let stderr = place.fails("get", &["d", "-o", "../there"]);
+    assert_eq!(stderr, format!("{}2 files not transferred\n", told("d/a", "a")));
+    assert_eq!(fs::read(place.path("there/d/b")).unwrap(), b"2");
+    // A part that was left before the folder came is of no use either.
+    place.write("there/.large.echo-part", &noise(3 << 20)[..1 << 20]);
+    place.fails("get", &["large", "-o", "../there"]);
+    assert_eq!(tree(&place.path("there")).len(), 1);
+    assert_eq!(tree(&place.path("here")).len(), 0);
+}
+
+/// Before a byte of it is asked for.
+#[test]
+fn a_file_for_a_folder_is_not_fetched() {
+    let place = Place::new();
+    fs::create_dir(place.path("here/a")).unwrap();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&reads);
+    let target = liar(move |kind, _| match kind {
+        Kind::GET => opened(3 << 20, 0),
+        kind => {
+            seen.fetch_add(usize::from(kind == Kind::READ), Relaxed);
+            None
+        }
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+    command.args(["get", &target, "a", "--retry=0"]).current_dir(place.path("here"));
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("a is a folder here"), "{stderr}");
+    assert_eq!(reads.load(Relaxed), 0);
+}
+
+/// New contents are for those for whom the old ones were; what is more than permissions is not handed on.
+#[test]
+fn a_file_keeps_the_mode_of_the_one_it_replaces() {
+    let place = Place::new();
+    let _daemon = place.serve();
+    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().mode() & 0o7777;
+    for (number, (before, after)) in
+        [(0o600, 0o600), (0o755, 0o755), (0o666, 0o666), (0o400, 0o400), (0o4755, 0o755)]
+            .into_iter()
+            .enumerate()
+    {
+        for len in [1, 3 << 20] {
+            let name = format!("{number}.{len}");
+            place.write(&format!("store/d/{name}"), &noise(len));
+            let here = format!("here/d/{name}");
+            place.write(&here, b"old");
+            fs::set_permissions(place.path(&here), fs::Permissions::from_mode(before)).unwrap();
+            // By its name, and as one that a list tells of.
+            for args in [&[&*format!("d/{name}"), "-o", "d"][..], &["d"]] {
+                place.done("get", args);
+                assert_eq!(mode(&here), after, "{name}");
+                assert!(fs::read(place.path(&here)).unwrap() == noise(len));
+            }
+        }
+    }
+    // A link is replaced as if nothing was there.
+    place.write("there/secret", b"kept");
+    fs::set_permissions(place.path("there/secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    place.write("store/new", b"1");
+    symlink("../there/secret", place.path("here/link")).unwrap();
+    place.write("store/link", b"1");
+    place.done("get", &["new", "link"]);
+    assert_eq!(mode("here/link"), mode("here/new"));
+}
+
+#[test]
 fn names_that_are_none_are_told_as_they_were_given() {
     let place = Place::new();
     place.write("here/d/a", b"1");
@@ -64,10 +163,48 @@ fn names_that_are_none_are_told_as_they_were_given() {
         ("-", "x//y", "x//y: no file's name: "),
         ("d/a", "x/.y.echo-part", "x/.y.echo-part: files of that name are those not fetched"),
     ] {
-        // Nobody is asked: there is no server.
-        let stderr = place.fails("put", &[path, "--as", name]);
-        assert!(stderr.starts_with(&format!("echo-client: {told}")), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        place.misuses("put", &[path, "--as", name], told);
+    }
+}
+
+/// As part of the command line, which is wrong then.
+#[test]
+fn names_that_are_none_are_not_asked_for() {
+    let place = Place::new();
+    let (long, part) = ("x/".repeat(600), "y".repeat(256));
+    let deep = ["d"; 33].join("/");
+    for task in ["get", "rm", "ls"] {
+        for name in ["../x", "x/../y", "/x", "x//y", "a\nb", &long, &part, &deep] {
+            let verb = if task == "ls" {
+                "no file's name begins so: a name"
+            } else {
+                "no file's name: a name"
+            };
+            place.misuses(task, &[name], verb);
+        }
+    }
+    for task in ["get", "rm"] {
+        place.misuses(task, &["fine", ""], "\"\": no file's name: a name has at least one byte");
+    }
+    place.misuses("put", &["a", "--as", ""], "\"\": no file's name: a name has at least one byte");
+    place.misuses(
+        "put",
+        &["fine", "here/.."],
+        "here/.. has no name of its own: give one with --as",
+    );
+    for (task, arg) in [("get", "a"), ("put", "a")] {
+        for count in ["0", "256", "-1", "many", "1.5", ""] {
+            let told = "'--connections <N>': write a whole number from 1 to 255 (see";
+            place.misuses(task, &[arg, &format!("--connections={count}")], told);
+        }
+    }
+    // All that a name can begin with.
+    let _daemon = place.serve();
+    let (whole, full) = ("z".repeat(255), ["d"; 32].join("/"));
+    place.write(&format!("store/{whole}"), b"");
+    for prefix in ["", ".", "..", "a/", &whole, &format!("{whole}/"), &full] {
+        let listed = place.done("ls", &[prefix]);
+        assert_eq!(listed.lines().count(), usize::from(whole.starts_with(prefix)), "{prefix}");
     }
 }
 

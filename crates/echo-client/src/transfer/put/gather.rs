@@ -5,14 +5,13 @@ use std::ffi::OsStr;
 use std::fs::{self, DirEntry, ReadDir};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::vec;
 
 use echo_core::FileName;
 use tokio::task::spawn_blocking;
 
 use super::Item;
-use crate::escape::escape_bytes;
 use crate::failure::Failure;
 use crate::transfer::local::is_temporary;
 use crate::transfer::source::{not_regular, unreadable};
@@ -24,33 +23,6 @@ const BATCH: usize = 1000;
 /// So many entries of a folder are read at once, and come in the order of their names: with those of the
 /// folders around it they are all the memory that it takes, whatever is in it.
 const SORTED: usize = 1000;
-
-/// What a path is called by itself.
-pub(super) fn own_name(path: &Path) -> Result<Vec<u8>, Failure> {
-    match path.components().next_back() {
-        Some(Component::Normal(name)) => Ok(name.as_bytes().to_vec()),
-        _ => {
-            let text = format!("{} has no name of its own: give one with --as", path.display());
-            Err(Failure::Local(text))
-        }
-    }
-}
-
-/// What the user wants a path to be called.
-pub(super) fn given_name(name: Vec<u8>) -> Result<Vec<u8>, Failure> {
-    let why = match FileName::new(&name) {
-        Err(why) => format!("no file's name: {why}"),
-        Ok(checked) if is_unfinished(checked) => {
-            "files of that name are those not fetched to their end: give another".to_owned()
-        }
-        Ok(_) => return Ok(name),
-    };
-    Err(Failure::Local(format!("{}: {why}", escape_bytes(&name))))
-}
-
-fn is_unfinished(name: FileName<'_>) -> bool {
-    name.components().any(|it| is_temporary(OsStr::from_bytes(it)))
-}
 
 /// Finds what lies at paths, and in folders there, while it is transferred.
 pub(super) struct Gatherer(Walk);
@@ -190,19 +162,4 @@ fn skipped(path: PathBuf, why: &'static str) -> Found<Item> {
 
 fn refused(path: &Path, why: String) -> Found<Item> {
     Found::Refused(path.as_os_str().as_bytes().to_vec(), why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_called_by_its_last_part() {
-        let name = |path: &str| own_name(Path::new(path)).ok();
-        assert_eq!(name("a/b"), Some(b"b".to_vec()));
-        assert_eq!(name("/a/b/"), Some(b"b".to_vec()));
-        for path in ["/", "..", "."] {
-            assert_eq!(name(path), None, "{path}");
-        }
-    }
 }

@@ -63,6 +63,7 @@ PROGRAMS = {
         [],
         "",
     ),
+    "paced": (["paced.c"], [], ""),
     "epoll_echo": (["epoll_echo.c"], [], ""),
     "uring_echo": (["uring_echo.c"], ["-luring"], "liburing-dev"),
     "uv_echo": (["uv_echo.c"], ["-luv"], "libuv1-dev"),

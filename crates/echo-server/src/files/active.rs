@@ -1,6 +1,7 @@
 //! An upload under way: its part, which one connection appends to, and which another one may take over.
 
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const SILENT: Duration = Duration::from_secs(1);
 pub(super) struct Active {
     state: Mutex<State>,
     changed: Notify,
+    /// How many wait for the part while a thread works on it.
+    takers: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,11 @@ enum Place {
 impl Active {
     pub(super) fn new(part: Box<Part>) -> Arc<Self> {
         let state = State { place: Place::Here(part), heard: Instant::now() };
-        Arc::new(Self { state: Mutex::new(state), changed: Notify::new() })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            takers: AtomicUsize::new(0),
+        })
     }
 
     /// The peer has sent something.
@@ -74,6 +81,11 @@ impl Active {
         .await
     }
 
+    /// Whether somebody waits for the part: a thread that could go on with it gives it back.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.takers.load(Relaxed) > 0
+    }
+
     /// Takes the part for good, once no thread works on it.
     ///
     /// # Cancel safety
@@ -83,6 +95,7 @@ impl Active {
     }
 
     async fn take(&self, leaving: Place) -> Result<Box<Part>, Refusal> {
+        let mut taker = None;
         loop {
             let changed = self.changed.notified();
             {
@@ -101,12 +114,29 @@ impl Active {
                     }
                 }
             }
+            taker.get_or_insert_with(|| Taker::of(self));
             changed.await;
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who waits for the part.
+struct Taker<'a>(&'a Active);
+
+impl<'a> Taker<'a> {
+    fn of(active: &'a Active) -> Self {
+        active.takers.fetch_add(1, Relaxed);
+        Self(active)
+    }
+}
+
+impl Drop for Taker<'_> {
+    fn drop(&mut self) {
+        self.0.takers.fetch_sub(1, Relaxed);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::error;
 use std::ffi::{CStr, OsStr};
+use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::slice::EscapeAscii;
@@ -311,7 +313,27 @@ fn within(folder: &[u8], error: io::Error) -> io::Error {
     if folder.is_empty() || error.raw_os_error().is_none() {
         return error;
     }
-    io::Error::new(error.kind(), format!("{}: {}", told(folder), reason(&error)))
+    let folder = told(folder).to_string();
+    io::Error::new(error.kind(), Within { folder, error })
+}
+
+/// An error with the folder that it is of.
+#[derive(Debug)]
+struct Within {
+    folder: String,
+    error: io::Error,
+}
+
+impl fmt::Display for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.folder, reason(&self.error))
+    }
+}
+
+impl error::Error for Within {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.error)
+    }
 }
 
 /// The end of a name, harmless wherever it is shown.

@@ -283,6 +283,9 @@ impl Part {
     }
 
     fn try_commit(&mut self, commit: &Commit, keep: Option<Attributes>) -> Result<(), Refusal> {
+        if self.spoilt {
+            return Err(Refusal::writing(io::Error::other("some of it could not be written")));
+        }
         let (digest, len) = (self.prefix(), self.len);
         if len != commit.size {
             let text = format!("{len} bytes came, not {}", commit.size);

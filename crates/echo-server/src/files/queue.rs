@@ -25,6 +25,7 @@ struct State {
     spares: Vec<Vec<u8>>,
     /// A thread writes, or is about to.
     busy: bool,
+    /// Why a block could not be written. Nothing that came behind it is written any more.
     failed: Option<Refusal>,
 }
 
@@ -39,8 +40,10 @@ impl Queue {
     /// Puts a block in if there is room for it, and another one, to be filled, in its place. Fails with why an earlier
     /// one could not be written.
     pub(super) fn put(&self, bytes: &mut Vec<u8>, filled: &mut usize) -> Result<bool, Refusal> {
-        self.check()?;
         let mut state = self.state();
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone());
+        }
         if state.waiting.is_some() {
             return Ok(false);
         }
@@ -58,11 +61,11 @@ impl Queue {
     /// Whether a thread has to be started: it is busy from now on.
     pub(super) fn claim(&self) -> bool {
         let mut state = self.state();
-        state.waiting.is_some() && !mem::replace(&mut state.busy, true)
+        state.failed.is_none() && state.waiting.is_some() && !mem::replace(&mut state.busy, true)
     }
 
     /// What a thread does that was started: writes until nothing waits, a block cannot be written, or others wait for
-    /// a thread.
+    /// what it holds.
     pub(super) fn write(
         &self,
         mut write: impl FnMut(&[u8]) -> Result<(), Refusal>,
@@ -73,8 +76,8 @@ impl Queue {
             let written = write(&block.bytes[..block.filled]);
             let mut state = self.state();
             state.spares.push(block.bytes);
-            state.failed = written.err();
-            if state.failed.is_some() || others_wait() {
+            if written.is_err() || others_wait() {
+                state.failed = written.err();
                 state.busy = false;
                 drop(state);
                 self.changed.notify_one();
@@ -95,7 +98,7 @@ impl Queue {
 
     /// Why a block could not be written.
     pub(super) fn check(&self) -> Result<(), Refusal> {
-        self.state().failed.take().map_or(Ok(()), Err)
+        self.state().failed.clone().map_or(Ok(()), Err)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,16 +159,26 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_once_and_a_panic_leaves_nobody_waiting() {
+    fn an_error_stays_whatever_waits_behind_it() {
         let queue = Queue::default();
         assert!(put(&queue, 1).unwrap() && queue.claim());
-        queue.write(|_| Err(Refusal::out_of_place("full")), || false);
-        assert!(put(&queue, 2).is_err());
-        assert!(put(&queue, 3).unwrap() && queue.claim());
+        let fail = |_: &[u8]| {
+            assert!(put(&queue, 2).unwrap());
+            Err(Refusal::out_of_place("full"))
+        };
+        queue.write(fail, || false);
+        assert!(!queue.claim(), "what waits would leave a hole before it");
+        assert!(put(&queue, 3).is_err() && queue.check().is_err());
+    }
+
+    #[test]
+    fn a_panic_leaves_nobody_waiting() {
+        let queue = Queue::default();
+        assert!(put(&queue, 1).unwrap() && queue.claim());
         thread::scope(|scope| {
             let broken = scope.spawn(|| queue.write(|_| panic!("broken"), || false));
             assert!(broken.join().is_err());
         });
-        assert!(put(&queue, 4).unwrap() && queue.claim());
+        assert!(put(&queue, 2).unwrap() && queue.claim());
     }
 }

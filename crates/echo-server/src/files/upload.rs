@@ -191,10 +191,11 @@ impl Upload {
         if let Some(before) = self.writing.take() {
             before.await?;
         }
-        let (queue, others_wait) = (Arc::clone(&self.queue), jobs.others_wait());
+        let (queue, active) = (Arc::clone(&self.queue), Arc::clone(&self.active));
+        let jobs_wait = jobs.others_wait();
         let write = move |part: &mut Part| {
             let append = |bytes: &[u8]| part.append(bytes).and_then(|()| part.make_resumable());
-            queue.write(append, others_wait);
+            queue.write(append, || jobs_wait() || active.is_wanted());
         };
         self.writing = Some(self.active.work(jobs, write).await?);
         Ok(())

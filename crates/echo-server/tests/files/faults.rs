@@ -265,7 +265,9 @@ fn what_the_disk_fails_is_no_file() {
         assert!(injection::was_injected(&log), "{call}");
         let (stderr, line) = (server.stderr(), format!("cannot write to the store: {told}"));
         let lines = stderr.lines().filter(|it| it.contains("WARN") && it.contains(&line));
-        assert_eq!(lines.count(), usize::from(!told.is_empty()), "{call}: {stderr}");
+        // Twice, once a minute, if the machine was that busy.
+        let expected = if told.is_empty() { 0..=0 } else { 1..=2 };
+        assert!(expected.contains(&lines.count()), "{call}: {stderr}");
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::support::{PATIENCE, Signal};
+use tokio::sync::watch::channel;
+
+use super::support::{PATIENCE, Signal, injection};
 use super::*;
 
 /// Sends `bytes` in one upload, cut after `at` by `cut`, and resumed.
@@ -58,6 +60,45 @@ fn a_silent_connection_is_no_longer_waited_for() {
         assert!(fs::read(place.path("a/b")).unwrap() == bytes);
         gone.store("a/b", b"new").await.unwrap();
         assert!(fs::read(place.path("a/b")).unwrap() == b"new");
+    });
+}
+
+/// While the disk is slow and blocks wait for it, a peer is not heard, whatever it sends: the thread that writes does not
+/// go on for ever with what comes.
+#[test]
+fn an_upload_on_a_slow_disk_is_taken_over() {
+    if !injection::can_inject("an_upload_on_a_slow_disk_is_taken_over") {
+        return;
+    }
+    let place = Place::new();
+    let log = place.folder.path().join("trace");
+    let args = place.args();
+    let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
+    // A block is eight of them.
+    let _server = injection::start_injected(&log, "pwrite64:delay_enter=250000", &args);
+    run(async {
+        let bytes = noise(64 << 20, 9);
+        let mut first = place.connect().await;
+        first.put("a", true).await.unwrap();
+        let (all, more) = (bytes.clone(), channel(()));
+        let sending = tokio::spawn(async move {
+            for block in all.chunks(512 << 10) {
+                if first.data(block).await.is_err() {
+                    break;
+                }
+                more.0.send_replace(());
+            }
+        });
+        // Some blocks have come: one is written, one waits, one fills.
+        let mut came = more.1;
+        for _ in 0..3 {
+            came.changed().await.unwrap();
+        }
+        let mut second = place.connect().await;
+        let reply = second.put("a", true).await.unwrap();
+        assert!(reply.offset > 0, "it was waited for in vain");
+        assert_eq!(reply.prefix, sha(&bytes[..usize::try_from(reply.offset).unwrap()]));
+        sending.await.unwrap();
     });
 }
 

@@ -55,8 +55,13 @@ impl Places {
 
     /// A file is made, at one of the places.
     pub(in super::super) fn make_file(&mut self) {
-        self.keep_at_most(self.count.saturating_sub(1));
-        self.quota.found(self.owner.name.clone(), 1, 0);
+        let kept = self.count.min(1);
+        self.count -= kept;
+        // In one go, so that nobody takes the place between.
+        self.quota.change(&self.owner.name, |used| {
+            used.kept -= kept;
+            used.files += 1;
+        });
     }
 
     /// A folder is to be made: at one of the places, or at another one if there is, as one that was there may be gone.

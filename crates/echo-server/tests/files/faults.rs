@@ -8,7 +8,7 @@ use rustix::process::Resource;
 
 use super::support::http::Admin;
 use super::support::injection;
-use super::support::process::{leave_room, limit};
+use super::support::process::{descriptors, leave_room, limit};
 use super::support::skip;
 use super::*;
 
@@ -113,8 +113,12 @@ fn without_descriptors_transfers_are_refused() {
         let mut under_way = place.connect().await;
         let bytes = noise(1 << 20, 5);
         talk.store("a", b"1").await.unwrap();
+        let before = descriptors(server.pid());
         under_way.put("b", false).await.unwrap();
         under_way.data(&bytes).await.unwrap();
+        // What is open for a moment would leave room behind it.
+        let settled = || place.parts() == 2 && descriptors(server.pid()) == before + 1;
+        eventually("the part is open, and its state is saved", settled).await;
         leave_room(server.pid(), 0);
         assert_eq!(talk.store("c", b"1").await, Err(ErrorCode::Failed));
         assert_eq!(talk.fetch("a").await, Err(ErrorCode::Failed));

@@ -1,6 +1,6 @@
 //! `echo-client get`.
 
-mod asking;
+pub(super) mod asking;
 mod find;
 
 use std::io;

@@ -4,6 +4,7 @@ mod flow;
 mod gather;
 mod piped;
 
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::get::asking;
 use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, Report};
@@ -47,7 +49,8 @@ async fn run_with(args: &Putting, output: Output) -> Result<(), Failure> {
     }
     let work = Work::new(&args.target, options, report, Gatherer::new(paths));
     let preserve = args.transferring.preserve;
-    work.run(args.transferring.connections, || Sender { preserve, piped: None, hashed: None }).await
+    let sender = || Sender { preserve, piped: None, hashed: None, committed: HashMap::new() };
+    work.run(args.transferring.connections, sender).await
 }
 
 /// A file to be stored.
@@ -82,6 +85,8 @@ struct Sender {
     /// Stdin, once it is read.
     piped: Option<Piped>,
     hashed: Option<Hashed>,
+    /// Files whose COMMIT had no answer: the server may have stored them before the connection was lost.
+    committed: HashMap<Vec<u8>, Commit>,
 }
 
 /// The beginning of a file that was hashed for a connection which may be lost before it is of use.
@@ -105,6 +110,9 @@ impl Transfer for Sender {
         dialogue: &mut Dialogue,
         meter: &Meter,
     ) -> Result<Option<Sent>, Trouble> {
+        if self.committed.contains_key(&item.name) {
+            return Ok(None);
+        }
         // In one frame.
         let most = SMALL.min(dialogue.session().max_frame.into());
         let Some(path) = item.path.clone().filter(|_| item.size <= most) else { return Ok(None) };
@@ -155,6 +163,10 @@ impl Transfer for Sender {
         }
     }
 
+    fn lost(&mut self, item: &Item, sent: &Sent) {
+        self.committed.insert(item.name.clone(), sent.commit);
+    }
+
     async fn whole(
         &mut self,
         item: &Item,
@@ -162,6 +174,14 @@ impl Transfer for Sender {
         meter: &Meter,
         patience: &mut Patience,
     ) -> Result<Option<Done>, Trouble> {
+        if let Some(commit) = self.committed.get(&item.name).copied() {
+            let stored = is_stored(&item.name, &commit, dialogue).await?;
+            self.committed.remove(&item.name);
+            if stored {
+                meter.open(commit.size, Some(commit.size));
+                return Ok(Some(Done { digest: Digest(commit.digest), size: commit.size }));
+            }
+        }
         let (done, flow) = match &item.path {
             Some(path) => self.send_file(path, item, dialogue, meter, patience).await?,
             None => self.send_stdin(item, dialogue, meter, patience).await?,
@@ -169,7 +189,10 @@ impl Transfer for Sender {
         let commit = Commit { digest: done.digest.0, size: done.size };
         send(dialogue, Kind::COMMIT, |out| commit.put(out)).await?;
         flow.end(dialogue, patience).await?;
-        match Digest::parse(&accepted(dialogue.recv().await?)?) {
+        self.committed.insert(item.name.clone(), commit);
+        let answer = dialogue.recv().await?;
+        self.committed.remove(&item.name);
+        match Digest::parse(&accepted(answer)?) {
             Ok(stored) if stored == done.digest => Ok(Some(done)),
             _ => Err(super::unreadable(Kind::COMMIT)),
         }
@@ -286,6 +309,24 @@ impl Sender {
             at += chunk.len() as u64;
             meter.moved(chunk.len() as u64);
         }
+    }
+}
+
+/// Whether the server has stored a file, though its answer to COMMIT was lost with the connection. PUT comes first: it
+/// waits for who may be storing it still. That it is refused may be for the very file, as when that has used up a quota.
+async fn is_stored(name: &[u8], commit: &Commit, dialogue: &mut Dialogue) -> Result<bool, Trouble> {
+    open(name, true, Some(commit.size), None, dialogue).await?;
+    match put_reply(dialogue).await {
+        Ok(reply) if reply.offset > 0 => return Ok(false),
+        Ok(_) | Err(Trouble::File(_)) => {}
+        Err(trouble) => return Err(trouble),
+    }
+    asking::ask(name, commit.size, commit.digest, dialogue).await?;
+    match asking::opened(commit.size, dialogue).await {
+        Ok(there) => Ok(there.is_ok_and(|it| (it.offset, it.size) == (commit.size, commit.size))),
+        // It may be stored by somebody who must not read it. Then it is sent again.
+        Err(Trouble::File(_)) => Ok(false),
+        Err(trouble) => Err(trouble),
     }
 }
 

@@ -74,6 +74,9 @@ pub(super) trait Transfer: Send + 'static {
         meter: &Meter,
     ) -> impl Future<Output = Result<Option<Done>, Trouble>> + Send;
 
+    /// The connection was lost before a small file's answers came.
+    fn lost(&mut self, _: &Self::Item, _: &Self::Small) {}
+
     /// Transfers a file of any size. `None` if it is no file; what it is instead the source tells.
     /// `patience` is told how far it is.
     fn whole(
@@ -252,8 +255,10 @@ impl<T: Transfer> Worker<T> {
                 }
             }
             // What had no answer on this connection.
-            let small = self.small.drain(..).map(|(job, _)| job);
-            self.jobs.extend(small);
+            for (job, small) in self.small.drain(..) {
+                self.transfer.lost(&job.item, &small);
+                self.jobs.push_back(job);
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! on by itself, what arrives is right, and little of it goes over the network twice.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -69,7 +70,7 @@ impl Between {
         }
         // One side is gone, and so is the other.
         for stream in [from, to] {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -123,5 +124,61 @@ fn transfers_outlast_restarts() {
         let passed = between.passed.load(SeqCst);
         assert!((size as u64..=most).contains(&moved), "{task}: {moved} of {size}");
         assert!((size as u64..=most + most / 100).contains(&passed), "{task}: {passed} of {size}");
+    }
+}
+
+/// Passes bytes on until a file is there: what the server says after that is lost, with the connection.
+fn pass_until(goal: &Path, client: &UnixStream, server: &UnixStream) {
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+    let (mut from, mut to) = (server, client);
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(len @ 1..) = from.read(&mut buffer)
+        && !goal.exists()
+        && to.write_all(&buffer[..len]).is_ok()
+    {}
+    for end in [client, server] {
+        let _ = end.shutdown(Shutdown::Both);
+    }
+}
+
+/// The answer to COMMIT is lost with the connection: the file is stored, and nothing of it is sent again, for which there
+/// would be no room in the quota.
+#[test]
+fn what_is_stored_without_an_answer_is_not_sent_again() {
+    for (len, args) in [
+        (0, &["file"][..]),
+        (1000, &["file"]),
+        (3_000_000, &["file"]),
+        (20 << 20, &["-", "--as", "file"]),
+    ] {
+        let (place, bytes) = (Place::new(), noise(len));
+        place.write("here/file", &bytes);
+        let (uri, store) = (place.target(), place.path("store").display().to_string());
+        let quota = (len + len / 2 + 1).to_string();
+        let args_of =
+            ["--listen", &uri, "--files", &store, "--anonymous-put", "--files-bytes", &quota];
+        let _daemon = Daemon::start(&args_of);
+        let listener = UnixListener::bind(place.path("between")).unwrap();
+        let (socket, goal) = (place.path("socket"), place.path("store/file"));
+        thread::spawn(move || {
+            for (number, client) in listener.incoming().enumerate() {
+                let (client, server) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
+                let until = if number == 0 { &goal } else { Path::new("/none") };
+                pass_until(until, &client, &server);
+            }
+        });
+        let target = format!("unix:{}", place.path("between").display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
+        command.args(["put", "--json", &target]).args(args).current_dir(place.path("here"));
+        command.stdin(fs::File::open(place.path("here/file")).unwrap());
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{len}: {told}");
+        let events = objects(&String::from_utf8(output.stdout).unwrap());
+        let last = events.last().unwrap();
+        assert_eq!((&last["sha256"], &last["bytes"]), (&sum(&bytes).into(), &len.into()));
+        assert_eq!(last["transferred"], len, "sent again");
+        assert!(fs::read(place.path("store/file")).unwrap() == bytes);
     }
 }

@@ -13,7 +13,7 @@ use crate::transfer::{FRAME, Trouble, WINDOW, accepted, send, unreadable};
 /// Bytes that a server digests in a second, even from a slow disk.
 const DIGESTED: u64 = 20 << 20;
 
-pub(super) async fn ask(
+pub(in crate::transfer) async fn ask(
     name: &[u8],
     offset: u64,
     prefix: [u8; 32],
@@ -25,7 +25,7 @@ pub(super) async fn ask(
 
 /// The answer to GET; or, if there is no file of that name, what the server says of that. The server first
 /// digests the `offset` bytes that were said to be here.
-pub(super) async fn opened(
+pub(in crate::transfer) async fn opened(
     offset: u64,
     dialogue: &mut Dialogue,
 ) -> Result<Result<GetReply, String>, Trouble> {

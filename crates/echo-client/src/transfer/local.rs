@@ -21,12 +21,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::escape::escape_bytes;
 use crate::failure::reason;
+use crate::temporary::{is_temporary, temporary};
 
 /// What is read and written at once.
 pub(super) const BLOCK: usize = 256 << 10;
-
-/// The longest name that gets a readable temporary.
-const READABLE: usize = 240;
 
 pub(super) fn unwritable(error: &io::Error) -> String {
     format!("cannot write it: {}", reason(error))
@@ -266,29 +264,11 @@ fn lock(file: &File, folder: &Folder, temporary: &OsStr) -> io::Result<Option<St
     }
 }
 
-/// How the name of what is not fetched to its end begins and ends.
-const MARKS: (&str, &str) = (".", ".echo-part");
-
-/// Whether a file of that name is one that is not fetched to its end.
-pub(crate) fn is_temporary(last: &OsStr) -> bool {
-    let last = last.as_bytes();
-    last.starts_with(MARKS.0.as_bytes()) && last.ends_with(MARKS.1.as_bytes())
-}
-
-fn temporary(last: &OsStr) -> OsString {
-    let mut name = OsString::from(MARKS.0);
-    if last.len() <= READABLE {
-        name.push(last);
-    } else {
-        let digest = Sha256::digest(last.as_bytes());
-        name.push(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    }
-    name.push(MARKS.1);
-    name
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     /// What another user has laid there, or has another name of, is not taken for a part.
@@ -318,6 +298,29 @@ mod tests {
         }
         Fetched::open(&root, b"a").unwrap().append(b"x").unwrap();
         assert_eq!(Fetched::open(&root, b"a").unwrap().len, 1);
+    }
+
+    /// Nobody reads on the way what will be for fewer: not what has a group of its own, nor behind a part that was there.
+    #[test]
+    fn parts_are_for_no_more_than_what_they_replace() {
+        let here = tempfile::tempdir().unwrap();
+        let root = Root::open(here.path()).unwrap();
+        let (file, part) = (here.path().join("a"), here.path().join(".a.echo-part"));
+        let set = |path: &Path, mode| {
+            std::fs::write(path, b"x").unwrap();
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        for (mode, most) in [(0o640, 0o600), (0o600, 0o600), (0o400, 0o600), (0o755, 0o644)] {
+            set(&file, mode);
+            let is = || part.metadata().unwrap().mode() & 0o7777;
+            drop(Fetched::open(&root, b"a").unwrap());
+            assert_eq!(is() & !most, 0, "{mode:o} {:o}", is());
+            set(&part, 0o664);
+            let fetched = Fetched::open(&root, b"a").unwrap();
+            assert_eq!(is(), most, "{mode:o}");
+            fetched.appear(None).unwrap();
+            assert_eq!(file.metadata().unwrap().mode() & 0o7777, mode);
+        }
     }
 
     /// What was opened as the temporary has become the file, before it was locked: it is not written to.

@@ -246,6 +246,14 @@ fn the_repl_asks_and_shows_no_password() {
         assert_eq!(pty.end(), Some(code), "{signal:?}");
         assert!(pty.is_cooked(), "{signal:?}");
     }
+    // A terminal that is gone says so, though it takes nothing any more.
+    for _ in 0..20 {
+        let mut pty = Pty::start(&["--user", "alice", &house.target()]);
+        pty.expect("Password of alice:");
+        pty.wait("silence", |pty| !pty.is_cooked());
+        pty.hang_up();
+        assert_eq!(pty.end(), Some(129));
+    }
     // The server adds one as well.
     let users = house.path("users.toml").display().to_string();
     let mut pty =

@@ -18,6 +18,7 @@ mod send;
 mod show;
 mod stdio;
 mod tally;
+mod temporary;
 mod transfer;
 mod trust;
 

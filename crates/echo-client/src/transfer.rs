@@ -29,7 +29,6 @@ use crate::{login, notice};
 
 pub(crate) use get::run as get;
 pub(crate) use list::ls;
-pub(crate) use local::is_temporary;
 pub(crate) use put::run as put;
 pub(crate) use remove::run as rm;
 use report::Report;

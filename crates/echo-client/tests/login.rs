@@ -246,7 +246,20 @@ fn the_repl_asks_and_shows_no_password() {
         assert_eq!(pty.end(), Some(code), "{signal:?}");
         assert!(pty.is_cooked(), "{signal:?}");
     }
-    // The server adds one as well.
+    // A terminal that is gone says so, though it takes nothing any more.
+    for _ in 0..20 {
+        let mut pty = Pty::start(&["--user", "alice", &house.target()]);
+        pty.expect("Password of alice:");
+        pty.wait("silence", |pty| !pty.is_cooked());
+        pty.hang_up();
+        assert_eq!(pty.end(), Some(129));
+    }
+}
+
+/// As the client does: typed twice, or ended.
+#[test]
+fn the_server_asks_for_the_password_of_who_is_added() {
+    let house = House::new();
     let users = house.path("users.toml").display().to_string();
     let mut pty =
         Pty::run(program().to_str().unwrap(), &["user", "add", "carol", "--users", &users]);
@@ -256,6 +269,28 @@ fn the_repl_asks_and_shows_no_password() {
     pty.press("secret\r");
     pty.expect("added carol");
     assert_eq!(pty.end(), Some(0));
+    let ask = || {
+        let add = ["user", "add", "dave", "--users", &users];
+        let mut pty = Pty::run(program().to_str().unwrap(), &add);
+        pty.expect("New password:");
+        pty.wait("silence", |pty| !pty.is_cooked());
+        pty
+    };
+    let mut pty = ask();
+    pty.press("secret\r");
+    pty.expect("Again:");
+    pty.press(CTRL_C);
+    assert_eq!(pty.end(), Some(130));
+    assert!(pty.is_cooked());
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let mut pty = ask();
+        kill_process(Pid::from_raw(pty.pid() as i32).unwrap(), signal).unwrap();
+        assert_eq!(pty.end(), Some(code), "{signal:?}");
+        assert!(pty.is_cooked(), "{signal:?}");
+    }
+    let mut pty = ask();
+    pty.hang_up();
+    assert_eq!(pty.end(), Some(129));
 }
 
 /// Users and files together: each may do what its `--allow` says, and has its quota.

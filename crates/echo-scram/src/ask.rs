@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::runtime;
@@ -161,9 +162,17 @@ impl Terminal {
                 _ = hang_up.recv() => Err(EndedBy::by(Signal::HUP)),
             }
         });
-        tcsetattr(&self.file, OptionalActions::Flush, &self.before)?;
-        self.file.write_all(b"\n")?;
-        typed
+        let restored = tcsetattr(&self.file, OptionalActions::Flush, &self.before);
+        let restored = restored.map_err(io::Error::from).and_then(|()| self.file.write_all(b"\n"));
+        match (typed, restored) {
+            // A terminal that is gone ends what is read before its signal has come, or after.
+            (Err(typed), Err(error)) if EndedBy::of(&typed).is_none() && is_gone(&error) => {
+                Err(EndedBy::by(Signal::HUP))
+            }
+            // It takes nothing any more: how the question ended says more.
+            (Err(typed), _) => Err(typed),
+            (Ok(typed), restored) => restored.map(|()| typed),
+        }
     }
 
     fn silence(&self) -> io::Result<()> {
@@ -172,6 +181,11 @@ impl Terminal {
         silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON;
         Ok(tcsetattr(&self.file, OptionalActions::Flush, &silent)?)
     }
+}
+
+/// What calls to a terminal end with once it has hung up.
+fn is_gone(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::IO)
 }
 
 /// Reads to the line's end, letter by letter.

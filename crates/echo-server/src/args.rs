@@ -28,7 +28,8 @@ Signals: the first SIGTERM or SIGINT drains, the second stops hard; SIGHUP, as `
 Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot listen, 70 internal
   error, 74 a listener failed, 78 bad configuration, 130/143 stopped hard; of commands: 1 refused or
   no answer, 65 no good password, 66 no such file of a password, 73 a file cannot be made there,
-  74 it could not be written, 78 bad configuration or file of users";
+  74 it could not be written, 78 bad configuration or file of users, 129/130/143 SIGHUP, Ctrl-C or
+  SIGTERM where a password is asked for";
 
 /// What the variables of settings begin with.
 const PREFIX: &str = "ECHO_SERVER_";

@@ -8,12 +8,15 @@
 //! rustix and socket2 have no such control messages or no batches.
 //!
 //! And the descriptors that a service manager passes, which nobody can own without unsafe code,
-//! sched_setattr(2), for which the safe crates have no call, and a look at the standard descriptors before
-//! Rust's runtime replaces those that are closed.
+//! and sched_setattr(2), for which the safe crates have no call.
+//!
+//! With the feature `began`, which is for programs alone as it runs a function before `main`: a look at the standard
+//! descriptors before Rust's runtime replaces those that are closed.
 //!
 //! Linux only.
 
 mod batch;
+#[cfg(feature = "began")]
 mod began;
 mod control;
 mod passed;
@@ -23,6 +26,7 @@ mod socket;
 mod tests;
 
 pub use batch::{Batch, Datagram, MAX_BATCH, Sending, Source};
+#[cfg(feature = "began")]
 pub use began::began_closed;
 pub use control::Arrival;
 pub use passed::take_passed;

@@ -9,7 +9,7 @@ use echo_core::{Endpoint, FileName};
 
 use super::{Connecting, target};
 use crate::escape::escape_bytes;
-use crate::transfer::is_temporary;
+use crate::temporary::is_temporary;
 
 /// Connections at once at most: more gain nothing, and a server has places for other peers too.
 const MAX_CONNECTIONS: u8 = u8::MAX;

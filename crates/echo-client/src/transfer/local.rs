@@ -12,8 +12,8 @@ use echo_core::{Attributes, FileName};
 use echo_folder::{Folder, Grown, Unsynced, is_hole, set_attributes};
 use indicatif::BinaryBytes;
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fstatvfs, fsync,
-    openat, renameat, statat, unlinkat,
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, fchmod, fchown, flock, fstat,
+    fstatvfs, fsync, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -21,12 +21,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::escape::escape_bytes;
 use crate::failure::reason;
+use crate::temporary::{is_temporary, temporary};
 
 /// What is read and written at once.
 pub(super) const BLOCK: usize = 256 << 10;
-
-/// The longest name that gets a readable temporary.
-const READABLE: usize = 240;
 
 pub(super) fn unwritable(error: &io::Error) -> String {
     format!("cannot write it: {}", reason(error))
@@ -98,8 +96,14 @@ impl Fetched {
         let (folder, last) = root.make(name)?;
         let temporary = temporary(last);
         let (file, stat) = loop {
-            let Some(file) = part(&folder, &temporary, last)? else { continue };
+            let rights = on_the_way(&folder, last)?;
+            let Some(file) = part(&folder, &temporary, rights)? else { continue };
             if let Some(stat) = lock(&file, &folder, &temporary)? {
+                let found = Mode::from_raw_mode(stat.st_mode) & RIGHTS;
+                if !rights.contains(found) {
+                    // An earlier call had less to hide.
+                    fchmod(&file, found & rights)?;
+                }
                 break (file, stat);
             }
         };
@@ -121,7 +125,7 @@ impl Fetched {
     /// Refuses to begin with what can never appear, as a folder has its name. Not before the server has a file of that name:
     /// a folder comes into a folder.
     pub(super) fn check(&self) -> io::Result<()> {
-        match mode_of(&self.folder, &self.last)? {
+        match found(&self.folder, &self.last)? {
             Some((FileType::Directory, _)) => {
                 // It is new, or was left by a call before the folder came.
                 self.discard();
@@ -188,9 +192,10 @@ impl Fetched {
         }
         if let Some(attributes) = keep {
             set_attributes(&self.file, attributes)?;
-        } else if let Some((FileType::RegularFile, mode)) = mode_of(&self.folder, &self.last)? {
+        } else if let Some((FileType::RegularFile, old)) = found(&self.folder, &self.last)? {
             // Who may read and write it is its owner's to say, and not changed by new contents: as rsync(1) does.
-            fchmod(&self.file, mode & RIGHTS)?;
+            let rights = take_group(&self.file, &old)?;
+            fchmod(&self.file, rights)?;
         }
         fsync(&self.file)?;
         renameat(&self.folder, &self.temporary, &self.folder, &self.last)?;
@@ -207,25 +212,47 @@ impl Fetched {
 /// Permissions that can be kept: no others are given to contents that come from elsewhere.
 const RIGHTS: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 
-/// What is there under that name, and its mode.
-fn mode_of(folder: &Folder, last: &OsStr) -> io::Result<Option<(FileType, Mode)>> {
+/// The rights that a file of another group can have: for its group and for all others what both had.
+fn for_any_group(rights: Mode) -> Mode {
+    let both = rights.bits() >> 3 & rights.bits() & 0o7;
+    (rights & Mode::RWXU) | Mode::from_raw_mode(both << 3 | both)
+}
+
+/// Gives a file the group of the one that it replaces, if it can have that, and says what rights it is to have: those of
+/// one group are not for another.
+fn take_group(file: &File, old: &Stat) -> io::Result<Mode> {
+    let rights = Mode::from_raw_mode(old.st_mode) & RIGHTS;
+    let has_it = fstat(file)?.st_gid == old.st_gid
+        || fchown(file, None, Some(Gid::from_raw(old.st_gid))).is_ok();
+    Ok(if has_it { rights } else { for_any_group(rights) })
+}
+
+/// What is there under that name.
+fn found(folder: &Folder, last: &OsStr) -> io::Result<Option<(FileType, Stat)>> {
     match statat(folder, last, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(it) => Ok(Some((FileType::from_raw_mode(it.st_mode), Mode::from_raw_mode(it.st_mode)))),
+        Ok(stat) => Ok(Some((FileType::from_raw_mode(stat.st_mode), stat))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
+/// The rights of a temporary at most. As any program makes files: the umask decides. But nobody reads there what is for
+/// fewer in the file that it replaces, whose group it has only at the end.
+fn on_the_way(folder: &Folder, last: &OsStr) -> io::Result<Mode> {
+    let rights = match found(folder, last)? {
+        Some((FileType::RegularFile, old)) => {
+            for_any_group(Mode::from_raw_mode(old.st_mode)) | Mode::RUSR | Mode::WUSR
+        }
+        _ => RIGHTS,
+    };
+    Ok(rights & Mode::from_raw_mode(0o666))
+}
+
 /// A new temporary, or what an earlier call of this user has left; `None` if that went meanwhile. Nobody else's:
 /// whoever owns it, or has another name of it, could change the file after its digest was right.
-fn part(folder: &Folder, temporary: &OsStr, last: &OsStr) -> io::Result<Option<File>> {
+fn part(folder: &Folder, temporary: &OsStr, rights: Mode) -> io::Result<Option<File>> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // As any program makes files: the umask decides. But nobody reads here what is for fewer in the file that it replaces.
-    let mode = match mode_of(folder, last)? {
-        Some((FileType::RegularFile, mode)) => mode | Mode::RUSR | Mode::WUSR,
-        _ => Mode::RWXU | Mode::RWXG | Mode::RWXO,
-    };
-    match openat(folder, temporary, flags, mode & Mode::from_raw_mode(0o666)) {
+    match openat(folder, temporary, flags, rights) {
         Err(Errno::EXIST) => {}
         made => return Ok(Some(made?.into())),
     }
@@ -266,29 +293,11 @@ fn lock(file: &File, folder: &Folder, temporary: &OsStr) -> io::Result<Option<St
     }
 }
 
-/// How the name of what is not fetched to its end begins and ends.
-const MARKS: (&str, &str) = (".", ".echo-part");
-
-/// Whether a file of that name is one that is not fetched to its end.
-pub(crate) fn is_temporary(last: &OsStr) -> bool {
-    let last = last.as_bytes();
-    last.starts_with(MARKS.0.as_bytes()) && last.ends_with(MARKS.1.as_bytes())
-}
-
-fn temporary(last: &OsStr) -> OsString {
-    let mut name = OsString::from(MARKS.0);
-    if last.len() <= READABLE {
-        name.push(last);
-    } else {
-        let digest = Sha256::digest(last.as_bytes());
-        name.push(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    }
-    name.push(MARKS.1);
-    name
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     /// What another user has laid there, or has another name of, is not taken for a part.
@@ -318,6 +327,29 @@ mod tests {
         }
         Fetched::open(&root, b"a").unwrap().append(b"x").unwrap();
         assert_eq!(Fetched::open(&root, b"a").unwrap().len, 1);
+    }
+
+    /// Nobody reads on the way what will be for fewer: not what has a group of its own, nor behind a part that was there.
+    #[test]
+    fn parts_are_for_no_more_than_what_they_replace() {
+        let here = tempfile::tempdir().unwrap();
+        let root = Root::open(here.path()).unwrap();
+        let (file, part) = (here.path().join("a"), here.path().join(".a.echo-part"));
+        let set = |path: &Path, mode| {
+            std::fs::write(path, b"x").unwrap();
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        };
+        for (mode, most) in [(0o640, 0o600), (0o600, 0o600), (0o400, 0o600), (0o755, 0o644)] {
+            set(&file, mode);
+            let is = || part.metadata().unwrap().mode() & 0o7777;
+            drop(Fetched::open(&root, b"a").unwrap());
+            assert_eq!(is() & !most, 0, "{mode:o} {:o}", is());
+            set(&part, 0o664);
+            let fetched = Fetched::open(&root, b"a").unwrap();
+            assert_eq!(is(), most, "{mode:o}");
+            fetched.appear(None).unwrap();
+            assert_eq!(file.metadata().unwrap().mode() & 0o7777, mode);
+        }
     }
 
     /// What was opened as the temporary has become the file, before it was locked: it is not written to.

@@ -153,6 +153,43 @@ fn a_file_keeps_the_mode_of_the_one_it_replaces() {
     assert_eq!(mode("here/link"), mode("here/new"));
 }
 
+/// What one group may read is for that group, or for nobody but its owner where the file cannot have that group.
+#[test]
+fn a_file_keeps_the_group_of_the_one_it_replaces() {
+    // Only root has files of groups that are not its own.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    let _daemon = place.serve();
+    place.write("store/d/a", &noise(100));
+    let rights = |name: &str| {
+        let it = fs::metadata(place.path(name)).unwrap();
+        (it.gid(), it.mode() & 0o7777)
+    };
+    let old = |mode| {
+        place.write("here/d/a", b"old");
+        std::os::unix::fs::chown(place.path("here/d/a"), None, Some(65534)).unwrap();
+        fs::set_permissions(place.path("here/d/a"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for mode in [0o640, 0o660, 0o604, 0o644] {
+        old(mode);
+        place.done("get", &["d"]);
+        assert_eq!(rights("here/d/a"), (65534, mode));
+    }
+    for (before, after) in [(0o640, 0o600), (0o664, 0o644), (0o604, 0o600), (0o755, 0o755)] {
+        old(before);
+        // Without the right to give files away.
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-chown", env!("CARGO_BIN_EXE_echo-client"), "get"]);
+        command.args([&place.target(), "d"]).current_dir(place.path("here"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(rights("here/d/a"), (0, after), "{before:o}");
+        assert!(fs::read(place.path("here/d/a")).unwrap() == noise(100));
+    }
+}
+
 #[test]
 fn names_that_are_none_are_told_as_they_were_given() {
     let place = Place::new();

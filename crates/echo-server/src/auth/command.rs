@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use echo_scram::{Password, ask, prepare_name};
+use echo_scram::ask::{self, EndedBy};
+use echo_scram::{Password, prepare_name};
 use serde_json::json;
 
 use super::users::{self, Change, Users};
-use crate::exit::{DATA, Failure, NO_INPUT, REFUSED, USAGE, reason};
+use crate::exit::{DATA, Failure, NO_INPUT, REFUSED, SIGNALLED, USAGE, reason};
 use crate::units;
 use crate::visitor::{Allow, User};
 
@@ -73,6 +74,7 @@ impl Source {
         let prompts = ["New password: ", "Again: "];
         let text = ask::password(self.password_file.as_deref(), &prompts).map_err(|error| {
             let code = match error.kind() {
+                _ if let Some(EndedBy(signal)) = EndedBy::of(&error) => SIGNALLED + signal as u8,
                 // What was read, or typed.
                 ErrorKind::InvalidData | ErrorKind::InvalidInput => DATA,
                 _ if self.password_file.is_some() => NO_INPUT,

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::Item;
 use crate::failure::Failure;
-use crate::transfer::local::is_temporary;
+use crate::temporary::is_temporary;
 use crate::transfer::source::{not_regular, unreadable};
 use crate::transfer::work::{Found, Source};
 

@@ -10,11 +10,16 @@ use sha2::{Digest as _, Sha256};
 use crate::failure::Failure;
 use crate::show;
 use crate::stdio::{self, CHUNK, Input};
-use crate::transfer::Trouble;
+use crate::transfer::{Trouble, WINDOW};
 
-/// What is kept of what was sent. A server that parks an upload lacks far less of what was sent: two
-/// blocks that were not written yet, and what was still under way.
+/// What is kept of what was sent. A server that parks an upload lacks less of that: three blocks of 512 KiB that were not
+/// written yet (one that fills, one that waits, one that is being written), and the frames under way.
 const KEPT: usize = 8 << 20;
+
+/// The blocks of a server.
+const UNWRITTEN: usize = 3 * (512 << 10);
+
+const _: () = assert!(KEPT >= UNWRITTEN + WINDOW * CHUNK);
 
 /// Stdin, and its last bytes.
 pub(super) struct Piped {

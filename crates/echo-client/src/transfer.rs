@@ -43,6 +43,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// gained nothing.
 const FRAME: usize = 512 << 10;
 
+/// One frame of each connection together: a few of them are in memory, of which 64 MiB shall be enough for however many
+/// connections.
+const FRAMES: usize = 8 << 20;
+
 /// Frames under way: enough that neither side waits for the other's answer.
 const WINDOW: usize = 8;
 
@@ -78,6 +82,11 @@ impl From<Trouble> for Failure {
             Trouble::All(failure) => failure,
         }
     }
+}
+
+/// Bytes of a DATA frame over each of so many connections.
+fn frame(connections: u8) -> usize {
+    FRAME.min(FRAMES / usize::from(connections.max(1)))
 }
 
 /// What an ERROR frame says of a file.

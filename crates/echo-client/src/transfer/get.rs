@@ -18,7 +18,7 @@ use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, Report};
 use super::work::{self, Transfer, Work};
-use super::{SMALL, Trouble, accepted, joined, options, send, with_output};
+use super::{SMALL, Trouble, accepted, frame, joined, options, send, with_output};
 use crate::args::Getting;
 use crate::failure::Failure;
 use crate::stdio::{self, Output};
@@ -45,10 +45,12 @@ async fn run_with(args: &Getting, output: Output) -> Result<(), Failure> {
     let report = Report::new(asking.json, asking.connecting.quiet, output.clone());
     let report = Arc::new(report);
     let preserve = args.transferring.preserve;
-    let fetcher = || Fetcher { preserve, stdout: output.clone(), kept: None };
+    let connections = args.transferring.connections;
+    let frame = frame(connections);
+    let fetcher = || Fetcher { preserve, frame, stdout: output.clone(), kept: None };
     let finder = Finder::new(&args.target, options.clone(), Arc::clone(&report), wanted);
     let work = Work::new(&args.target, options, report, finder);
-    work.run(args.transferring.connections, fetcher).await
+    work.run(connections, fetcher).await
 }
 
 /// A file to be fetched.
@@ -75,6 +77,8 @@ impl work::Item for Item {
 
 struct Fetcher {
     preserve: bool,
+    /// Bytes of a frame.
+    frame: usize,
     stdout: Output,
     /// What there is of a file whose connection was lost.
     kept: Option<(Vec<u8>, Fetched)>,
@@ -243,7 +247,8 @@ impl Fetcher {
             return Ok(None);
         };
         meter.open(reply.offset, Some(reply.size));
-        let (file, came) = copy(file, &reply, dialogue, meter, patience).await?;
+        let stream = Stream::new(&reply, self.frame, dialogue)?;
+        let (file, came) = copy(file, stream, reply.offset, dialogue, meter, patience).await?;
         if let Err(Trouble::Lost(_)) = came {
             self.kept = Some((item.name.clone(), file));
             return came.map(|()| None);
@@ -274,7 +279,7 @@ impl Fetcher {
         ask(&item.name, 0, [0; 32], dialogue).await?;
         let reply = opened(0, dialogue).await?.map_err(Trouble::File)?;
         meter.open(0, Some(reply.size));
-        let mut stream = Stream::new(&reply, dialogue)?;
+        let mut stream = Stream::new(&reply, self.frame, dialogue)?;
         let (mut digest, mut size) = (Sha256::new(), 0);
         let copied = async {
             while let Some(data) = stream.next(dialogue).await? {
@@ -318,13 +323,13 @@ async fn leave(file: Fetched) -> Result<(), Trouble> {
 /// Copies what comes to its end, or to what hinders it: then what came before is written all the same.
 async fn copy(
     file: Fetched,
-    reply: &GetReply,
+    mut stream: Stream,
+    mut at: u64,
     dialogue: &mut Dialogue,
     meter: &Meter,
     patience: &mut Patience,
 ) -> Result<(Fetched, Result<(), Trouble>), Trouble> {
     let unwritable = |error: io::Error| Trouble::File(unwritable(&error));
-    let (mut stream, mut at) = (Stream::new(reply, dialogue)?, reply.offset);
     let mut writing = spawn_blocking(move || (file, Ok(())));
     let came = loop {
         let data = match stream.next(dialogue).await {

@@ -21,7 +21,7 @@ use super::progress::Meter;
 use super::report::{Deed, Done, Report};
 use super::source::{Ahead, Reader, Stamp, unreadable};
 use super::work::{self, Transfer, Work};
-use super::{FRAME, SMALL, Trouble, accepted, options};
+use super::{SMALL, Trouble, accepted, frame, options};
 use super::{joined, send, with_output};
 use crate::args::{Putting, own_name};
 use crate::failure::Failure;
@@ -49,8 +49,11 @@ async fn run_with(args: &Putting, output: Output) -> Result<(), Failure> {
     }
     let work = Work::new(&args.target, options, report, Gatherer::new(paths));
     let preserve = args.transferring.preserve;
-    let sender = || Sender { preserve, piped: None, hashed: None, committed: HashMap::new() };
-    work.run(args.transferring.connections, sender).await
+    let connections = args.transferring.connections;
+    let frame = frame(connections);
+    let sender =
+        || Sender { preserve, frame, piped: None, hashed: None, committed: HashMap::new() };
+    work.run(connections, sender).await
 }
 
 /// A file to be stored.
@@ -82,6 +85,8 @@ struct Sent {
 
 struct Sender {
     preserve: bool,
+    /// Bytes of a frame.
+    frame: usize,
     /// Stdin, once it is read.
     piped: Option<Piped>,
     hashed: Option<Hashed>,
@@ -187,12 +192,17 @@ impl Transfer for Sender {
             None => self.send_stdin(item, dialogue, meter, patience).await?,
         };
         let commit = Commit { digest: done.digest.0, size: done.size };
-        send(dialogue, Kind::COMMIT, |out| commit.put(out)).await?;
-        flow.end(dialogue, patience).await?;
         self.committed.insert(item.name.clone(), commit);
-        let answer = dialogue.recv().await?;
-        self.committed.remove(&item.name);
-        match Digest::parse(&accepted(answer)?) {
+        let answered = async {
+            send(dialogue, Kind::COMMIT, |out| commit.put(out)).await?;
+            flow.end(dialogue, patience).await?;
+            accepted(dialogue.recv().await?)
+        };
+        let answer = answered.await;
+        if !matches!(answer, Err(Trouble::Lost(_) | Trouble::Busy(_))) {
+            self.committed.remove(&item.name);
+        }
+        match Digest::parse(&answer?) {
             Ok(stored) if stored == done.digest => Ok(Some(done)),
             _ => Err(super::unreadable(Kind::COMMIT)),
         }
@@ -249,7 +259,7 @@ impl Sender {
         }
         let mut flow = Flow::from(reply.offset, patience);
         meter.open(reply.offset, size);
-        let max = (dialogue.session().max_frame as usize).clamp(1, FRAME);
+        let max = (dialogue.session().max_frame as usize).clamp(1, self.frame);
         let mut ahead = Ahead::start(reader, max);
         while let Some(block) = ahead.next().await {
             let block = block.map_err(|error| {

@@ -8,7 +8,7 @@ use echo_core::client::{Dialogue, Error};
 use echo_core::{Digest, ErrorCode, ErrorFrame, FileName, Get, GetReply, Kind, Read};
 
 use crate::show;
-use crate::transfer::{FRAME, Trouble, WINDOW, accepted, send, unreadable};
+use crate::transfer::{Trouble, WINDOW, accepted, send, unreadable};
 
 /// Bytes that a server digests in a second, even from a slow disk.
 const DIGESTED: u64 = 20 << 20;
@@ -60,9 +60,14 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(reply: &GetReply, dialogue: &Dialogue) -> Result<Self, Trouble> {
+    /// In frames of at most so many bytes.
+    pub(super) fn new(
+        reply: &GetReply,
+        frame: usize,
+        dialogue: &Dialogue,
+    ) -> Result<Self, Trouble> {
         let unasked = reply.size.checked_sub(reply.offset).ok_or_else(|| unreadable(Kind::GET))?;
-        let block = dialogue.session().max_frame.clamp(1, FRAME as u32);
+        let block = dialogue.session().max_frame.clamp(1, frame as u32);
         Ok(Self { unasked, asked: VecDeque::new(), block })
     }
 

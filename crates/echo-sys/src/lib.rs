@@ -8,7 +8,7 @@
 //! rustix and socket2 have no such control messages or no batches.
 //!
 //! And the descriptors that a service manager passes, which nobody can own without unsafe code,
-//! sched_setattr(2), for which the safe crates have no call, and a look at the standard descriptors before
+//! sched_setattr(2), for which the safe crates have no call, signals that are given back, and a look at the standard descriptors before
 //! Rust's runtime replaces those that are closed.
 //!
 //! Linux only.
@@ -16,6 +16,7 @@
 mod batch;
 mod began;
 mod control;
+mod given_back;
 mod passed;
 mod schedule;
 mod socket;
@@ -25,6 +26,7 @@ mod tests;
 pub use batch::{Batch, Datagram, MAX_BATCH, Sending, Source};
 pub use began::began_closed;
 pub use control::Arrival;
+pub use given_back::give_back;
 pub use passed::take_passed;
 pub use schedule::give_way;
 pub use socket::Socket;

@@ -8,7 +8,7 @@ use echo_scram::{Password, ask, prepare_name};
 use serde_json::json;
 
 use super::users::{self, Change, Users};
-use crate::exit::{DATA, Failure, NO_INPUT, REFUSED, USAGE, reason};
+use crate::exit::{DATA, Failure, NO_INPUT, REFUSED, SIGNALLED, USAGE, reason};
 use crate::units;
 use crate::visitor::{Allow, User};
 
@@ -72,6 +72,9 @@ impl Source {
         }
         let prompts = ["New password: ", "Again: "];
         let text = ask::password(self.password_file.as_deref(), &prompts).map_err(|error| {
+            if let Some(ask::EndedBy(signal)) = ask::EndedBy::of(&error) {
+                return Failure::new(SIGNALLED + signal as u8, reason(&error));
+            }
             let code = match error.kind() {
                 // What was read, or typed.
                 ErrorKind::InvalidData | ErrorKind::InvalidInput => DATA,

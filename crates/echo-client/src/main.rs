@@ -23,12 +23,14 @@ mod transfer;
 mod trust;
 
 use std::fs;
+use std::future::poll_fn;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::task::Poll;
 
 use echo_scram::ask::EndedBy;
-use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{Args, Task};
 use crate::escape::escape;
@@ -152,15 +154,24 @@ fn run(work: impl Future<Output = Ended>) -> Ended {
     ended
 }
 
-/// Works to the end, or to Ctrl-C, unless that was ignored at the start, as of a job in the background.
+/// What ends the work. SIGTERM and SIGHUP as well, though they would by themselves: Tokio keeps them from it once the
+/// prompt for a password has listened to them.
+const ENDINGS: [SignalKind; 3] =
+    [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+
+/// Works to the end, or to a signal that ends it, unless that was ignored at the start, as by a job in the background.
 async fn until_interrupted(work: impl Future<Output = Result<(), Failure>>) -> Ended {
-    let heeds = !ignores(SignalKind::interrupt());
+    let heeded = ENDINGS.into_iter().filter(|kind| !ignores(*kind));
+    let listened = heeded.map(|kind| Ok((kind, signal(kind)?))).collect::<io::Result<Vec<_>>>();
+    let mut signals = listened.map_err(|error| Failure::local("cannot start", &error))?;
+    let came = poll_fn(|cx| {
+        let came =
+            |(kind, signal): &mut (_, Signal)| signal.poll_recv(cx).is_ready().then_some(*kind);
+        signals.iter_mut().find_map(came).map_or(Poll::Pending, Poll::Ready)
+    });
     tokio::select! {
         biased;
-        interrupted = tokio::signal::ctrl_c(), if heeds => match interrupted {
-            Ok(()) => Ok(Some(SignalKind::interrupt())),
-            Err(error) => Err(Failure::local("cannot start", &error)),
-        },
+        kind = came => Ok(Some(kind)),
         done = work => done.map(|()| None),
     }
 }

@@ -238,7 +238,9 @@ fn the_repl_asks_and_shows_no_password() {
     pty.enter(":quit");
     assert_eq!(pty.end(), Some(0));
     // So does a signal from elsewhere.
-    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+    for (signal, code) in
+        [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129), (Signal::QUIT, 131)]
+    {
         let mut pty = Pty::start(&["--user", "alice", &house.target()]);
         pty.expect("Password of alice:");
         pty.wait("silence", |pty| !pty.is_cooked());
@@ -253,6 +255,21 @@ fn the_repl_asks_and_shows_no_password() {
         pty.wait("silence", |pty| !pty.is_cooked());
         pty.hang_up();
         assert_eq!(pty.end(), Some(129));
+    }
+}
+
+/// The question has listened to signals, which end what comes after it as well.
+#[test]
+fn signals_end_what_a_password_was_typed_for() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = silent.local_addr().unwrap().to_string();
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let mut pty = Pty::start(&["ls", "--user", "alice", &target]);
+        pty.expect("Password of alice:");
+        pty.press("secret\r");
+        let _waits = silent.accept().unwrap();
+        kill_process(Pid::from_raw(pty.pid() as i32).unwrap(), signal).unwrap();
+        assert_eq!(pty.end(), Some(code), "{signal:?}");
     }
 }
 
@@ -291,6 +308,68 @@ fn the_server_asks_for_the_password_of_who_is_added() {
     let mut pty = ask();
     pty.hang_up();
     assert_eq!(pty.end(), Some(129));
+}
+
+/// Other control bytes, and keys like an arrow, are no part of a password; Ctrl-\ ends the question.
+#[test]
+fn the_prompt_takes_no_control_bytes() {
+    let house = House::new();
+    let _daemon = house.open();
+    let ask = || {
+        let mut pty = Pty::start(&["--user", "alice", &house.target()]);
+        pty.expect("Password of alice:");
+        pty.wait("silence", |pty| !pty.is_cooked());
+        pty
+    };
+    let mut pty = ask();
+    let (begin, end) = PASSWORD.split_at(4);
+    pty.press(&format!("{CTRL_Z}\t{CTRL_A}{begin}\u{1b}[1;5D\u{1b}OA\u{1b}{CTRL_W}\u{1d}{end}\r"));
+    pty.enter("hello");
+    pty.expect("hello  (5 bytes, ");
+    // Once it is answered, the signal is the kernel's again.
+    kill_process(Pid::from_raw(pty.pid() as i32).unwrap(), Signal::QUIT).unwrap();
+    assert_eq!(pty.end(), None);
+    let mut pty = ask();
+    pty.press("canary\u{1c}");
+    assert_eq!(pty.end(), Some(131));
+    assert!(pty.is_cooked());
+    let users = house.path("users.toml").display().to_string();
+    let add = ["user", "add", "carol", "--users", &users];
+    for (key, code, told) in [("\u{1c}", 131, "SIGQUIT"), (CTRL_C, 130, "SIGINT")] {
+        let mut pty = Pty::run(program().to_str().unwrap(), &add);
+        pty.expect("New password:");
+        pty.wait("silence", |pty| !pty.is_cooked());
+        pty.press("secret\r");
+        pty.expect("Again:");
+        pty.press(key);
+        pty.expect(&format!("echo-server: ended by {told}"));
+        assert_eq!(pty.end(), Some(code));
+        assert!(pty.is_cooked());
+    }
+}
+
+/// Stopped and continued, as by a shell, which has made the terminal echo meanwhile.
+#[test]
+fn the_prompt_is_silent_again_when_it_goes_on() {
+    let house = House::new();
+    let _daemon = house.open();
+    let mut pty = Pty::start(&["--user", "alice", &house.target()]);
+    let pid = Pid::from_raw(pty.pid() as i32).unwrap();
+    pty.expect("Password of alice:");
+    pty.wait("silence", |pty| !pty.is_cooked());
+    // No canary: the kernel may echo what it takes only after the terminal was changed.
+    pty.press("half");
+    kill_process(pid, Signal::STOP).unwrap();
+    pty.cook();
+    kill_process(pid, Signal::CONT).unwrap();
+    pty.wait("another prompt", |pty| pty.count("Password of alice:") == 2);
+    assert!(!pty.is_cooked());
+    pty.press(&format!("{PASSWORD}\r"));
+    pty.enter("hello");
+    pty.expect("hello  (5 bytes, ");
+    pty.enter(":quit");
+    assert_eq!(pty.end(), Some(0));
+    assert!(!String::from_utf8_lossy(&pty.raw).contains("canary"));
 }
 
 /// Users and files together: each may do what its `--allow` says, and has its quota.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
@@ -29,6 +31,12 @@ const INTERRUPT: u8 = 3;
 /// End of transmission: what Ctrl-D types.
 const END: u8 = 4;
 
+/// What Ctrl-\ types while it is no signal.
+const QUIT: u8 = 0x1c;
+
+/// What keys that type no character begin with.
+const ESCAPE: u8 = 0x1b;
+
 /// The signal that ended the question: what an error of the kind `Interrupted` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedBy(pub i32);
@@ -38,6 +46,7 @@ impl fmt::Display for EndedBy {
         match Signal::from_named_raw(self.0) {
             Some(Signal::INT) => f.write_str("ended by SIGINT"),
             Some(Signal::TERM) => f.write_str("ended by SIGTERM"),
+            Some(Signal::QUIT) => f.write_str("ended by SIGQUIT"),
             Some(Signal::HUP) => f.write_str("ended by SIGHUP"),
             _ => write!(f, "ended by signal {}", self.0),
         }
@@ -62,7 +71,7 @@ impl EndedBy {
 ///
 /// # Errors
 /// In words that say what to do, and never what was read. A signal that asks for the end (SIGINT, SIGTERM,
-/// SIGHUP) ends the question, with `Interrupted`, and the terminal is as it was.
+/// SIGHUP, SIGQUIT) ends the question, with `Interrupted`, and the terminal is as it was.
 ///
 /// # Panics
 /// Where it asks a terminal on a thread of a Tokio runtime.
@@ -145,21 +154,35 @@ impl Terminal {
 
     fn ask(&mut self, prompt: &str) -> io::Result<Zeroizing<String>> {
         let terminal = self.file.try_clone()?;
-        let (done, typed) = oneshot::channel();
+        let (done, mut typed) = oneshot::channel();
+        let begins_anew = Arc::new(AtomicBool::new(false));
+        let anew = Arc::clone(&begins_anew);
         let typed = runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
             // Listened to before the echo goes.
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
             let mut hang_up = signal(SignalKind::hangup())?;
+            let mut quit = signal(SignalKind::quit())?;
+            let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
             self.silence()?;
             self.file.write_all(prompt.as_bytes())?;
             // After a signal it is left to itself: who asked ends, and its thread with it.
-            thread::Builder::new().spawn(move || drop(done.send(read_typed(terminal))))?;
-            tokio::select! {
-                typed = typed => typed.unwrap_or_else(|_| Err(ErrorKind::Other.into())),
-                _ = interrupt.recv() => Err(EndedBy::by(Signal::INT)),
-                _ = terminate.recv() => Err(EndedBy::by(Signal::TERM)),
-                _ = hang_up.recv() => Err(EndedBy::by(Signal::HUP)),
+            thread::Builder::new().spawn(move || drop(done.send(read_typed(terminal, &anew))))?;
+            loop {
+                tokio::select! {
+                    typed = &mut typed => break typed.unwrap_or_else(|_| Err(ErrorKind::Other.into())),
+                    _ = interrupt.recv() => break Err(EndedBy::by(Signal::INT)),
+                    _ = terminate.recv() => break Err(EndedBy::by(Signal::TERM)),
+                    _ = hang_up.recv() => break Err(EndedBy::by(Signal::HUP)),
+                    _ = quit.recv() => break Err(EndedBy::by(Signal::QUIT)),
+                    _ = continued.recv() => {
+                        // A shell has had the terminal, and left it as it likes it. What was typed before belongs
+                        // to a prompt that has scrolled away.
+                        self.silence()?;
+                        begins_anew.store(true, Relaxed);
+                        self.file.write_all(format!("\r\n{prompt}").as_bytes())?;
+                    }
+                }
             }
         });
         let restored = tcsetattr(&self.file, OptionalActions::Flush, &self.before);
@@ -189,16 +212,24 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Reads to the line's end, letter by letter.
-fn read_typed(mut terminal: File) -> io::Result<Zeroizing<String>> {
+fn read_typed(mut terminal: File, anew: &AtomicBool) -> io::Result<Zeroizing<String>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN));
+    let mut key = Key::Character;
     loop {
         let mut byte = [0];
         if terminal.read(&mut byte)? == 0 {
             break;
         }
+        if anew.swap(false, Relaxed) {
+            bytes.clear();
+        }
+        if key.is_no_character(byte[0]) {
+            continue;
+        }
         match byte[0] {
             b'\n' | b'\r' => break,
             INTERRUPT => return Err(EndedBy::by(Signal::INT)),
+            QUIT => return Err(EndedBy::by(Signal::QUIT)),
             END if bytes.is_empty() => {
                 return Err(io::Error::new(ErrorKind::InvalidInput, "no password was typed"));
             }
@@ -207,6 +238,8 @@ fn read_typed(mut terminal: File) -> io::Result<Zeroizing<String>> {
             // Backspace and Ctrl-H take a character back, Ctrl-U all.
             0x7f | 0x08 => while bytes.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
             0x15 => bytes.clear(),
+            // Nobody sees that he has typed one, and no password can hold it.
+            0x00..0x20 => {}
             byte if bytes.len() < MAX_LEN - 1 => bytes.push(byte),
             _ => {}
         }
@@ -214,10 +247,35 @@ fn read_typed(mut terminal: File) -> io::Result<Zeroizing<String>> {
     line(&mut &bytes[..])
 }
 
+/// Where among the bytes of a key it is: an arrow, for one, sends `ESC [ A` or `ESC O A`.
+#[derive(Clone, Copy)]
+enum Key {
+    Character,
+    Begun,
+    Inside,
+}
+
+impl Key {
+    /// Whether this byte is of a key that types no character.
+    fn is_no_character(&mut self, byte: u8) -> bool {
+        let (next, is_none) = match (*self, byte) {
+            (_, ESCAPE) => (Self::Begun, true),
+            (Self::Begun, b'[' | b'O') | (Self::Inside, 0x20..0x40) => (Self::Inside, true),
+            (Self::Inside, 0x40..0x7f) => (Self::Character, true),
+            _ => (Self::Character, false),
+        };
+        *self = next;
+        is_none
+    }
+}
+
 impl Drop for Terminal {
     fn drop(&mut self) {
         // Closed, it needs nothing.
         let _ = tcsetattr(&self.file, OptionalActions::Flush, &self.before);
+        // Tokio keeps every signal that was ever listened to, and nobody else listens to this one: without this,
+        // Ctrl-\ would end the process no more.
+        let _ = echo_sys::give_back(Signal::QUIT.as_raw());
     }
 }
 

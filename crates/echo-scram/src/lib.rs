@@ -128,6 +128,12 @@ pub enum Error {
     /// The same of a user name.
     #[error("a user name is 1 to 255 bytes long, without blanks and control characters")]
     BadName,
+    /// A user name with characters that SASLprep (RFC 4013) forbids, or forbids together.
+    #[error(
+        "the user name has characters that SASLprep (RFC 4013) does not allow: emoji are among them, and all that \
+         Unicode 3.2 does not know"
+    )]
+    ForbiddenName,
     /// The system gives no random numbers.
     #[error("no random numbers: {0}")]
     NoEntropy(getrandom::Error),

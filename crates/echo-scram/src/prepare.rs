@@ -47,11 +47,15 @@ impl fmt::Debug for Password {
 /// Prepares a user name: SASLprep, and no blanks, so that it stands in a line of any log or file.
 ///
 /// # Errors
-/// [`Error::BadName`].
+/// [`Error::BadName`], [`Error::ForbiddenName`].
 pub fn prepare_name(name: &str) -> Result<String, Error> {
-    let prepared = stringprep::saslprep(name).map_err(|_| Error::BadName)?;
-    let fits = (1..=MAX_NAME).contains(&prepared.len());
-    if !fits || prepared.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    let is_blank = |c: char| c.is_whitespace() || c.is_control();
+    // First what anybody sees: SASLprep refuses some of it as well.
+    if name.contains(is_blank) {
+        return Err(Error::BadName);
+    }
+    let prepared = stringprep::saslprep(name).map_err(|_| Error::ForbiddenName)?;
+    if !(1..=MAX_NAME).contains(&prepared.len()) || prepared.contains(is_blank) {
         return Err(Error::BadName);
     }
     Ok(prepared.into_owned())
@@ -99,6 +103,10 @@ mod tests {
         for bad in ["", "a b", "a\u{a0}b", "\n", &"x".repeat(256)] {
             assert_eq!(prepare_name(bad), Err(Error::BadName), "{bad:?}");
         }
+        for bad in ["\u{1f980}", "\u{627}1", "a\u{e000}"] {
+            assert_eq!(prepare_name(bad), Err(Error::ForbiddenName), "{bad:?}");
+        }
+        assert_eq!(prepare_name("zoe\u{308}").as_deref(), Ok("zo\u{eb}"));
         assert_eq!(format!("{:?}", Password::new("canary").unwrap()), "Password(..)");
     }
 

@@ -39,10 +39,12 @@ mod visitor;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use args::{Arguments, Question, Task};
 use config::Config;
+use echo_sys::began_closed;
 use exit::Failure;
 use settings::DEFAULT_LISTEN;
 
@@ -51,11 +53,18 @@ fn main() -> ExitCode {
     match Arguments::parse(&argv, &[]) {
         Ok((arguments, _)) => run(&argv, arguments).unwrap_or_else(|failure| fail(&failure)),
         Err(error) if error.use_stderr() => fail(&args::usage(&error)),
-        Err(help) => printed(help.print()),
+        Err(help) => match stdout_is_open() {
+            Ok(()) => printed(help.print()),
+            Err(failure) => fail(&failure),
+        },
     }
 }
 
 fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
+    if is_to_print(&arguments) {
+        // Before anything is done: Rust's runtime has opened /dev/null there, which takes all.
+        stdout_is_open()?;
+    }
     Ok(match arguments.task {
         None if arguments.print_config => {
             let config = Config::read(argv)?;
@@ -93,6 +102,27 @@ fn run(argv: &[OsString], arguments: Arguments) -> Result<ExitCode, Failure> {
             print(&generate::man(command.as_deref()).ok_or_else(no_such)?)
         }
     })
+}
+
+/// Whether what is printed is all that is wanted. A daemon, and commands that do something or whose exit code is the
+/// answer, need no stdout.
+fn is_to_print(arguments: &Arguments) -> bool {
+    match &arguments.task {
+        None => arguments.print_config,
+        Some(Task::User { task }) => matches!(task, auth::command::Task::List { .. }),
+        Some(Task::Ctl { .. } | Task::Healthcheck { .. }) => false,
+        Some(Task::Check | Task::Tls { .. } | Task::Completions { .. } | Task::Man { .. }) => true,
+    }
+}
+
+fn stdout_is_open() -> Result<(), Failure> {
+    match began_closed(io::stdout().as_fd()) {
+        true => Err(Failure::new(
+            exit::IO,
+            "cannot write to stdout: it is closed: redirect it; >/dev/null takes what nobody wants",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn print_line(line: &str) -> ExitCode {

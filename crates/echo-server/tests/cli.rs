@@ -68,6 +68,39 @@ fn a_full_disk_gets_no_help() {
     assert_eq!(ends(gone).0, Some(0));
 }
 
+/// Rust's runtime opens /dev/null for a stdout that is closed, which takes whatever is printed. A daemon goes on
+/// (`output_that_goes_nowhere_stops_nothing`), and so does what needs to print nothing.
+#[test]
+fn what_is_printed_needs_a_stdout() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name).display().to_string();
+    let (users, out) = (in_folder("users.toml"), in_folder("tls"));
+    let closed = |args: &[&str]| {
+        let mut command = command_under(&["sh", "-c", r#"exec "$@" >&-"#, "sh"]);
+        command.args(args);
+        command
+    };
+    let add = ["user", "add", "alice", "--no-password", "--users", &users];
+    assert_eq!(ends(closed(&add)).0, Some(0));
+    for args in [
+        &["user", "list", "--users", &users][..],
+        &["check", "--listen=unix:@never"],
+        &["--print-config"],
+        &["completions", "bash"],
+        &["man"],
+        &["--help"],
+        &["--version"],
+        &["tls", "self-signed", "--name=localhost", "--out", &out],
+    ] {
+        assert_refused(closed(args), 74, "cannot write to stdout: it is closed");
+    }
+    assert!(!folder.path().join("tls").exists());
+    // Who began with /dev/null there means it.
+    let mut null = with_args(&["man"]);
+    null.stdout(std::process::Stdio::null());
+    assert!(null.status().unwrap().success());
+}
+
 #[test]
 fn a_wrong_command_line_is_64() {
     for (args, told) in [

@@ -8,7 +8,7 @@
 //! rustix and socket2 have no such control messages or no batches.
 //!
 //! And the descriptors that a service manager passes, which nobody can own without unsafe code,
-//! and sched_setattr(2), for which the safe crates have no call.
+//! sched_setattr(2), for which the safe crates have no call, and signals that are given back.
 //!
 //! With the feature `began`, which is for programs alone as it runs a function before `main`: a look at the standard
 //! descriptors before Rust's runtime replaces those that are closed.
@@ -19,6 +19,7 @@ mod batch;
 #[cfg(feature = "began")]
 mod began;
 mod control;
+mod given_back;
 mod passed;
 mod schedule;
 mod socket;
@@ -29,6 +30,7 @@ pub use batch::{Batch, Datagram, MAX_BATCH, Sending, Source};
 #[cfg(feature = "began")]
 pub use began::began_closed;
 pub use control::Arrival;
+pub use given_back::give_back;
 pub use passed::take_passed;
 pub use schedule::give_way;
 pub use socket::Socket;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 use tempfile::TempDir;
 
 use super::LIMIT;
@@ -238,6 +238,14 @@ impl Pty {
     pub(crate) fn is_cooked(&self) -> bool {
         let modes = tcgetattr(self.master.as_ref().unwrap()).unwrap().local_modes;
         modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    /// Has it so.
+    pub(crate) fn cook(&self) {
+        let master = self.master.as_ref().unwrap();
+        let mut attributes = tcgetattr(master).unwrap();
+        attributes.local_modes |= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        tcsetattr(master, OptionalActions::Now, &attributes).unwrap();
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -153,8 +153,13 @@ impl Users {
 
     fn insert_table(&mut self, name: &str, table: &Table) -> Result<(), String> {
         known(table, &["name", "allow", "quota", "salt", "stored-key", "server-key"])?;
-        if echo_scram::prepare_name(name).as_deref() != Ok(name) {
-            return Err(echo_scram::Error::BadName.to_string());
+        let prepared = echo_scram::prepare_name(name).map_err(|error| error.to_string())?;
+        if prepared != name {
+            // Nobody would be found by it: clients send what SASLprep makes of a name. The two may look alike.
+            return Err(
+                "write the name as SASLprep (RFC 4013) does, composed (NFKC): `user add` does so"
+                    .to_owned(),
+            );
         }
         let words = table.get("allow").and_then(Value::as_array).ok_or("allow: write a list")?;
         let words = words.iter().map(|word| allow(word.as_str().unwrap_or_default()));

@@ -1,10 +1,10 @@
 //! Whether a store could be opened and written to, found out without a trace, and beside a server that has it.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use echo_folder::Folder;
-use rustix::fs::{Access, AtFlags, FsWord, PROC_SUPER_MAGIC, accessat, fstatfs};
+use rustix::fs::{Access, AtFlags, FileType, FsWord, PROC_SUPER_MAGIC, accessat, fstatfs, statat};
 use rustix::io::Errno;
 
 use super::list;
@@ -18,6 +18,7 @@ const SYSFS_MAGIC: FsWord = 0x6265_6572;
 pub(crate) fn probe(path: &Path) -> io::Result<()> {
     let root = Folder::open(path)?;
     takes_files(&root)?;
+    own_place(&root)?;
     let folder = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     may(&root, ".", folder).map_err(|error| hint(&error, "the folder"))?;
     let own = match may(&root, PRIVATE, folder) {
@@ -38,6 +39,36 @@ pub(super) fn takes_files(root: &Folder) -> io::Result<()> {
         return Err(io::Error::other("it holds what the kernel shows, and no files of others"));
     }
     Ok(())
+}
+
+/// Refuses what is no folder, or no file, where the store's own are: whatever it leads to, it is not the server's.
+pub(super) fn own_place(root: &Folder) -> io::Result<()> {
+    let lock = format!("{PRIVATE}/{LOCK}");
+    for (name, wanted) in [(PRIVATE, FileType::Directory), (&*lock, FileType::RegularFile)] {
+        let found = match statat(root, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // It is made at the start.
+            Err(Errno::NOENT) => return Ok(()),
+            found => found.map_err(|error| hint(&error, PRIVATE))?,
+        };
+        let found = FileType::from_raw_mode(found.st_mode);
+        if found != wanted {
+            let (found, wanted) = (kind(found), kind(wanted));
+            let text = format!("{name} is {found}, and the server needs {wanted} there: remove it");
+            return Err(io::Error::new(ErrorKind::AlreadyExists, text));
+        }
+    }
+    Ok(())
+}
+
+fn kind(file: FileType) -> &'static str {
+    match file {
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a folder",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a pipe (FIFO)",
+        FileType::Socket => "a socket",
+        _ => "a device",
+    }
 }
 
 /// As the service would, which may run with another user's rights than its real one's.

@@ -61,6 +61,7 @@ impl Store {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let root = Folder::open(path)?;
         probe::takes_files(&root)?;
+        probe::own_place(&root)?;
         match mkdirat(&root, PRIVATE, Mode::RWXU) {
             Err(Errno::EXIST) => {}
             made => {

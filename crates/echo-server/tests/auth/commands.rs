@@ -56,6 +56,7 @@ fn the_commands_say_what_was_done() {
         (&["passwd", "nobody"], true, 1, "there is no nobody"),
         (&["remove", "nobody"], false, 1, "there is no nobody"),
         (&["add", "a b"], true, 64, "a user name is"),
+        (&["add", "\u{1f980}"], true, 64, "characters that SASLprep (RFC 4013) does not allow"),
         (&["add", "dave", "--allow", "fly"], true, 64, "write echo, list, get, put or remove"),
         (&["add", "dave", "--quota", "much"], true, 64, "--quota"),
     ] {

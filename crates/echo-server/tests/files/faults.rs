@@ -310,3 +310,46 @@ fn check_looks_through_the_store() {
         }
     }
 }
+
+/// What has the names of the server's own folder and lock, and is neither: `check` and a start say what it is, and
+/// touch nothing.
+#[test]
+fn what_is_in_the_way_is_told() {
+    let (own, lock) = (".echo-server", ".echo-server/lock");
+    for (name, make, told) in [
+        (own, "ln -s ../elsewhere", "a symbolic link, and the server needs a folder"),
+        (own, "ln -s /nowhere", "a symbolic link, and the server needs a folder"),
+        (own, "touch", "a file, and the server needs a folder"),
+        (lock, "mkfifo", "a pipe (FIFO), and the server needs a file"),
+        (lock, "mkdir", "a folder, and the server needs a file"),
+        (lock, "ln -s ../../elsewhere/file", "a symbolic link, and the server needs a file"),
+    ] {
+        let place = Place::new();
+        let elsewhere = place.folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("file"), "").unwrap();
+        if name == lock {
+            fs::create_dir(place.path(own)).unwrap();
+        }
+        let mut make: Vec<_> = make.split(' ').map(str::to_owned).collect();
+        make.push(place.path(name).display().to_string());
+        assert!(Command::new(&make[0]).args(&make[1..]).status().unwrap().success());
+        let before = all_names(place.folder.path());
+        for task in [&["check"][..], &[]] {
+            let mut command = support::command();
+            command.args(place.args()).args(task);
+            let mut server = Server::spawn(command);
+            assert_eq!(server.wait(support::PATIENCE).code(), Some(78), "{make:?} {task:?}");
+            let stderr = server.stderr();
+            assert!(stderr.contains(&format!("{name} is {told}")), "{make:?} {task:?}: {stderr}");
+            assert_eq!(all_names(place.folder.path()), before, "{make:?} {task:?}");
+        }
+    }
+}
+
+fn all_names(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(folder, &mut found);
+    found.sort();
+    found
+}

@@ -1,6 +1,7 @@
 //! Fault 49: the server killed at each system call of an upload, and at any moment. What is visible is
 //! whole and right, and what was parked goes on to the right digest.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::support::injection;
@@ -84,7 +85,10 @@ fn killed_at(call: &str, nth: u32, old: &[u8], new: &[u8]) -> bool {
     run(async {
         // It may die before it listens.
         let socket = place.folder.path().join("socket");
-        eventually("it listens or is dead", || socket.exists() || !server.is_running()).await;
+        eventually("it listens or is dead", || {
+            UnixStream::connect(&socket).is_ok() || !server.is_running()
+        })
+        .await;
         // One that is parked, and goes on.
         lived = upload(&place, new, false).await && upload(&place, new, true).await;
         let _ = server.is_running().then(|| server.signal(Signal::KILL));

@@ -10,10 +10,11 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
 
-use std::time::Duration;
+mod measure;
 
 use benches::{Churn, Server, Transport, pin_client};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use measure::measure;
 
 const AT_A_TIME: usize = 16;
 const SIZE: usize = 64;
@@ -25,16 +26,12 @@ fn connect(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(1));
         group.sampling_mode(SamplingMode::Flat);
         for server in Server::ALL {
-            // Begun by the first sample, so that what is filtered out starts nothing.
-            let mut started = None;
-            group.bench_function(server.name(), |bencher| {
-                let (_, client) = started.get_or_insert_with(|| {
-                    let server = server.start(transport).expect("server starts");
-                    let client = Churn::new(&server, AT_A_TIME, SIZE);
-                    (server, client)
-                });
-                bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-            });
+            let start = || {
+                let server = server.start(transport).expect("server starts");
+                let client = Churn::new(&server, AT_A_TIME, SIZE);
+                (server, client)
+            };
+            measure(&mut group, server.name(), start, |(_, client), count| client.run(count));
         }
         group.finish();
     }
@@ -42,10 +39,7 @@ fn connect(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(20);
+    config = measure::config();
     targets = connect
 }
 criterion_main!(benches);

@@ -10,10 +10,11 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
 
-use std::time::Duration;
+mod measure;
 
 use benches::{DatagramServer, Datagrams, pin_client};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use measure::measure;
 
 /// Name, datagrams under way, bytes.
 const LOADS: [(&str, u64, usize); 2] = [("ping-pong/64-B", 1, 64), ("burst/32x1200-B", 32, 1200)];
@@ -25,16 +26,12 @@ fn datagrams(criterion: &mut Criterion) {
         group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes: size as u64 });
         group.sampling_mode(SamplingMode::Flat);
         for server in DatagramServer::ALL {
-            // Begun by the first sample, so that what is filtered out starts nothing.
-            let mut started = None;
-            group.bench_function(server.name(), |bencher| {
-                let (_, client) = started.get_or_insert_with(|| {
-                    let server = server.start().expect("server starts");
-                    let client = Datagrams::connect(&server, depth, size).expect("client connects");
-                    (server, client)
-                });
-                bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-            });
+            let start = || {
+                let server = server.start().expect("server starts");
+                let client = Datagrams::connect(&server, depth, size).expect("client connects");
+                (server, client)
+            };
+            measure(&mut group, server.name(), start, |(_, client), count| client.run(count));
         }
         group.finish();
     }
@@ -42,10 +39,7 @@ fn datagrams(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(20);
+    config = measure::config();
     targets = datagrams
 }
 criterion_main!(benches);

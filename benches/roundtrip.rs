@@ -9,10 +9,11 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
 
-use std::time::Duration;
+mod measure;
 
 use benches::{RoundTrip, Server, Transport, pin_client};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use measure::measure;
 
 /// Payload bytes: a ping, and a message that one read of 1 KiB does not hold.
 const SIZES: [usize; 2] = [64, 16 << 10];
@@ -25,16 +26,12 @@ fn round_trip(criterion: &mut Criterion) {
             let mut group = criterion.benchmark_group(name);
             group.throughput(Throughput::Elements(1));
             for server in Server::ALL {
-                // Begun by the first sample, so that what is filtered out starts nothing.
-                let mut started = None;
-                group.bench_function(server.name(), |bencher| {
-                    let (_, client) = started.get_or_insert_with(|| {
-                        let server = server.start(transport).expect("server starts");
-                        let client = RoundTrip::connect(&server, size).expect("client connects");
-                        (server, client)
-                    });
-                    bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-                });
+                let start = || {
+                    let server = server.start(transport).expect("server starts");
+                    let client = RoundTrip::connect(&server, size).expect("client connects");
+                    (server, client)
+                };
+                measure(&mut group, server.name(), start, |(_, client), count| client.run(count));
             }
             group.finish();
         }
@@ -43,10 +40,7 @@ fn round_trip(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(20);
+    config = measure::config();
     targets = round_trip
 }
 criterion_main!(benches);

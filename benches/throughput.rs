@@ -14,10 +14,11 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
 
-use std::time::Duration;
+mod measure;
 
 use benches::{Pipeline, Server, Transport, pin_client, raise_file_limit};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use measure::measure;
 
 /// Connections, messages under way on each, payload bytes.
 const LOADS: [(usize, usize, usize); 6] = [
@@ -42,17 +43,12 @@ fn throughput(criterion: &mut Criterion) {
             // Samples of one length: in short ones filling and emptying the pipeline would weigh more.
             group.sampling_mode(SamplingMode::Flat);
             for server in Server::ALL {
-                // Begun by the first sample, so that what is filtered out starts nothing.
-                let mut started = None;
-                group.bench_function(server.name(), |bencher| {
-                    let (_, client) = started.get_or_insert_with(|| {
-                        let server = server.start(transport).expect("server starts");
-                        let client = Pipeline::connect(&server, connections, depth, size)
-                            .expect("client connects");
-                        (server, client)
-                    });
-                    bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-                });
+                let start = || {
+                    let server = server.start(transport).expect("server starts");
+                    let client = Pipeline::connect(&server, connections, depth, size);
+                    (server, client.expect("client connects"))
+                };
+                measure(&mut group, server.name(), start, |(_, client), count| client.run(count));
             }
             group.finish();
         }
@@ -61,10 +57,7 @@ fn throughput(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(20);
+    config = measure::config();
     targets = throughput
 }
 criterion_main!(benches);

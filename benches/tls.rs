@@ -10,10 +10,11 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
 
-use std::time::Duration;
+mod measure;
 
 use benches::{Churn, Handshakes, RoundTrip, Secured, Server, Transport, pin_client};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use measure::measure;
 
 /// Payload bytes: a ping, and what fills a record (RFC 8446, section 5.1) with its header.
 const SIZES: [usize; 2] = [64, (16 << 10) - 4];
@@ -23,21 +24,14 @@ fn handshake(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tls/handshake");
     group.throughput(Throughput::Elements(1));
     group.sampling_mode(SamplingMode::Flat);
-    // Begun by the first sample, so that what is filtered out starts nothing.
-    let mut plain = None;
-    group.bench_function("plain", |bencher| {
-        let server = plain.get_or_insert_with(|| {
-            Server::CoreFramed.start(Transport::Tcp).expect("server starts")
-        });
-        let mut client = Churn::new(server, 1, SIZES[0]);
-        bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-    });
-    let mut secured = None;
-    group.bench_function("tls", |bencher| {
-        let server = secured.get_or_insert_with(|| Secured::start().expect("server starts"));
-        let client = Handshakes::new(server, SIZES[0]);
-        bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-    });
+    let start = || {
+        let server = Server::CoreFramed.start(Transport::Tcp).expect("server starts");
+        let client = Churn::new(&server, 1, SIZES[0]);
+        (server, client)
+    };
+    measure(&mut group, "plain", start, |(_, client), count| client.run(count));
+    let start = || Secured::start().expect("server starts");
+    measure(&mut group, "tls", start, |server, count| Handshakes::new(server, SIZES[0]).run(count));
     group.finish();
 }
 
@@ -46,34 +40,25 @@ fn round_trip(criterion: &mut Criterion) {
     for size in SIZES {
         let mut group = criterion.benchmark_group(format!("tls/round-trip/{size}-B"));
         group.throughput(Throughput::Elements(1));
-        let mut plain = None;
-        group.bench_function("plain", |bencher| {
-            let (_, client) = plain.get_or_insert_with(|| {
-                let server = Server::CoreFramed.start(Transport::Tcp).expect("server starts");
-                let client = RoundTrip::connect(&server, size).expect("client connects");
-                (server, client)
-            });
-            bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-        });
-        let mut secured = None;
-        group.bench_function("tls", |bencher| {
-            let (_, client) = secured.get_or_insert_with(|| {
-                let server = Secured::start().expect("server starts");
-                let client = server.round_trip(size).expect("client connects");
-                (server, client)
-            });
-            bencher.iter_custom(|count| client.run(count).expect("every byte comes back"));
-        });
+        let start = || {
+            let server = Server::CoreFramed.start(Transport::Tcp).expect("server starts");
+            let client = RoundTrip::connect(&server, size).expect("client connects");
+            (server, client)
+        };
+        measure(&mut group, "plain", start, |(_, client), count| client.run(count));
+        let start = || {
+            let server = Secured::start().expect("server starts");
+            let client = server.round_trip(size).expect("client connects");
+            (server, client)
+        };
+        measure(&mut group, "tls", start, |(_, client), count| client.run(count));
         group.finish();
     }
 }
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(20);
+    config = measure::config();
     targets = handshake, round_trip
 }
 criterion_main!(benches);

@@ -9,10 +9,11 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run says why and stops")]
 
-use std::time::Duration;
+mod measure;
 
 use benches::{FileClient, Store};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use measure::measure;
 
 /// Bytes of a file.
 const SIZES: [(&str, usize); 2] = [("4-KiB", 4 << 10), ("16-MiB", 16 << 20)];
@@ -29,16 +30,8 @@ fn transfer(criterion: &mut Criterion) {
                 client.put(1).expect("there is a file to get");
                 (store, client)
             };
-            // Begun by the first sample, so that what is filtered out starts nothing.
-            let mut started = None;
-            group.bench_function("put", |bencher| {
-                let (_, client) = started.get_or_insert_with(start);
-                bencher.iter_custom(|count| client.put(count).expect("it is stored"));
-            });
-            group.bench_function("get", |bencher| {
-                let (_, client) = started.get_or_insert_with(start);
-                bencher.iter_custom(|count| client.get(count).expect("it is fetched"));
-            });
+            measure(&mut group, "put", start, |(_, client), count| client.put(count));
+            measure(&mut group, "get", start, |(_, client), count| client.get(count));
             group.finish();
         }
     }
@@ -46,10 +39,7 @@ fn transfer(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(20);
+    config = measure::config();
     targets = transfer
 }
 criterion_main!(benches);

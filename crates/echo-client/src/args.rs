@@ -15,7 +15,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use echo_core::client::{Family, Options};
-use echo_core::{Address, Endpoint, EndpointError, Mode, without_passwords};
+use echo_core::{Address, Endpoint, EndpointError, Mode, tls, without_passwords};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use datagrams::{REPLY_TIMEOUT, message_size};
@@ -135,6 +135,10 @@ pub(crate) struct Connecting {
     /// The user, once the password is known.
     #[arg(skip)]
     identity: Option<Identity>,
+
+    /// Whom to trust and what to show, once that is read.
+    #[arg(skip)]
+    trust: Option<Result<tls::Client, String>>,
 }
 
 /// What to do instead of talking or piping.
@@ -179,16 +183,16 @@ impl Args {
     }
 
     /// How to connect, where anything does.
-    pub(crate) fn connecting(&mut self) -> Option<&mut Connecting> {
-        match &mut self.task {
-            Some(Task::Send(sending)) => Some(&mut sending.connecting),
-            Some(Task::Put(putting)) => Some(&mut putting.transferring.asking.connecting),
-            Some(Task::Get(getting)) => Some(&mut getting.transferring.asking.connecting),
-            Some(Task::Ls(listing)) => Some(&mut listing.asking.connecting),
-            Some(Task::Rm(removing)) => Some(&mut removing.asking.connecting),
-            Some(Task::Completions { .. } | Task::Man { .. }) => None,
-            None => Some(&mut self.connecting),
-        }
+    pub(crate) fn connecting(&mut self) -> Option<(&mut Connecting, &Endpoint)> {
+        Some(match &mut self.task {
+            Some(Task::Send(it)) => (&mut it.connecting, &it.target),
+            Some(Task::Put(it)) => (&mut it.transferring.asking.connecting, &it.target),
+            Some(Task::Get(it)) => (&mut it.transferring.asking.connecting, &it.target),
+            Some(Task::Ls(it)) => (&mut it.asking.connecting, &it.target),
+            Some(Task::Rm(it)) => (&mut it.asking.connecting, &it.target),
+            Some(Task::Completions { .. } | Task::Man { .. }) => return None,
+            None => (&mut self.connecting, &self.target),
+        })
     }
 
     /// Brings together what stands before a command and behind it, and judges whether all of it fits.
@@ -267,8 +271,9 @@ impl Connecting {
         self.password_file.as_ref().is_some_and(|path| path.as_os_str() == "-")
     }
 
-    /// Gets the password of the user, if there is one.
-    pub(crate) fn identify(&mut self) -> Result<(), Unidentified> {
+    /// Reads whom to trust at that target, and gets the password of the user, if there is one. Here and once, as these
+    /// files may be pipes: a signal still ends the wait for one, and nobody finds anything in it a second time.
+    pub(crate) fn identify(&mut self, target: &Endpoint) -> Result<(), Unidentified> {
         login::show(match (&self.user, &self.cert) {
             (Some(_), _) => Shown::Password,
             (None, Some(_)) => Shown::Certificate,
@@ -279,6 +284,8 @@ impl Connecting {
             // Where that is forbidden they are as safe as limits make them.
             let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         }
+        // Before the question for a password, after which no signal ends this process by itself.
+        self.trust = target.tls.then(|| trust::client(self));
         if let Some(name) = &self.user {
             self.identity = Some(Identity::ask(name, self.password_file.as_deref())?);
         }
@@ -376,8 +383,14 @@ impl Connecting {
                 target.to_target()
             ));
         }
+        let tls = match &self.trust {
+            _ if !target.tls => None,
+            Some(read) => Some(read.clone()?),
+            // The first target was none of TLS: no files were given.
+            None => Some(trust::client(self)?),
+        };
         Ok(Options {
-            tls: if target.tls { Some(trust::client(self)?) } else { None },
+            tls,
             family: match (self.ipv4, self.ipv6) {
                 (true, _) => Family::V4,
                 (_, true) => Family::V6,

@@ -104,7 +104,7 @@ fn is_conversation(args: &Args) -> bool {
 /// Gets the password, if there is one, and not from where something else is to come from.
 fn identify(args: &mut Args) -> Result<(), Unidentified> {
     let reads = reads_stdin(args.task.as_ref());
-    let Some(connecting) = args.connecting() else { return Ok(()) };
+    let Some((connecting, target)) = args.connecting() else { return Ok(()) };
     let wrong = match connecting.password_is_stdin() {
         true if reads => Some("stdin is what is sent, and no password: give --password-file FILE"),
         true if io::stdin().is_terminal() => {
@@ -115,7 +115,7 @@ fn identify(args: &mut Args) -> Result<(), Unidentified> {
     };
     match wrong {
         Some(how) => Err(Unidentified::Misused(how.to_owned())),
-        None => connecting.identify(),
+        None => connecting.identify(target),
     }
 }
 

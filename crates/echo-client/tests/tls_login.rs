@@ -6,21 +6,24 @@ mod support;
 #[path = "../../echo-server/tests/support/tunnel.rs"]
 mod tunnel;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
 
 use echo_core::tls::provider;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 use socket2::Socket;
 use support::daemon::{Daemon, program};
+use support::{Client, LIMIT, all, read_all};
 use tunnel::Tunnel;
 
 /// A folder with users, and certificates of a server and of somebody in the middle, both of which the client
@@ -200,4 +203,35 @@ fn somebody_in_the_middle_is_noticed() {
     assert_eq!(denied(false, |bytes| downgraded(bytes, "n,,")), other);
     // And without anybody in between he comes in.
     assert_eq!(house.send(port(&daemon), "right").0, Some(0));
+}
+
+/// What says whom to trust may be a pipe, as of the shell's `<(...)`: what is written to it counts, and Ctrl-C ends the
+/// wait for that.
+#[test]
+fn a_pipe_may_tell_whom_to_trust() {
+    let house = House::new();
+    let daemon = house.open();
+    let (pipe, right) = (house.path("pipe"), house.text("right"));
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let (target, ca) = (format!("tls://localhost:{}", port(&daemon)), house.text("pipe"));
+    let common = [&target, "-4", "--ca", &ca, "--user", "alice", "--password-file", &right];
+    let start = |args: &[&str]| {
+        let client = Client::start(&[args, &common].concat(), all(b"hi\n"), read_all);
+        let (opened, writer) = channel();
+        let pipe = pipe.clone();
+        // It is open once the client waits for what comes.
+        thread::spawn(move || opened.send(File::options().write(true).open(pipe)));
+        (client, writer.recv_timeout(LIMIT).unwrap().unwrap())
+    };
+    for task in [&["ls"][..], &["send", "--stdin-lines"], &[]] {
+        let (client, _writer) = start(task);
+        client.interrupt();
+        let (ended, _) = client.end();
+        assert_eq!((ended.code, &ended.stderr[..]), (None, ""), "{task:?}: ended by the signal");
+    }
+    let (client, mut writer) = start(&["send", "--stdin-lines"]);
+    writer.write_all(&fs::read(house.path("ca.pem")).unwrap()).unwrap();
+    drop(writer);
+    let (ended, replies) = client.end();
+    assert_eq!((ended.code, &replies[..], &ended.stderr[..]), (Some(0), &b"hi\n"[..], ""));
 }

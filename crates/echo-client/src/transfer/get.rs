@@ -317,7 +317,7 @@ async fn begin(mut file: Fetched, reply: GetReply) -> Result<(Fetched, GetReply)
 
 /// Leaves what is here of a file that is not to be had now, if there is anything of it.
 async fn leave(file: Fetched) -> Result<(), Trouble> {
-    if file.len == 0 { discard(file).await } else { Ok(()) }
+    joined(spawn_blocking(move || drop(file))).await
 }
 
 /// Copies what comes to its end, or to what hinders it: then what came before is written all the same.
@@ -354,7 +354,7 @@ async fn copy(
     Ok((file, came))
 }
 
-async fn discard(file: Fetched) -> Result<(), Trouble> {
+async fn discard(mut file: Fetched) -> Result<(), Trouble> {
     joined(spawn_blocking(move || file.discard())).await
 }
 

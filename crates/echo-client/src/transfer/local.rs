@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -79,6 +80,8 @@ pub(super) struct Fetched {
     folder: Folder,
     last: OsString,
     temporary: OsString,
+    /// It has that name, and nothing else can have it while this is locked.
+    is_there: bool,
     file: File,
     pub(super) len: u64,
     written: u64,
@@ -119,12 +122,12 @@ impl Fetched {
             }
         }
         let last = last.to_owned();
-        Ok(Self { folder, last, temporary, file, len, written: len, digest })
+        Ok(Self { folder, last, temporary, is_there: true, file, len, written: len, digest })
     }
 
     /// Refuses to begin with what can never appear, as a folder has its name. Not before the server has a file of that name:
     /// a folder comes into a folder.
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&mut self) -> io::Result<()> {
         match found(&self.folder, &self.last)? {
             Some((FileType::Directory, _)) => {
                 // It is new, or was left by a call before the folder came.
@@ -186,7 +189,7 @@ impl Fetched {
     }
 
     /// Gives it its name, durably: its digest is right.
-    pub(super) fn appear(self, keep: Option<Attributes>) -> io::Result<()> {
+    pub(super) fn appear(mut self, keep: Option<Attributes>) -> io::Result<()> {
         if self.written < self.len {
             self.file.set_len(self.len)?;
         }
@@ -199,13 +202,25 @@ impl Fetched {
         }
         fsync(&self.file)?;
         renameat(&self.folder, &self.temporary, &self.folder, &self.last)?;
+        self.is_there = false;
         self.folder.sync()
     }
 
     /// Takes the temporary away: what is in it is wrong.
-    pub(super) fn discard(&self) {
-        // It is overwritten by the next call if it stays.
-        let _ = unlinkat(&self.folder, &self.temporary, AtFlags::empty());
+    pub(super) fn discard(&mut self) {
+        if mem::take(&mut self.is_there) {
+            // It is overwritten by the next call if it stays.
+            let _ = unlinkat(&self.folder, &self.temporary, AtFlags::empty());
+        }
+    }
+}
+
+/// What nothing has come of is of no use to the next call.
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        if self.len == 0 {
+            self.discard();
+        }
     }
 }
 

@@ -10,10 +10,12 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use echo_core::{Attributes, Entry, FileName, GetReply, Header, Kind, ListReply, PutReply, Read};
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -127,6 +129,34 @@ fn place() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("here")).unwrap();
     folder
+}
+
+/// Of what nothing has come nothing stays, however that ended.
+#[test]
+fn nothing_stays_of_what_has_not_come() {
+    let cut = liar(|_, _| None);
+    let behind = liar(|_, _| opened(1, 2));
+    for target in [cut, behind] {
+        let folder = place();
+        let output = get(&folder, &target, &["a"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(tree(&folder.path().join("here")).len(), 0, "{output:?}");
+    }
+    let (asked, asking) = channel();
+    let silent = liar(move |kind, _| {
+        asked.send(kind).unwrap();
+        loop {
+            thread::park();
+        }
+    });
+    let folder = place();
+    let mut command = support::heeding();
+    command.args(["get", &silent, "a"]).current_dir(folder.path().join("here"));
+    let mut client = command.stdout(Stdio::null()).spawn().unwrap();
+    assert_eq!(asking.recv().unwrap(), Kind::GET);
+    kill_process(Pid::from_child(&client), Signal::INT).unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(130));
+    assert_eq!(tree(&folder.path().join("here")).len(), 0, "Ctrl-C");
 }
 
 #[track_caller]

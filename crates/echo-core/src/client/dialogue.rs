@@ -15,7 +15,7 @@ use super::retry::Retry;
 use super::silence::Silence;
 use super::{ClosedEarly, Dialect, Error, Options, Session, Target};
 use crate::connection::with_scratch;
-use crate::frame::{Goaway, HEADER_LEN, Header, Kind, ListReply, MAX_CONTROL_LEN, MAX_PAYLOAD_LEN};
+use crate::frame::{Goaway, HEADER_LEN, Header, Kind, ListReply, MAX_PAYLOAD_LEN, Read};
 use crate::stream::Stream;
 
 /// What of a part goes out together with what was queued before it: no header is a packet of its own,
@@ -29,6 +29,9 @@ const QUEUED: usize = 64 << 10;
 /// other.
 const READ_AHEAD: usize = 1 << 20;
 
+/// Bytes that any answer may have: a list is longer than all that is control.
+const ANY: u32 = ListReply::MAX_LEN;
+
 /// A connection on which the caller sends frames and receives their answers, one for each, in order. It
 /// does not connect again by itself.
 #[derive(Debug)]
@@ -41,11 +44,32 @@ pub struct Dialogue {
     output: BytesMut,
     silence: Silence,
     timeout: Duration,
-    /// The kinds of the frames without an answer.
-    due: VecDeque<Kind>,
+    /// The frames without an answer.
+    due: VecDeque<Due>,
     asked: u64,
     /// The socket takes no more. What the server sent before can still be read, and may say why.
     broken: Option<io::Error>,
+}
+
+/// A frame without an answer.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    kind: Kind,
+    /// Bytes of its answer at most: whatever the server does, no more are kept.
+    most: u32,
+}
+
+impl Due {
+    /// What comes back of ECHO and PROBE has a length of its own, and READ asks for one; `max` is the server's longest
+    /// frame.
+    fn of(kind: Kind, parts: &[&[u8]], max: u32) -> Self {
+        let most = match kind {
+            Kind::READ => Read::parse(&parts.concat()).map_or(max, |read| read.len.min(max)),
+            Kind::ECHO | Kind::PROBE => max,
+            _ => 0,
+        };
+        Self { kind, most: most.max(ANY) }
+    }
 }
 
 impl Dialogue {
@@ -123,7 +147,7 @@ impl Dialogue {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         assert!(len <= MAX_PAYLOAD_LEN, "a payload length has 24 bits");
         self.output.extend_from_slice(&Header { kind, len }.to_bytes());
-        self.due.push_back(kind);
+        self.due.push_back(Due::of(kind, parts, self.session.max_frame));
         self.asked += 1;
         for part in parts {
             let (copied, rest) = part.split_at(part.len().min(COPIED));
@@ -186,8 +210,8 @@ impl Dialogue {
         }
     }
 
-    /// Receives the next answer: its header and its payload, which is at most as long as the server's
-    /// longest frame. Sends what is queued first.
+    /// Receives the next answer: its header and its payload. That is no longer than what READ asked for, or 64 KiB; that
+    /// of ECHO and PROBE may be as long as the server's longest frame. Sends what is queued first.
     ///
     /// # Cancel safety
     /// Cancel safe once all is sent ([`flush`](Self::flush)): what has come in part stays.
@@ -228,10 +252,11 @@ impl Dialogue {
     fn take(&mut self) -> Result<Option<(Header, Bytes)>, Error> {
         let Some(head) = self.input.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let header = Header::parse(*head);
-        let max = self.session.max_frame.max(ListReply::MAX_LEN).max(MAX_CONTROL_LEN);
-        if header.len > max {
+        let most = self.due.front().map_or(ANY, |due| due.most);
+        if header.len > most {
             let len = header.len;
-            let what = format!("the server answers with {len} bytes, over its own limit of {max}");
+            let what =
+                format!("the server answers with {len} bytes, and {most} at most were to come");
             return Err(Error::Different { at: 0, what });
         }
         let whole = HEADER_LEN + header.len as usize;
@@ -246,7 +271,7 @@ impl Dialogue {
             })?;
             return Err(self.closed_early(leaving(goaway.reason), Some(goaway)));
         }
-        let Some(asked) = self.due.pop_front() else {
+        let Some(Due { kind: asked, .. }) = self.due.pop_front() else {
             let what = format!("the server sent {:?} unasked", header.kind);
             return Err(Error::Different { at: 0, what });
         };
@@ -281,7 +306,8 @@ impl Dialogue {
             }
             Poll::Pending => {
                 let limit = ready!(self.silence.poll(cx));
-                let due = self.due.front().map_or_else(String::new, |it| format!(" to {it:?}"));
+                let due =
+                    self.due.front().map_or_else(String::new, |it| format!(" to {:?}", it.kind));
                 Poll::Ready(Err(Error::TimedOut(format!("no answer{due} for {limit:?}"))))
             }
         }

@@ -296,3 +296,7 @@ impl Driver {
         Ok(Happened::Connected { resent })
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "tls")]
+mod tests;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use echo_core::client::{Client, Event};
 use echo_core::tls::Policy;
 use echo_core::{Connection, Endpoint, Error, Handler, Limits};
-use rustls::{ServerConnection, StreamOwned};
 
 use crate::support::{Authority, Running, all, blocking, quick, write};
 
@@ -135,32 +134,4 @@ async fn both_ends_know_their_channel() {
     assert_eq!(certificate, identity.certificate());
     assert_ne!(binding, other, "each connection has its own");
     running.drain().await;
-}
-
-/// A server that reads and answers one record while the next ones still wait for room in the socket: what is
-/// answered was sent, though the write that it belongs to is not over.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_is_answered_before_all_of_its_write_is_out() {
-    let authority = Authority::new();
-    let (listener, config) = authority.other_server();
-    let addr = listener.local_addr().unwrap();
-    let served = blocking(move || {
-        let (socket, _) = listener.accept().unwrap();
-        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
-        let mut record = vec![0; 16 << 10];
-        while let Ok(len @ 1..) = stream.read(&mut record) {
-            write(&mut stream, &record[..len]);
-        }
-        stream.conn.send_close_notify();
-        write(&mut stream, b"");
-    });
-    let echoed = async {
-        let target: Endpoint = format!("tls://{addr}?mode=raw").parse().unwrap();
-        let mut client = Client::connect(target, authority.options()).await.unwrap();
-        let message: Vec<u8> = (0..4 << 20).map(|at| (at % 251) as u8).collect();
-        assert!(client.echo(&message).await.unwrap().payload == message);
-        client.finish();
-        assert!(client.next().await.unwrap().is_none());
-    };
-    tokio::join!(served, echoed);
 }

@@ -1,7 +1,7 @@
 //! Certificates that are made here, a server, and a client of rustls's own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -16,9 +16,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair,
 };
-use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned};
-use socket2::{Domain, Socket, Type};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -73,27 +72,6 @@ impl Authority {
 
     pub(crate) fn options_with(&self, identity: Option<Identity>) -> Options {
         Options { tls: Some(Client::new(Some(self.trusted()), identity).unwrap()), ..quick() }
-    }
-
-    /// A server that is no part of this project, whose socket takes little at a time.
-    pub(crate) fn other_server(&self) -> (TcpListener, Arc<ServerConfig>) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let config = ServerConfig::builder_with_provider(echo_core::tls::provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )
-            .unwrap();
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        socket.listen(1).unwrap();
-        (socket.into(), Arc::new(config))
     }
 
     /// A client that is no part of this project.

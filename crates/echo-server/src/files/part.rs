@@ -224,10 +224,14 @@ impl Part {
         match &self.file {
             Some((file, _)) => Ok(Arc::clone(file)),
             None => {
+                // Looked up before all of it is sent for nothing.
+                let name = FileName::new(&self.key.name).map_err(io::Error::other);
+                let place = name.and_then(|name| self.shelf.store.place(name));
+                let missing = place.map_err(Refusal::writing)?;
                 let (file, id) = self.shelf.create().map_err(Refusal::writing)?;
                 self.places.make_file();
                 // How many folders are to come was not looked up, if there were places for all.
-                self.places.keep_at_most(self.shelf.store.missing(&self.key.name));
+                self.places.keep_at_most(missing);
                 let file = Arc::new(file);
                 self.file = Some((Arc::clone(&file), id));
                 Ok(file)

@@ -123,6 +123,17 @@ impl Store {
         missing
     }
 
+    /// Refuses a name that something else has than a file, and says how many folders on the way to it are not there.
+    pub(super) fn place(&self, name: FileName<'_>) -> io::Result<u64> {
+        match self.root.walk(name) {
+            Ok((folder, last)) => there(&folder, last).map(|_| 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(self.missing(name.as_bytes()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens a file for reading.
     pub(super) fn read(&self, name: FileName<'_>) -> io::Result<(File, Stat)> {
         let (folder, last) = self.root.walk(name)?;
@@ -213,13 +224,19 @@ pub(super) fn is_private(name: &[u8]) -> bool {
     name == PRIVATE.as_bytes() || name == FOUND.as_bytes()
 }
 
-/// What would be gone with that name: nothing, or a file. Anything else stays where it is.
+/// What would be gone with that name.
 fn gone(folder: &Folder, name: &OsStr) -> io::Result<Option<Gone>> {
+    let Some(stat) = there(folder, name)? else { return Ok(None) };
+    Ok(Some(Gone { size: size(&stat), owner: owner::of_file(folder, name)? }))
+}
+
+/// What has that name: nothing, or a file. Anything else stays where it is.
+fn there(folder: &Folder, name: &OsStr) -> io::Result<Option<Stat>> {
     match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            Ok(Some(Gone { size: size(&stat), owner: owner::of_file(folder, name)? }))
+            Ok(Some(stat))
         }
         Ok(_) => Err(Errno::EXIST.into()),
     }

@@ -118,3 +118,26 @@ fn links_and_special_files_are_neither_read_nor_replaced() {
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
     assert!(place.path("file").is_symlink() && place.path("folder").is_symlink());
 }
+
+/// What can never appear is refused while it comes, and not once all of it has.
+#[test]
+fn a_name_that_something_else_has_is_refused_early() {
+    run(async {
+        let place = Place::new();
+        fs::create_dir(place.path("folder")).unwrap();
+        fs::write(place.path("file"), b"").unwrap();
+        let _server = place.serve();
+        let mut talk = place.connect().await;
+        for name in ["folder", "file/below"] {
+            talk.put(name, false).await.unwrap();
+            // A block that is written, one that waits, one that comes, and one more.
+            let mut refused = None;
+            for _ in 0..4 {
+                refused = refused.or(talk.data(&[1; 512 << 10]).await.err());
+            }
+            assert_eq!(refused, Some(ErrorCode::Forbidden), "{name}");
+            assert_eq!(place.parts(), 0, "{name}");
+        }
+        talk.store("new/below", b"1").await.unwrap();
+    });
+}

@@ -82,7 +82,7 @@ async fn what_is_no_answer_is_told() {
     for (came, told) in [
         (&b"\x97\0\0\0\x97\0\0\0"[..], "different at byte 0: the server sent REMOVE unasked"),
         (b"\x90\0\0\0", "different at byte 0: the server answered REMOVE with PUT"),
-        (b"\x97\x10\0\x01", "different at byte 0: the server answers with 1048577 bytes"),
+        (b"\x97\x01\0\x01", "different at byte 0: the server answers with 65537 bytes"),
         (b"\x97\0\0", "closed early: the server ended the stream inside a frame"),
         (b"", "closed early: the server ended the stream"),
         (
@@ -104,6 +104,20 @@ async fn what_is_no_answer_is_told() {
         };
         assert!(error.starts_with(told), "{error}");
     }
+}
+
+/// What is longer than what was asked for is not waited for, and takes no memory.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_long_is_told_by_its_header() {
+    let (mut dialogue, mut server) = pair().await;
+    for len in [0_u32, 200_000] {
+        dialogue.send(Kind::READ, &[&len.to_be_bytes()]).await.unwrap();
+    }
+    server.write_all(b"\x91\0\0\0\x91\x03\x0d\x41").await.unwrap();
+    dialogue.recv().await.unwrap();
+    let error = dialogue.recv().await.unwrap_err().to_string();
+    let told = "different at byte 0: the server answers with 200001 bytes, and 200000 at most were to come";
+    assert_eq!(error, told);
 }
 
 #[tokio::test(start_paused = true)]

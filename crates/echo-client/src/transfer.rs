@@ -29,15 +29,13 @@ use crate::{login, notice};
 
 pub(crate) use get::run as get;
 pub(crate) use list::ls;
+use patience::PAUSE;
 pub(crate) use put::run as put;
 pub(crate) use remove::run as rm;
 use report::Report;
 
 /// How long to keep trying where the user says nothing: a restart of the server takes less.
 const RETRY: Duration = Duration::from_secs(30);
-
-/// How long to wait before a lost connection is made again.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of one DATA frame, where the server takes as many: a block of the server's. Half of it took a tenth longer, more
 /// gained nothing.

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Fault, Options};
 use echo_core::{Endpoint, Entry, ErrorCode, ErrorFrame, Kind, List, ListReply};
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::patience::Patience;
 use super::report::{Report, object};
-use super::{PAUSE, Trouble, accepted, connect, options, send, with_output};
+use super::{Trouble, accepted, connect, options, send, with_output};
 use crate::args::Listing;
 use crate::escape::{escape, escape_bytes};
 use crate::failure::Failure;
@@ -80,7 +79,7 @@ impl Pages {
 
     /// Takes one page. Whether there are more.
     pub(super) async fn next(&mut self, take: &mut impl FnMut(Entry<'_>)) -> Result<bool, Trouble> {
-        let patience = Patience::new(self.options.retry);
+        let mut patience = Patience::new(self.options.retry);
         let payload = loop {
             match self.ask(patience.left()).await {
                 Ok(payload) => break payload,
@@ -89,7 +88,7 @@ impl Pages {
                 {
                     self.dialogue = None;
                     self.report.lost(&notice::lost(&error, true)).await;
-                    sleep(PAUSE).await;
+                    patience.pause().await;
                 }
                 Err(trouble) => return Err(trouble),
             }

@@ -357,8 +357,9 @@ mod tests {
         for (mode, most) in [(0o640, 0o600), (0o600, 0o600), (0o400, 0o600), (0o755, 0o644)] {
             set(&file, mode);
             let is = || part.metadata().unwrap().mode() & 0o7777;
-            drop(Fetched::open(&root, b"a").unwrap());
+            let fetched = Fetched::open(&root, b"a").unwrap();
             assert_eq!(is() & !most, 0, "{mode:o} {:o}", is());
+            drop(fetched);
             set(&part, 0o664);
             let fetched = Fetched::open(&root, b"a").unwrap();
             assert_eq!(is(), most, "{mode:o}");

@@ -4,11 +4,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use echo_core::client::{Dialogue, Fault};
 use echo_core::{ErrorCode, ErrorFrame, FileName, Kind, Remove};
-use tokio::time::sleep;
 
 use super::patience::Patience;
 use super::report::Report;
-use super::{PAUSE, Trouble, WINDOW, accepted, connect, options, send, with_output};
+use super::{Trouble, WINDOW, accepted, connect, options, send, with_output};
 use crate::args::Removing;
 use crate::failure::Failure;
 use crate::notice;
@@ -39,7 +38,7 @@ async fn remove(args: &Removing, output: Output) -> Result<(), Failure> {
                 if error.fault() == Fault::Path && !patience.left().is_zero() =>
             {
                 report.lost(&notice::lost(&error, true)).await;
-                sleep(PAUSE.min(patience.left())).await;
+                patience.pause().await;
                 removal.doubtful = removal.asked;
             }
             Err(trouble) => return Err(trouble.into()),

@@ -150,12 +150,21 @@ impl Report {
 
     /// A connection is lost, and another one goes on.
     pub(super) async fn lost(&self, why: &str) {
+        self.goes_on(why, "going on").await;
+    }
+
+    /// The server has no place, and is asked again.
+    pub(super) async fn busy(&self, why: &str) {
+        self.goes_on(why, "trying again").await;
+    }
+
+    async fn goes_on(&self, why: &str, how: &str) {
         match (self.quiet, self.json) {
             (true, _) => {}
             (false, true) => {
                 self.print(object("lost", None, json!({ "error": why })).as_bytes()).await;
             }
-            (false, false) => self.progress.say(&format!("{why}; going on")),
+            (false, false) => self.progress.say(&format!("{why}; {how}")),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::patience::Patience;
 use super::progress::Meter;
 use super::report::{Deed, Done, PACE, Report};
-use super::{PAUSE, Trouble, connect};
+use super::{Trouble, connect};
 use crate::failure::Failure;
 use crate::notice;
 
@@ -238,19 +238,18 @@ impl<T: Transfer> Worker<T> {
                 Err(Trouble::All(failure)) => return Err(failure),
                 Err(Trouble::File(why)) => return Err(Failure::Local(why)),
                 Err(Trouble::Lost(error)) => {
-                    let left = patience.left();
-                    if left.is_zero() || error.fault() != Fault::Path {
+                    if patience.left().is_zero() || error.fault() != Fault::Path {
                         return Err(error.into());
                     }
                     work.report.lost(&notice::lost(&error, true)).await;
-                    sleep(PAUSE.min(left)).await;
+                    patience.pause().await;
                 }
                 Err(Trouble::Busy(why)) => {
                     let left = patience.left();
                     if left.is_zero() {
                         return Err(Error::Rejected(why).into());
                     }
-                    work.report.lost(&format!("{why}; trying again")).await;
+                    work.report.busy(&why).await;
                     sleep(BUSY.min(left)).await;
                 }
             }

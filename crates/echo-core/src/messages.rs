@@ -10,7 +10,7 @@ use crate::Error;
 use crate::connection::{Connection, Under, WRITE_BUFFER};
 use crate::conversation::Offer;
 use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
-use crate::waiting::{MESSAGE_COST, TURN};
+use crate::waiting::{MESSAGE_COST, TURN, poll_budget};
 
 /// From so many bytes on, what is to come of a payload is read where it is to be. Below, a read takes along
 /// what comes behind it, which saves the next read.
@@ -45,7 +45,11 @@ impl Connection {
                     Some(Message::Other) => {}
                     None => return Ok(None),
                 },
-                Under::Taken => Box::pin(self.answer(Offer::default())).await?,
+                Under::Taken => {
+                    // It may be refused, and as often as it is asked for.
+                    poll_fn(poll_budget).await;
+                    Box::pin(self.answer(Offer::default())).await?;
+                }
                 Under::Passing => self.pass_rest().await?,
                 Under::Discarded => self.discard().await?,
             }

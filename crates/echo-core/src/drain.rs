@@ -88,6 +88,13 @@ impl Drain {
         std::future::pending::<()>().await;
     }
 
+    /// Whether there is still time for what may last until `until`: a drain above this one may bring the deadline
+    /// forward, and a cut ends all.
+    pub(crate) fn has_time(&self, until: Instant) -> bool {
+        let until = self.deadline().map_or(until, |deadline| until.min(deadline));
+        Instant::now() < until && !self.is_cut_off()
+    }
+
     /// Whether everything is to end now.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.0.cut.is_cancelled()

@@ -263,13 +263,13 @@ impl Drop for LeavesLine<'_> {
 /// a reset. What finds no place is reset here, where it is counted.
 async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Connections<H>) {
     let until = Instant::now() + QUEUE_TIME;
-    let until = connections.scope.drain.deadline().map_or(until, |deadline| until.min(deadline));
+    let drain = connections.scope.drain.clone();
     let core = Arc::clone(&connections.scope.core);
     for _ in 0..listener.backlog() {
         connections.pulse.answer_now();
         match listener.accept_queued() {
             Ok(Some((stream, peer))) => match Permit::now(&core) {
-                Some(permit) if Instant::now() < until => {
+                Some(permit) if drain.has_time(until) => {
                     connections.spawn(stream, peer, Place::Open(permit));
                 }
                 _ => {
@@ -282,7 +282,7 @@ async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Co
             Err(error) => match AcceptFault::of(&error) {
                 AcceptFault::Connection => {}
                 // Descriptors come back as connections end.
-                AcceptFault::Exhausted if Instant::now() < until => {
+                AcceptFault::Exhausted if drain.has_time(until) => {
                     tokio::time::sleep(Backoff::MIN).await;
                 }
                 AcceptFault::Exhausted | AcceptFault::Listener => return,

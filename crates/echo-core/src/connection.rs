@@ -220,7 +220,8 @@ impl Connection {
     }
 
     /// Whether the drain has reached this connection: what is here is still answered, then
-    /// [`recv`](Self::recv) returns `None`.
+    /// [`recv`](Self::recv) returns `None`. Who waits for something else waits for
+    /// [`Drain::started`](crate::Drain::started) as well.
     pub fn is_draining(&self) -> bool {
         self.scope.is_draining()
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Stops a service: first gently with a deadline, then at once. Cheap to clone; [`child`]s let one
-/// listener be drained while the others go on.
+/// listener be drained while the others go on. It stays started: what is to be served anew takes a new one.
 ///
 /// [`child`]: Self::child
 #[derive(Clone, Debug, Default)]

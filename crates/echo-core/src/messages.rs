@@ -30,7 +30,8 @@ impl Connection {
     /// on the way.
     ///
     /// Flushes before it waits, so that a burst of requests is answered with one write. The payload
-    /// shares a block with its neighbours: copy what is to be kept for long.
+    /// shares a block with its neighbours: copy what is to be kept for long. A frame is kept as it arrives, so that
+    /// each connection may hold one of [`max_frame`](crate::Limits::max_frame).
     ///
     /// # Cancel safety
     /// Cancel safe: what has begun to arrive stays with the connection, and the next call goes on
@@ -180,7 +181,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends an ECHO frame. Queues it, and waits only while more than 64 KiB are unwritten.
+    /// Sends an ECHO frame. Queues it, and waits only while more than 64 KiB are unwritten. What is queued goes out
+    /// with the next [`recv`](Self::recv) or [`flush`](Self::flush), or when the handler returns: one that waits for
+    /// anything else flushes first.
     ///
     /// # Errors
     /// [`Error::FrameTooLong`] when the payload is over

@@ -14,11 +14,12 @@
 mod support;
 
 use std::future::Future;
+use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use echo_core::client::{Client, Options};
+use echo_core::client::{Client, DatagramClient, Options};
 use echo_core::{Connection, Error, Handler, Kind, Limits, Report};
 use support::{
     PATIENCE, Running, buckets, echo, frame, hello, in_memory, on_tcp, read_all, settle,
@@ -154,5 +155,26 @@ fn a_client_that_is_asked_after_its_end() {
         settle().await;
         asking.abort();
         assert!(asking.await.unwrap_err().is_cancelled());
+    });
+}
+
+#[test]
+fn a_client_of_datagrams_that_is_asked_after_its_end() {
+    on_one_thread(false, async {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let uri = format!("udp://{}", server.local_addr().unwrap());
+        for fails in [false, true] {
+            let endpoint = if fails { "udp://127.0.0.1:0" } else { &uri }.parse().unwrap();
+            let asking = tokio::spawn(async move {
+                let mut client = DatagramClient::new(&endpoint, Options::default());
+                client.finish();
+                loop {
+                    let _ = client.next().await;
+                }
+            });
+            settle().await;
+            asking.abort();
+            assert!(asking.await.unwrap_err().is_cancelled(), "{fails}");
+        }
     });
 }

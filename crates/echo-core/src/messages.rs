@@ -190,7 +190,8 @@ impl Connection {
     /// [`MAX_PAYLOAD_LEN`].
     ///
     /// # Cancel safety
-    /// The frame is queued whole before the first wait: cancelling never tears or drops it.
+    /// The frame is queued whole before the first wait: cancelling never tears or drops it. So
+    /// sends that are cancelled add up.
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
         self.send_frame(Kind::ECHO, payload).await
     }
@@ -213,9 +214,15 @@ impl Connection {
 
     /// Queues a header; its payload must follow with [`send_chunk`](Self::send_chunk).
     ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    ///
     /// # Cancel safety
     /// Cancelled, it has queued nothing.
     pub async fn send_header(&mut self, header: Header) -> Result<(), Error> {
+        if header.len > MAX_PAYLOAD_LEN {
+            return Err(Error::FrameTooLong { len: header.len, max: MAX_PAYLOAD_LEN });
+        }
         self.check_finished()?;
         if self.output.len() >= WRITE_BUFFER {
             self.flush().await?;

@@ -1,5 +1,5 @@
-//! Handlers that do not heed what they are told: they go on after the end. They let others run all the same,
-//! and a drain ends them at its deadline.
+//! Handlers that do not heed what they are told: they go on after the end, and let others run all the same, so that
+//! a drain ends them at its deadline. Or they ask for what cannot be.
 
 #![allow(
     clippy::disallowed_methods,
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use echo_core::client::{Client, DatagramClient, Options};
-use echo_core::{Connection, Error, Handler, Kind, Limits, Report};
+use echo_core::{Connection, Error, Handler, Header, Kind, Limits, MAX_PAYLOAD_LEN, Report};
 use support::{
     PATIENCE, Running, buckets, echo, frame, hello, in_memory, on_tcp, read_all, settle,
 };
@@ -177,4 +177,21 @@ fn a_client_of_datagrams_that_is_asked_after_its_end() {
             assert!(asking.await.unwrap_err().is_cancelled(), "{fails}");
         }
     });
+}
+
+/// What no header can say is an error, as it is of `send`, and nothing of it is sent.
+#[tokio::test]
+async fn a_header_over_the_limit() {
+    struct TooMuch;
+    impl Handler for TooMuch {
+        async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
+            let header = Header { kind: Kind::ECHO, len: MAX_PAYLOAD_LEN + 1 };
+            let error = connection.send_header(header).await.unwrap_err();
+            assert!(matches!(error, Error::FrameTooLong { max: MAX_PAYLOAD_LEN, .. }));
+            connection.send(b"fine").await
+        }
+    }
+    let (_server, connector) = in_memory(Limits::default(), TooMuch);
+    let mut client = connector.connect().await.unwrap();
+    assert_eq!(read_all(&mut client).await, echo(b"fine"));
 }

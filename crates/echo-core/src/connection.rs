@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::{Instant, Sleep};
 
@@ -23,7 +23,7 @@ use crate::login::Login;
 use crate::service::Scope;
 use crate::stats::{Closed, Ending, State, is_due};
 use crate::stream::{Peer, Stream};
-use crate::waiting::{CONTROL_COST, Writing};
+use crate::waiting::{CONTROL_COST, Writing, poll_budget};
 
 /// One read: what a connection takes from its socket at once. Larger buffers measured no gain.
 pub(crate) const READ_BUFFER: usize = 64 << 10;
@@ -220,7 +220,8 @@ impl Connection {
     }
 
     /// Whether the drain has reached this connection: what is here is still answered, then
-    /// [`recv`](Self::recv) returns `None`.
+    /// [`recv`](Self::recv) returns `None`. Who waits for something else waits for
+    /// [`Drain::started`](crate::Drain::started) as well.
     pub fn is_draining(&self) -> bool {
         self.scope.is_draining()
     }
@@ -270,8 +271,11 @@ impl Connection {
             let written = self.poll_write(cx, &output);
             self.output = output;
             match written {
-                Poll::Ready(written) => {
-                    let written = written?;
+                Poll::Ready(Err(error)) => {
+                    ready!(poll_budget(cx));
+                    return Poll::Ready(Err(error.into()));
+                }
+                Poll::Ready(Ok(written)) => {
                     self.output.advance(written);
                     // A handler that only sends has its turns as well.
                     self.moved += written + CONTROL_COST;

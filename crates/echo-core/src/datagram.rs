@@ -243,9 +243,8 @@ async fn answer_queued(
     pulse: &mut Pulse,
 ) -> u64 {
     let until = Instant::now() + QUEUE_TIME;
-    let until = drain.deadline().map_or(until, |deadline| until.min(deadline));
     let (mut received, mut answered) = (0, 0);
-    while received < QUEUE_LEN && Instant::now() < until && !drain.is_cut_off() {
+    while received < QUEUE_LEN && drain.has_time(until) {
         pulse.answer_now();
         let turn = BATCH.with_borrow_mut(|batch| {
             batch.fit(answering.longest());

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Stops a service: first gently with a deadline, then at once. Cheap to clone; [`child`]s let one
-/// listener be drained while the others go on.
+/// listener be drained while the others go on. It stays started: what is to be served anew takes a new one.
 ///
 /// [`child`]: Self::child
 #[derive(Clone, Debug, Default)]
@@ -86,6 +86,13 @@ impl Drain {
             above = drain.0.parent.as_ref();
         }
         std::future::pending::<()>().await;
+    }
+
+    /// Whether there is still time for what may last until `until`: a drain above this one may bring the deadline
+    /// forward, and a cut ends all.
+    pub(crate) fn has_time(&self, until: Instant) -> bool {
+        let until = self.deadline().map_or(until, |deadline| until.min(deadline));
+        Instant::now() < until && !self.is_cut_off()
     }
 
     /// Whether everything is to end now.

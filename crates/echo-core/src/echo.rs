@@ -69,7 +69,7 @@ pub trait Extension: Send + Sync + 'static {
     fn features(&self) -> Features;
 
     /// What is known of a connection before its first byte, as by the certificate that its peer has shown
-    /// ([`Connection::peer_certificate`]).
+    /// (`Connection::peer_certificate`, with the feature `tls`).
     fn begin(&self, connection: &mut Connection) -> Self::Session {
         let _ = connection;
         Self::Session::default()

@@ -26,7 +26,10 @@ pub struct Limits {
     /// Unix sockets have no source and are never counted.
     pub spare_loopback: bool,
     /// The longest payload of a frame (1 MiB; at most [`MAX_PAYLOAD_LEN`](crate::MAX_PAYLOAD_LEN)).
-    /// It costs no memory: payloads stream through.
+    /// It costs no memory in [`Echo`](crate::Echo), where payloads stream through. A handler with
+    /// [`recv`](crate::Connection::recv) has each connection hold up to a frame of this length, in a block of up to
+    /// twice its size, and a peer may let it wait: such a service sets it, and
+    /// [`max_connections`](Self::max_connections), by the memory there is.
     pub max_frame: u32,
     /// How long a connection may stay silent between frames (10 min).
     pub idle_timeout: Duration,

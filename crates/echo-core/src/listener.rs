@@ -236,8 +236,8 @@ impl Listener {
     }
 
     /// Waits for a connection, for servers of another kind than [`serve`](crate::serve): what to do
-    /// about an error, [`AcceptFault`] knows. In memory, when nobody is left to connect, it waits for
-    /// ever.
+    /// about an error, [`AcceptFault`] knows. No limit counts it, and it is plain: only
+    /// [`serve`](crate::serve) knows of TLS. In memory, when nobody is left to connect, it waits for ever.
     ///
     /// # Cancel safety
     /// Cancel safe: a connection that was not returned is still in the queue.

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::connection::{Connection, Under, WRITE_BUFFER};
 use crate::conversation::Offer;
 use crate::frame::{HEADER_LEN, Header, Kind, MAX_PAYLOAD_LEN};
-use crate::waiting::{MESSAGE_COST, TURN};
+use crate::waiting::{MESSAGE_COST, TURN, poll_budget};
 
 /// From so many bytes on, what is to come of a payload is read where it is to be. Below, a read takes along
 /// what comes behind it, which saves the next read.
@@ -30,7 +30,8 @@ impl Connection {
     /// on the way.
     ///
     /// Flushes before it waits, so that a burst of requests is answered with one write. The payload
-    /// shares a block with its neighbours: copy what is to be kept for long.
+    /// shares a block with its neighbours: copy what is to be kept for long. A frame is kept as it arrives, so that
+    /// each connection may hold one of [`max_frame`](crate::Limits::max_frame).
     ///
     /// # Cancel safety
     /// Cancel safe: what has begun to arrive stays with the connection, and the next call goes on
@@ -45,7 +46,11 @@ impl Connection {
                     Some(Message::Other) => {}
                     None => return Ok(None),
                 },
-                Under::Taken => Box::pin(self.answer(Offer::default())).await?,
+                Under::Taken => {
+                    // It may be refused, and as often as it is asked for.
+                    poll_fn(poll_budget).await;
+                    Box::pin(self.answer(Offer::default())).await?;
+                }
                 Under::Passing => self.pass_rest().await?,
                 Under::Discarded => self.discard().await?,
             }
@@ -176,14 +181,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends an ECHO frame. Queues it, and waits only while more than 64 KiB are unwritten.
+    /// Sends an ECHO frame. Queues it, and waits only while more than 64 KiB are unwritten. What is queued goes out
+    /// with the next [`recv`](Self::recv) or [`flush`](Self::flush), or when the handler returns: one that waits for
+    /// anything else flushes first.
     ///
     /// # Errors
     /// [`Error::FrameTooLong`] when the payload is over
     /// [`MAX_PAYLOAD_LEN`].
     ///
     /// # Cancel safety
-    /// The frame is queued whole before the first wait: cancelling never tears or drops it.
+    /// The frame is queued whole before the first wait: cancelling never tears or drops it. So
+    /// sends that are cancelled add up.
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), Error> {
         self.send_frame(Kind::ECHO, payload).await
     }
@@ -206,9 +214,15 @@ impl Connection {
 
     /// Queues a header; its payload must follow with [`send_chunk`](Self::send_chunk).
     ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    ///
     /// # Cancel safety
     /// Cancelled, it has queued nothing.
     pub async fn send_header(&mut self, header: Header) -> Result<(), Error> {
+        if header.len > MAX_PAYLOAD_LEN {
+            return Err(Error::FrameTooLong { len: header.len, max: MAX_PAYLOAD_LEN });
+        }
         self.check_finished()?;
         if self.output.len() >= WRITE_BUFFER {
             self.flush().await?;

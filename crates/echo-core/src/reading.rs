@@ -2,13 +2,14 @@
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::connection::{Connection, with_scratch};
+use crate::waiting::poll_budget;
 
 /// What the last pass of a drain reads at most: a sender that never pauses cannot hold it up.
 const LAST_PASS: u64 = 1 << 20;
@@ -39,6 +40,7 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         loop {
             if self.ended {
+                ready!(poll_budget(cx));
                 return Poll::Ready(Ok(0));
             }
             if self.held {
@@ -61,6 +63,7 @@ impl Connection {
                 left => buf.len().min(usize::try_from(left).unwrap_or(usize::MAX)),
             };
             if cap == 0 {
+                ready!(poll_budget(cx));
                 return Poll::Ready(Ok(0));
             }
             match self.poll_receive(cx, &mut buf[..cap]) {

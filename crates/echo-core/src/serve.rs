@@ -35,12 +35,41 @@ const QUEUE_TIME: Duration = Duration::from_secs(1);
 const ABORT_GRACE: Duration = Duration::from_millis(150);
 
 /// What a service does with one connection.
+///
+/// A connection is one task's, and has no halves: who has something to say unasked waits for both.
+/// [`recv`](Connection::recv) may be dropped at any time, and flushes.
+///
+/// ```
+/// use echo_core::{Connection, Error, Handler};
+/// use tokio::sync::watch;
+///
+/// struct Prices(watch::Receiver<u64>);
+///
+/// impl Handler for Prices {
+///     async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
+///         let mut price = self.0.clone();
+///         loop {
+///             tokio::select! {
+///                 asked = connection.recv() => match asked? {
+///                     Some(question) => connection.send(&question).await?,
+///                     None => return Ok(()),
+///                 },
+///                 Ok(()) = price.changed() => {
+///                     let news = price.borrow_and_update().to_be_bytes();
+///                     connection.send(&news).await?;
+///                 }
+///             }
+///         }
+///     }
+/// }
+/// ```
 pub trait Handler: Send + Sync + 'static {
     /// Serves one connection, which is lent: when this returns, [`serve`] flushes and closes it in
     /// order, so an early return loses nothing that was sent.
     ///
-    /// It should end when [`Connection::recv`] returns `None`. In a drain it is aborted at the
-    /// deadline.
+    /// It should end when [`Connection::recv`] returns `None`, and when a call fails: then the connection is at its
+    /// end. The limits bound what it waits for in [`Connection`], nothing else. In a drain it is aborted
+    /// at the deadline, where it waits: one that blocks its thread is waited for.
     fn run(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Looks at a connection that was just accepted and may begin with a handshake: what is due of it counts from
@@ -107,6 +136,8 @@ pub struct ServeError {
 /// All that a peer or the system can cause is counted ([`Service::stats`]) and ends in the
 /// [`Report`]; the only error is a listening socket that is itself broken, which starts the drain
 /// of `service` (of [its own](Service::child), where it has one).
+///
+/// The runtime may be of either kind; it needs I/O and time, without which each connection's task panics.
 ///
 /// # Cancel safety
 /// Dropping the future aborts everything: the listener closes, open connections are reset.
@@ -263,13 +294,13 @@ impl Drop for LeavesLine<'_> {
 /// a reset. What finds no place is reset here, where it is counted.
 async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Connections<H>) {
     let until = Instant::now() + QUEUE_TIME;
-    let until = connections.scope.drain.deadline().map_or(until, |deadline| until.min(deadline));
+    let drain = connections.scope.drain.clone();
     let core = Arc::clone(&connections.scope.core);
     for _ in 0..listener.backlog() {
         connections.pulse.answer_now();
         match listener.accept_queued() {
             Ok(Some((stream, peer))) => match Permit::now(&core) {
-                Some(permit) if Instant::now() < until => {
+                Some(permit) if drain.has_time(until) => {
                     connections.spawn(stream, peer, Place::Open(permit));
                 }
                 _ => {
@@ -282,7 +313,7 @@ async fn accept_queued<H: Handler>(listener: &mut Listener, connections: &mut Co
             Err(error) => match AcceptFault::of(&error) {
                 AcceptFault::Connection => {}
                 // Descriptors come back as connections end.
-                AcceptFault::Exhausted if Instant::now() < until => {
+                AcceptFault::Exhausted if drain.has_time(until) => {
                     tokio::time::sleep(Backoff::MIN).await;
                 }
                 AcceptFault::Exhausted | AcceptFault::Listener => return,

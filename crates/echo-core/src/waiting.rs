@@ -3,9 +3,9 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::task::coop::unconstrained;
+use tokio::task::coop::{poll_proceed, unconstrained};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -103,7 +103,7 @@ impl Connection {
             && !self.scope.is_draining()
     }
 
-    fn park_anew(&mut self, cx: &Context<'_>) -> Poll<Error> {
+    fn park_anew(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         // A turn that has read something has just looked at the clock. But a handler may have worked
         // for long between reading and writing.
         let fresh = std::mem::take(&mut self.moved) > 0 && self.output.is_empty();
@@ -150,7 +150,12 @@ impl Connection {
         self.under == Under::Nothing && self.head_len == 0 && self.input.is_empty()
     }
 
-    pub(crate) fn park_until(&mut self, cx: &Context<'_>, wait: Wait, now: Instant) -> Poll<Error> {
+    pub(crate) fn park_until(
+        &mut self,
+        cx: &mut Context<'_>,
+        wait: Wait,
+        now: Instant,
+    ) -> Poll<Error> {
         let drain = if self.scope.is_draining() { self.scope.drain.deadline() } else { None };
         // Looked at first: limits that are swapped after it are not taken for those of the deadline.
         let swaps = self.scope.core.limits.swaps();
@@ -160,6 +165,7 @@ impl Connection {
         }
         let (until, why) = bound;
         if until <= now {
+            ready!(poll_budget(cx));
             return Poll::Ready(why.into());
         }
         self.armed_for_traffic = (why == Why::Idle).then_some(swaps);
@@ -195,4 +201,10 @@ pub(crate) fn come_back<T>(cx: &mut Context<'_>) -> Poll<T> {
     let yielded = pin!(tokio::task::yield_now()).poll(cx);
     debug_assert!(yielded.is_pending());
     Poll::Pending
+}
+
+/// Takes a unit of the task's budget, as Tokio's own calls do. Due wherever the same is told at once, however
+/// often it is asked: a handler that asks on after the end would keep its worker, and no drain could end it.
+pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
+    poll_proceed(cx).map(|budget| budget.made_progress())
 }

@@ -14,11 +14,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Error, Options, PushError, Reply};
 use crate::endpoint::Endpoint;
+use crate::waiting::poll_budget;
 use event::Told;
 use pairing::{Judged, PROBE_HEAD, Pairing};
 use socket::{Opened, Socket, is_too_long, open, why_unsent};
@@ -250,6 +250,9 @@ impl DatagramClient {
             self.told = Told::Opened { peer, max_datagram };
             return Poll::Ready(Ok(true));
         }
+        if matches!(self.state, State::Over) {
+            ready!(poll_budget(cx));
+        }
         loop {
             if self.fault.is_none() && self.send(cx)? {
                 return Poll::Ready(Ok(true));
@@ -263,7 +266,7 @@ impl DatagramClient {
                 (self.overdue(self.pairing.oldest(), now), self.overdue(self.blocked, now));
             if lost || stuck {
                 // A task that has had its turn gets nothing from a socket, whatever is there.
-                ready!(poll_proceed(cx)).made_progress();
+                ready!(poll_budget(cx));
             }
             if lost {
                 if self.behind < QUEUE && self.receive(cx, true)? {
@@ -281,6 +284,7 @@ impl DatagramClient {
                 return Poll::Ready(Ok(true));
             }
             if self.finishing && self.pairing.unanswered() == 0 {
+                ready!(poll_budget(cx));
                 return Poll::Ready(Ok(false));
             }
             ready!(self.poll_alarm(cx));

@@ -30,6 +30,7 @@ use super::silence::Silence;
 use super::{Error, Options, Session, Target};
 use crate::connection::with_scratch;
 use crate::stream::Stream;
+use crate::waiting::poll_budget;
 use loss::End;
 use tell::Happened;
 
@@ -170,7 +171,10 @@ impl Driver {
                 }
                 Poll::Pending
             }
-            Link::Over { .. } => Poll::Ready(Err(Error::Over)),
+            Link::Over { .. } => {
+                ready!(poll_budget(cx));
+                Poll::Ready(Err(Error::Over))
+            }
         }
     }
 

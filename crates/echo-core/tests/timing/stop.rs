@@ -3,6 +3,7 @@
 use echo_core::{
     Connection, Drain, Echo, Error, Handler, Kind, Listener, Mode, Reason, Report, Service,
 };
+use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
@@ -48,6 +49,29 @@ async fn a_cut_ends_everything_now() {
         server.service.drain().cut();
         assert_eq!(buckets(server.ended().await.drained), FORCED);
         took(start, secs(0));
+    }
+}
+
+/// Out of descriptors a drain waits for some, to take in what its listener's queue holds: not after a cut, nor past
+/// the deadline of a drain above it.
+#[tokio::test(start_paused = true)]
+async fn no_queue_keeps_a_service_that_is_cut() {
+    for cut in [true, false] {
+        let (listener, connector) = Listener::memory();
+        let service = Service::new(limits(), Drain::new());
+        let server = Running::start(listener, &service.child(), Echo::new(Mode::Raw));
+        (0..500).for_each(|_| connector.fail(Errno::MFILE.into()));
+        settle().await;
+        server.drain(secs(600));
+        sleep(millis(100)).await;
+        let start = Instant::now();
+        if cut {
+            service.drain().cut();
+        } else {
+            service.drain().start(millis(50));
+        }
+        server.ended().await;
+        assert!(start.elapsed() <= millis(62), "{cut}: {:?}", start.elapsed());
     }
 }
 

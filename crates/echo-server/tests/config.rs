@@ -58,6 +58,15 @@ fn the_usual_file_may_be_missing() {
     usual.env("CONFIGURATION_DIRECTORY", folder);
     drop(Server::start_command(usual, 2));
 
+    // One that names none does not mean where the server was started.
+    for nowhere in ["", ":/no/such/folder"] {
+        let mut nameless = command();
+        nameless.env("CONFIGURATION_DIRECTORY", nowhere).current_dir(folder);
+        nameless.args(["--print-config"]);
+        let printed = String::from_utf8(nameless.output().unwrap().stdout).unwrap();
+        assert!(!printed.contains("echo-server.toml"), "{nowhere:?}: {printed}");
+    }
+
     fs::remove_file(file.path()).unwrap();
     let mut missing = command();
     missing.env("CONFIGURATION_DIRECTORY", folder).args(["--listen", "tcp://127.0.0.1:0"]);

@@ -112,6 +112,16 @@ fn what_is_wrong_in_the_file_is_78_with_its_line() {
             assert_refused(command, 78, told);
         }
     }
+    // Text of another encoding, or so much of it that a character is cut.
+    let file = Settings::new("");
+    let long = "é".repeat(1 << 20);
+    for (bytes, told) in [
+        (&b"\n\ngreeting = \"gr\xfcezi\"\n"[..], "line 3 is not UTF-8"),
+        (long.as_bytes(), "1 MiB"),
+    ] {
+        fs::write(file.path(), bytes).unwrap();
+        assert_refused(with_args(&["check", "--config", file.path()]), 78, told);
+    }
     for path in ["/", "/dev/zero", "/proc/self/mem"] {
         let mut command = command();
         command.args(["--config", path]);

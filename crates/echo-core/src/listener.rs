@@ -61,6 +61,7 @@ pub struct Listener {
     inherited: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<crate::tls::Port>,
+    open: tokio::sync::watch::Sender<()>, // Dropped after the socket.
 }
 
 #[derive(Debug)]
@@ -202,7 +203,14 @@ impl Listener {
             inherited: false,
             #[cfg(feature = "tls")]
             tls: None,
+            open: Default::default(),
         }
+    }
+
+    /// Waits, whoever serves it by then, until it is dropped. Unless others hold its socket, the address is free.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut open = self.open.subscribe();
+        async move { while open.changed().await.is_ok() {} }
     }
 
     /// Has its connections begin with a handshake of TLS, as `port` says.

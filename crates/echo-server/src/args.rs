@@ -23,8 +23,8 @@ URIs: tcp://HOST:PORT (port 0 takes a free one, tcp://[::]:PORT takes IPv4 and I
 Units: us ms s m h d; B kB MB GB KiB MiB GiB
 Settings: an option wins over its variable, as in ECHO_SERVER_DRAIN_TIMEOUT (ECHO_SERVER_LISTEN
   separates URIs by commas), that over its line in the file, as in drain-timeout = \"30s\"
-Signals: the first SIGTERM or SIGINT drains, the second stops hard; SIGHUP, as `ctl reload`, reads the
-  settings anew, of which all take effect or none
+Signals: the first SIGTERM or SIGINT drains, the second stops hard; SIGHUP, as `ctl reload`, reads
+  the settings anew, of which all take effect or none
 Exit codes: 0 clean, 3 the drain forced some connections, 64 usage, 69 cannot listen, 70 internal
   error, 74 a listener failed, 78 bad configuration, 130/143 stopped hard; of commands: 1 refused or
   no answer, 65 no good password, 66 no such file of a password, 73 a file cannot be made there,

@@ -113,7 +113,9 @@ fn path(arguments: &Arguments) -> Option<PathBuf> {
     let usual = || {
         // systemd joins several by colons.
         let folders = env::var_os("CONFIGURATION_DIRECTORY")?;
-        let path = env::split_paths(&folders).next()?.join(FILE_NAME);
+        // An empty name would be that of the folder which the server was started in.
+        let folder = env::split_paths(&folders).next().filter(|it| !it.as_os_str().is_empty())?;
+        let path = folder.join(FILE_NAME);
         // Whatever else keeps it from being read is an error: the file may say much.
         let missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
         (!fs::symlink_metadata(&path).is_err_and(missing)).then_some(path)

@@ -288,18 +288,27 @@ impl Daemon<'_> {
                 let (config, serving) = (&mut self.config, &mut self.serving);
                 change.make(config, serving, &self.service, &self.auth, self.log)
             });
+            let mut stopped = None;
             match &reloaded {
                 Ok(words) => {
-                    tracing::info!("{words}");
-                    failures = Failures::default();
                     // Whose path was unlinked, and which the manager holds no longer.
                     self.passed.forget_unused(&self.serving.stored(), self.notify);
+                    // Who asks can rely on it that what was removed is refused, and can be had again.
+                    tokio::select! {
+                        () = self.serving.closed() => {}
+                        stop = signals.stop() => stopped = Some(stop),
+                    }
+                    tracing::info!("{words}");
+                    failures = Failures::default();
                 }
                 Err(failure) => failures.log(failure, asked.is_some()),
             }
             if let Some(asked) = asked {
                 // Who asked may have gone.
                 let _ = asked.send(reloaded.map_err(|failure| format!("not reloaded: {failure}")));
+            }
+            if let Some(stop) = stopped {
+                return self.say_stop(stop);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Logs: what, how much of it, where to and in which form.
 
 mod escape;
+mod fields;
 mod journal;
 
 use std::env;
@@ -11,9 +12,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use tracing::Subscriber;
-use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -122,12 +121,8 @@ fn text<S>(lines: Lines, colours: bool) -> impl Layer<S> + Send + Sync
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let fields = debug_fn(|writer, field, value| match field.name() {
-        "message" => write!(writer, "{:?}", Harmless(value)),
-        name => write!(writer, "{name}={:?}", Harmless(value)),
-    });
     fmt::layer()
-        .fmt_fields(fields.delimited(" "))
+        .fmt_fields(fields::Fields)
         .with_target(false)
         .with_ansi(colours)
         .with_ansi_sanitization(false) // More than that is done already.
@@ -243,6 +238,14 @@ mod tests {
         let (time, rest) = line.split_once(' ').unwrap();
         assert!(time.ends_with('Z') && time.len() > 20, "{line}");
         assert_eq!(rest, " INFO it happened count=5 text=\"a b\"");
+    }
+
+    /// Other programs sort and sum them: no exponent, however small.
+    #[test]
+    fn a_number_is_written_out() {
+        let event = || tracing::info!(seconds = 0.000_085_247, whole = 2.0, "connection");
+        let line = logged(|lines| text(lines, false), event).remove(0);
+        assert!(line.ends_with(" connection seconds=0.000085247 whole=2"), "{line}");
     }
 
     #[test]

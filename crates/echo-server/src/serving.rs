@@ -1,5 +1,6 @@
 //! The listeners at work: added, changed, drained.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,6 +12,7 @@ use echo_core::{
     Connection, DatagramEcho, Datagrams, Drain, Echo, Endpoint, Error, Handler, Limits, Report,
     ServeError, Service, serve, serve_datagrams,
 };
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -32,6 +34,8 @@ pub(crate) struct Serving<'a> {
     extension: Extension,
     notify: &'a Notify,
     listening: Vec<Listening>,
+    /// Of what is no longer listened on, the sockets that may be open yet.
+    closing: Vec<Open>,
     tasks: JoinSet<Result<Report, ServeError>>,
     end: End,
     /// A listener has failed, and is drained.
@@ -51,7 +55,11 @@ struct Listening {
     /// Where it has datagram sockets: their table of rates is large.
     datagrams: Option<Arc<DatagramEcho>>,
     protection: Protection,
+    open: Open,
 }
+
+/// Sockets, each with a task that ends when it is closed.
+type Open = JoinSet<()>;
 
 impl<'a> Serving<'a> {
     /// Serves nothing yet.
@@ -61,6 +69,7 @@ impl<'a> Serving<'a> {
             extension,
             notify,
             listening: Vec::new(),
+            closing: Vec::new(),
             tasks: JoinSet::new(),
             end: End::default(),
             failing: false,
@@ -86,7 +95,9 @@ impl<'a> Serving<'a> {
             let streams = echo(&endpoint, greeting, &self.extension);
             let streams = Arc::new(Streams(RwLock::new(streams)));
             let port = Port::new(policy(&endpoint, secured));
+            let mut open = Open::new();
             for listener in sockets.listeners {
+                open.spawn(listener.closed());
                 let listener = listener.secured(port.clone());
                 self.tasks.spawn(serve(listener, service.clone(), Arc::clone(&streams)));
             }
@@ -95,11 +106,26 @@ impl<'a> Serving<'a> {
                 Arc::new(echo.rate(endpoint.rate))
             });
             for (socket, echo) in sockets.datagrams.into_iter().zip(datagrams.iter().cycle()) {
-                futures.push(serve_datagrams(socket, service.clone(), Arc::clone(echo)));
+                let serving = serve_datagrams(socket, service.clone(), Arc::clone(echo));
+                let (guard, dropped) = oneshot::channel::<Infallible>();
+                open.spawn(async { _ = dropped.await });
+                futures.push(async {
+                    let _guard = guard;
+                    serving.await
+                });
             }
             let drain = service.drain().clone();
-            let listening =
-                Listening { uri, stored, endpoint, drain, streams, port, datagrams, protection };
+            let listening = Listening {
+                uri,
+                stored,
+                endpoint,
+                drain,
+                streams,
+                port,
+                datagrams,
+                protection,
+                open,
+            };
             self.listening.push(listening);
         }
         // Now that the service knows all its ports, none of which it talks to.
@@ -135,10 +161,23 @@ impl<'a> Serving<'a> {
                     tracing::info!("{} is no longer listened on: it is drained", listening.uri);
                     self.notify.forget(&listening.stored);
                     listening.drain.start(patience);
+                    self.closing.push(listening.open);
                 }
             }
         }
         before - self.listening.len()
+    }
+
+    /// Waits until what is no longer listened on is closed: a second at most, in which what waits in its queues is
+    /// taken in, and until the service manager holds it no longer. Dropped, it waits for none of that again.
+    pub(crate) async fn closed(&mut self) {
+        if self.closing.is_empty() {
+            return;
+        }
+        for mut open in self.closing.drain(..) {
+            while open.join_next().await.is_some() {}
+        }
+        self.notify.settled().await;
     }
 
     /// Waits until a listener has failed, which starts its drain: its connections have not ended by then.

@@ -116,6 +116,20 @@ fn beyond_the_cap_peers_are_refused_when_asked() {
     let open = Peer::connect(&uris[0]);
     open.round_trip(&echo(b"open"));
     let hello = frame(HELLO, &[]);
+    let mut refused = 0;
+    // A slow machine may miss the second that there is to say something.
+    let mut turned_away = |uri: &str, first: &[u8]| {
+        let mut answer = None;
+        eventually("what is sent comes within a second", || {
+            let (began, peer) = (Instant::now(), Peer::connect(uri));
+            refused += 1;
+            if peer.try_send(first).is_ok() && began.elapsed() < Duration::from_secs(1) {
+                answer = Some(peer.read_to_end());
+            }
+            answer.is_some()
+        });
+        answer.expect("an answer")
+    };
     for (uri, first, is_told) in [
         (&uris[0], &hello[..], true),
         (&uris[0], &frame(PROBE, &[0; 40]), true),
@@ -127,9 +141,7 @@ fn beyond_the_cap_peers_are_refused_when_asked() {
         (&uris[1], &[0xff; 100], false),
         (&uris[2], &hello, false),
     ] {
-        let peer = Peer::connect(uri);
-        peer.send(first);
-        let (got, end) = peer.read_to_end();
+        let (got, end) = turned_away(uri, first);
         let (frames, rest) = frames(&got);
         assert!(end == End::Fin && rest.is_empty(), "{uri}, {first:02x?}: {got:02x?}, {end:?}");
         let errors: Vec<_> = frames.iter().map(Frame::error).collect();
@@ -141,7 +153,7 @@ fn beyond_the_cap_peers_are_refused_when_asked() {
     open.round_trip(&echo(b"still open"));
     let limit =
         |limit| admin.metrics().get(&format!("echo_limit_reached_total{{limit=\"{limit}\"}}"));
-    assert_eq!(limit("busy"), 10);
+    assert_eq!(limit("busy"), refused + 1);
     assert!(limit("connections") >= 1);
     drop(open);
     eventually("there is a place again", || {

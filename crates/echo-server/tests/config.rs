@@ -58,6 +58,15 @@ fn the_usual_file_may_be_missing() {
     usual.env("CONFIGURATION_DIRECTORY", folder);
     drop(Server::start_command(usual, 2));
 
+    // One that names none does not mean where the server was started.
+    for nowhere in ["", ":/no/such/folder"] {
+        let mut nameless = command();
+        nameless.env("CONFIGURATION_DIRECTORY", nowhere).current_dir(folder);
+        nameless.args(["--print-config"]);
+        let printed = String::from_utf8(nameless.output().unwrap().stdout).unwrap();
+        assert!(!printed.contains("echo-server.toml"), "{nowhere:?}: {printed}");
+    }
+
     fs::remove_file(file.path()).unwrap();
     let mut missing = command();
     missing.env("CONFIGURATION_DIRECTORY", folder).args(["--listen", "tcp://127.0.0.1:0"]);
@@ -102,6 +111,16 @@ fn what_is_wrong_in_the_file_is_78_with_its_line() {
         for command in [serve, check, print] {
             assert_refused(command, 78, told);
         }
+    }
+    // Text of another encoding, or so much of it that a character is cut.
+    let file = Settings::new("");
+    let long = "é".repeat(1 << 20);
+    for (bytes, told) in [
+        (&b"\n\ngreeting = \"gr\xfcezi\"\n"[..], "line 3 is not UTF-8"),
+        (long.as_bytes(), "1 MiB"),
+    ] {
+        fs::write(file.path(), bytes).unwrap();
+        assert_refused(with_args(&["check", "--config", file.path()]), 78, told);
     }
     for path in ["/", "/dev/zero", "/proc/self/mem"] {
         let mut command = command();

@@ -247,7 +247,10 @@ async fn memory() {
     let mut accept = poller(&mut listener);
     assert!(accept().is_pending() && accept().is_pending());
     let (listener, connector) = Listener::memory();
+    let mut closed = Box::pin(listener.closed());
+    assert!(closed.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending());
     drop(listener);
+    closed.await;
     let error = connector.connect().await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     connector.fail(error);

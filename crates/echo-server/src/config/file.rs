@@ -97,12 +97,16 @@ fn contents(path: &Path) -> io::Result<String> {
     if !found.is_file() && !is_null {
         return Err(io::Error::other("it is no regular file"));
     }
-    let mut text = String::new();
-    fs::File::open(path)?.take(MAX_LEN + 1).read_to_string(&mut text)?;
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(MAX_LEN + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_LEN {
         return Err(io::Error::other("it is longer than 1 MiB"));
     }
-    Ok(text)
+    String::from_utf8(text).map_err(|error| {
+        let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = right.iter().filter(|byte| **byte == b'\n').count() + 1;
+        io::Error::other(format!("line {line} is not UTF-8"))
+    })
 }
 
 fn unknown(name: &str, known: &[Arg]) -> String {

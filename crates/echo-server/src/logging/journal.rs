@@ -102,6 +102,11 @@ impl Visit for Entry {
         self.record(field, value);
     }
 
+    // Debug shows small ones with an exponent.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.record(field, value);
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.record(field, format_args!("{value:?}"));
     }
@@ -127,7 +132,7 @@ mod tests {
         let entries = start(path).unwrap();
         let subscriber = tracing_subscriber::registry().with(Journal { entries: entries.clone() });
         tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(target: "part", text = HOSTILE, shown = %HOSTILE, number = 5, "happened: {HOSTILE}");
+            tracing::warn!(target: "part", text = HOSTILE, shown = %HOSTILE, number = 5, seconds = 0.000_085_247, "happened: {HOSTILE}");
             tracing::info!("second");
         });
         let mut datagram = [0; 4096];
@@ -149,6 +154,7 @@ mod tests {
             format!("ECHO_TEXT={hostile}"),
             format!("ECHO_SHOWN={hostile}"),
             "ECHO_NUMBER=5".to_owned(),
+            "ECHO_SECONDS=0.000085247".to_owned(),
         ] {
             assert!(lines.contains(&field.as_str()), "no {field} in {entry}");
         }

@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixListener;
 
 use crate::reloadable::*;
+use crate::support::process::need_descriptors;
 use crate::support::traffic::{Peer, echo};
 use crate::support::{PATIENCE, Server, Signal};
 
@@ -37,6 +38,32 @@ fn a_reload_changes_everything_and_touches_no_connection() {
     assert_eq!(it.server.stop(), Some(0));
     assert_eq!(it.server.stdout().lines().count(), 2);
     assert!(!fs::exists(&it.control).unwrap() && !fs::exists(it.settings.beside("first")).unwrap());
+}
+
+/// When a reload is done, what it has removed is closed and can be listened on again, however many wait in its queue.
+#[test]
+fn what_is_removed_is_closed_when_the_reload_is_done() {
+    need_descriptors(1200);
+    let alone = "listen = [\"tcp://127.0.0.1:0\"]\nmax-connections = 1\n";
+    let both = "listen = [\"tcp://127.0.0.1:0\", \"tcp://localhost:0\"]\nmax-connections = 1\n";
+    let mut it = Reloadable::start(both, 2);
+    let removed = format!("tcp://{}", it.server.address_of(1));
+    let kept = Peer::connect(&it.server.uris()[0]);
+    kept.hello();
+    for _ in 0..3 {
+        // There is no place for them: each is taken from the queue, and reset.
+        let waiting: Vec<_> = (0..1000).map(|_| Peer::connect(&removed)).collect();
+        it.write(alone);
+        assert_eq!(it.ask().0, 0);
+        assert!(Peer::try_connect(&removed, |_| Ok(())).is_err(), "it still listens");
+        drop(waiting);
+        it.write(&alone.replace("0\"]", &format!("0\", \"{removed}\"]")));
+        let (failed, words) = it.ask();
+        assert_eq!(failed, 0, "{words}");
+    }
+    kept.round_trip(&echo(b"untouched"));
+    drop(kept);
+    assert_eq!(it.server.stop(), Some(0));
 }
 
 /// Nobody finds a socket whose path somebody has removed.

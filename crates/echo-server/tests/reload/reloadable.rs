@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use crate::support::Server;
 use crate::support::ending::{Settings, ends, with_args};
 use crate::support::process::eventually;
-use crate::support::traffic::{Peer, be};
+use crate::support::traffic::{Peer, be, echo};
 
 /// A server with a control socket, on the settings of a file.
 pub(crate) struct Reloadable {
@@ -35,6 +35,14 @@ impl Reloadable {
             ends(with_args(&["ctl", "reload", "--control", &self.control]));
         assert_eq!(code == Some(0), stderr.is_empty());
         (code, stdout + &stderr)
+    }
+
+    /// Asks for a reload without a process between, and gives whether it failed, and the server's words.
+    pub(crate) fn ask(&self) -> (u8, String) {
+        let peer = Peer::connect(&format!("unix:{}", self.control));
+        peer.send(&echo(b"reload"));
+        let answer = peer.read_frame().unwrap().payload;
+        (answer[0], String::from_utf8(answer[1..].to_vec()).unwrap())
     }
 
     /// What a new connection to the first listener is told: the longest frame, and the greeting.

@@ -139,37 +139,10 @@ fn systemd_socket_activate_starts_it_with_the_first_client() {
     assert_eq!(server.summary()["forced"], 0);
 }
 
-/// A manager that writes down what it is told.
-struct Manager {
-    socket: UnixDatagram,
-    path: String,
-}
-
-impl Manager {
-    fn new(settings: &Settings) -> Self {
-        let path = settings.beside("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, path }
-    }
-
-    /// Waits for a message with all of these lines; gives it.
-    fn hears(&self, wanted: &[&str]) -> String {
-        loop {
-            let mut message = vec![0; 4096];
-            let len = self.socket.recv(&mut message).unwrap();
-            let message = String::from_utf8_lossy(&message[..len]).into_owned();
-            if wanted.iter().all(|it| message.lines().any(|line| line.starts_with(it))) {
-                return message;
-            }
-        }
-    }
-}
-
 #[test]
 fn the_manager_is_told_of_every_phase() {
     let settings = Settings::new("");
-    let manager = Manager::new(&settings);
+    let manager = Manager::new(&settings.beside("notify"));
     let mut command = with_args(&["--listen", "tcp://127.0.0.1:0", "--config", settings.path()]);
     command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "200000");
     let mut server = Server::start_command(command, 1);
@@ -204,7 +177,7 @@ fn the_manager_is_told_of_every_phase() {
 fn more_sockets_than_the_manager_stores_are_warned_of_once() {
     for (sockets, warnings) in [(64, 0), (65, 1)] {
         let settings = Settings::new("");
-        let manager = Manager::new(&settings);
+        let manager = Manager::new(&settings.beside("notify"));
         let uris: Vec<_> = (0..sockets)
             .map(|number| format!("{:?}", format!("unix:{}", settings.beside(&number.to_string()))))
             .collect();
@@ -238,7 +211,7 @@ fn a_manager_that_does_not_listen_is_no_reason_to_stop() {
 #[test]
 fn a_manager_whose_queue_is_full_holds_up_nobody() {
     let settings = Settings::new("");
-    let manager = Manager::new(&settings);
+    let manager = Manager::new(&settings.beside("notify"));
     let fill = || {
         let other = UnixDatagram::unbound().unwrap();
         other.set_nonblocking(true).unwrap();

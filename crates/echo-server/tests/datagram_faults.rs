@@ -10,7 +10,7 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::injection::{can_inject, each, start_injected, was_injected};
+use support::injection::{can_inject, each, start_injected, wait_until_injected};
 use support::process::{eventually, ticks};
 use support::traffic::*;
 use support::{PATIENCE, Server};
@@ -90,7 +90,7 @@ fn errors_are_got_over() {
         // How to try it, that it drains, the counters, the summary, and one of trouble.
         let log = server.stderr();
         assert!(log.lines().count() <= 5, "after {call} gave {error}: {log}");
-        eventually("the trace shows the error", || was_injected(&trace));
+        wait_until_injected(&trace);
     });
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::geteuid;
-use support::injection::{can_inject, start_injected, was_injected};
+use support::injection::{can_inject, start_injected, wait_until_injected};
 use support::process::eventually;
 use support::{PATIENCE, Server, command_under, skip};
 
@@ -59,7 +59,7 @@ fn without_openat2() {
         let args = args.each_ref().map(String::as_str);
         let server = start_injected(&trace, &format!("openat2:error={error}"), &args);
         assert_only_paths_go_unanswered(server, folder.path());
-        eventually("the trace shows the error", || was_injected(&trace));
+        wait_until_injected(&trace);
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Resource;
 use support::http::Admin;
-use support::injection::{can_inject, each, start_injected, was_injected};
+use support::injection::{can_inject, each, start_injected, wait_until_injected};
 use support::process::{descriptors, eventually, leave_room, limit, long, ticks};
 use support::traffic::*;
 use support::{Server, Signal};
@@ -129,7 +129,7 @@ fn a_loop_that_cannot_accept_does_not_spin() {
         let injection = format!("accept4:error={error}");
         let mut server = start_injected(&trace, &injection, &[TCP, "--workers=2"]);
         let peer = Peer::connect(&server.uris()[0]);
-        eventually("accept fails", || was_injected(&trace));
+        wait_until_injected(&trace);
         let calls = |name: &str| {
             let trace = fs::read_to_string(&trace).unwrap_or_default();
             trace.lines().filter(|line| line.contains(name)).count()
@@ -206,7 +206,7 @@ fn accept_errors_do_not_stop_the_server() {
         }
         assert_eq!(server.stop(), Some(0), "after {error}");
         assert!(server.stderr().lines().count() < 20, "{}", server.stderr());
-        eventually("the trace shows the error", || was_injected(&trace));
+        wait_until_injected(&trace);
     });
 }
 
@@ -248,7 +248,7 @@ fn errors_of_a_connection_end_that_connection() {
         let log = server.stderr();
         // The hint at the start, and of trouble on this side one line a minute.
         assert!(log.lines().count() <= 2, "after {call} gave {error}: {log}");
-        eventually("the trace shows the error", || was_injected(&trace));
+        wait_until_injected(&trace);
     });
 }
 
@@ -283,6 +283,6 @@ fn bulk_goes_on_without_a_pipe() {
         let without = admin.metrics().get("echo_limit_reached_total{limit=\"pipes\"}");
         assert_eq!(without > 0, injection.starts_with("pipe2"), "{injection}: {without}");
         assert_eq!(server.stop(), Some(0), "{injection}");
-        eventually("the trace shows the error", || was_injected(&trace));
+        wait_until_injected(&trace);
     });
 }

@@ -15,11 +15,9 @@ fn what_appears_counts_though_its_folder_cannot_be_synced() {
     }
     let place = Place::new();
     assert_eq!(place.serve().stop(), Some(0));
-    let (log, store) = (place.folder.path().join("trace"), place.store().display().to_string());
-    let args = place.args();
+    let store = place.store().display().to_string();
     let more = ["--anonymous-put", "--files-bytes=1500"];
-    let args: Vec<_> = args.iter().map(String::as_str).chain(more).collect();
-    let command = injection::injected_at(&store, &log, "fsync:error=EIO", &args);
+    let command = place.injected("fsync:error=EIO", Some(&store), &more);
     let mut server = Server::start_command(command, 1);
     run(async {
         let mut talk = place.connect().await;
@@ -43,7 +41,7 @@ fn what_appears_counts_though_its_folder_cannot_be_synced() {
         assert_eq!(talk.store("c/d", &[5; 10]).await, Err(ErrorCode::Forbidden));
     });
     assert_eq!(server.stop(), Some(0));
-    assert!(injection::was_injected(&log));
+    injection::wait_until_injected(&place.trace());
 }
 
 /// Permissions are kept, but never such that the server could not read the file, nor whose it is.

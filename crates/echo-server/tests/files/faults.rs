@@ -142,10 +142,7 @@ fn what_cannot_be_parked_is_gone() {
         return;
     }
     let place = Place::new();
-    let args = place.args();
-    let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
-    let log = place.folder.path().join("trace");
-    let mut server = injection::start_injected(&log, "fdatasync:error=EIO", &args);
+    let mut server = place.serve_injected("fdatasync:error=EIO");
     run(async {
         let mut talk = place.connect().await;
         talk.put("a", true).await.unwrap();
@@ -160,7 +157,7 @@ fn what_cannot_be_parked_is_gone() {
     });
     assert_eq!(server.stop(), Some(0));
     assert!(server.stderr().contains("cannot keep an unfinished upload: Input/output error"));
-    assert!(injection::was_injected(&log));
+    injection::wait_until_injected(&place.trace());
 }
 
 /// A new folder whose own entry could not be synced: that is told to who made it, and to who finds it there.
@@ -171,11 +168,8 @@ fn what_lies_in_a_folder_that_is_not_durable_is_not_either() {
     }
     let place = Place::new();
     assert_eq!(place.serve().stop(), Some(0));
-    let log = place.folder.path().join("trace");
-    let args = place.args();
-    let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
     // Of the file, of its folder, of the folder around that: each third, whichever thread it is that syncs.
-    let mut server = injection::start_injected(&log, "fsync:error=EIO:when=3+3", &args);
+    let mut server = place.serve_injected("fsync:error=EIO:when=3+3");
     run(async {
         let mut talk = place.connect().await;
         for name in ["d/a", "d/b"] {
@@ -184,7 +178,7 @@ fn what_lies_in_a_folder_that_is_not_durable_is_not_either() {
         }
     });
     assert_eq!(server.stop(), Some(0));
-    assert!(injection::was_injected(&log));
+    injection::wait_until_injected(&place.trace());
 }
 
 /// Folders that were made for a file which cannot come are not left, nor counted, for ever.
@@ -194,12 +188,9 @@ fn folders_of_what_cannot_be_stored_are_gone() {
         return;
     }
     let place = Place::new();
-    let log = place.folder.path().join("trace");
-    let args = place.args();
     let more = ["--anonymous-put", "--admin=127.0.0.1:0"];
-    let args: Vec<_> = args.iter().map(String::as_str).chain(more).collect();
-    let call = "renameat,renameat2,rename:error=ENOSPC";
-    let mut server = injection::start_injected(&log, call, &args);
+    let command = place.injected("renameat,renameat2,rename:error=ENOSPC", None, &more);
+    let mut server = Server::start_command(command, 1);
     run(async {
         let mut talk = place.connect().await;
         assert_eq!(talk.store("x/y/z", b"1").await, Err(ErrorCode::NoSpace));
@@ -207,7 +198,7 @@ fn folders_of_what_cannot_be_stored_are_gone() {
     assert_eq!(Admin::of(&server).metrics().get("echo_files_folders"), 0);
     assert!(!place.path("x").exists());
     assert_eq!(server.stop(), Some(0));
-    assert!(injection::was_injected(&log));
+    injection::wait_until_injected(&place.trace());
 }
 
 /// Folders of a server that was killed may not be durable: a start syncs them, or is none.
@@ -217,10 +208,7 @@ fn a_start_makes_durable_what_is_there() {
         return;
     }
     let place = Place::new();
-    let log = place.folder.path().join("trace");
-    let args = place.args();
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
-    let mut server = Server::spawn(injection::injected(&[], &log, "syncfs:error=EIO", &args));
+    let mut server = Server::spawn(place.injected("syncfs:error=EIO", None, &[]));
     assert_eq!(server.wait(support::PATIENCE).code(), Some(78));
     assert!(server.stderr().contains("cannot store files in"), "{}", server.stderr());
 }
@@ -248,10 +236,7 @@ fn what_the_disk_fails_is_no_file() {
         let place = Place::new();
         // Once in peace: a new store is synced as well.
         assert_eq!(place.serve().stop(), Some(0));
-        let log = place.folder.path().join("trace");
-        let args = place.args();
-        let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
-        let mut server = injection::start_injected(&log, call, &args);
+        let mut server = place.serve_injected(call);
         run(async {
             let mut talk = place.connect().await;
             for (name, len) in [("small", 10), ("large", 1 << 20)] {
@@ -266,7 +251,7 @@ fn what_the_disk_fails_is_no_file() {
             assert!(place.visible().is_empty(), "{call}");
         });
         assert_eq!(server.stop(), Some(0), "{call}");
-        assert!(injection::was_injected(&log), "{call}");
+        injection::wait_until_injected(&place.trace());
         let (stderr, line) = (server.stderr(), format!("cannot write to the store: {told}"));
         let lines = stderr.lines().filter(|it| it.contains("WARN") && it.contains(&line));
         // Twice, once a minute, if the machine was that busy.
@@ -283,11 +268,8 @@ fn check_looks_through_the_store() {
     }
     let place = Place::new();
     fs::create_dir_all(place.path("a/broken/inner")).unwrap();
-    let args = [place.args(), vec!["check".to_owned()]].concat();
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
-    let log = place.folder.path().join("trace");
     let call = "openat:error=EACCES";
-    let mut check = Server::spawn(injection::injected_at("broken", &log, call, &args));
+    let mut check = Server::spawn(place.injected(call, Some("broken"), &["check"]));
     assert_eq!(check.wait(support::PATIENCE).code(), Some(78));
     let stderr = check.stderr();
     assert!(

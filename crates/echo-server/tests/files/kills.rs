@@ -75,12 +75,9 @@ fn killed_at(call: &str, nth: u32, old: &[u8], new: &[u8]) -> bool {
     let place = Place::new();
     fs::create_dir(place.path("folder")).unwrap();
     fs::write(place.path("folder/a"), old).unwrap();
-    let log = place.folder.path().join("trace");
     let when = format!("{call} {nth}");
-    let args = [place.args(), vec!["--anonymous-put".to_owned()]].concat();
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
     let injection = format!("{call}:signal=KILL:when={nth}");
-    let mut server = Server::spawn(injection::injected(&[], &log, &injection, &args));
+    let mut server = Server::spawn(place.injected(&injection, None, &["--anonymous-put"]));
     let mut lived = false;
     run(async {
         // It may die before it listens.

@@ -43,11 +43,8 @@ fn what_cannot_be_read_is_not_left_out() {
         ("inner", "newfstatat:error=EIO", "Input/output error"),
     ] {
         let place = Place::new();
-        let log = place.folder.path().join("trace");
-        let args = place.args();
-        let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
         // What appears after the start is not counted.
-        let injected = || injection::injected_at(name, &log, call, &args);
+        let injected = || place.injected(call, Some(name), &["--anonymous-put"]);
         let mut server = Server::start_command(injected(), 1);
         fs::create_dir(place.path("broken")).unwrap();
         fs::write(place.path("broken/inner"), "1").unwrap();
@@ -71,7 +68,7 @@ fn what_cannot_be_read_is_not_left_out() {
         });
         server.wait_for_stderr(&format!("cannot read from the store: broken/: {why}"));
         assert_eq!(server.stop(), Some(0), "{call}");
-        assert!(injection::was_injected(&log), "{call}");
+        injection::wait_until_injected(&place.trace());
         // Counted at the start: no server.
         let mut server = Server::spawn(injected());
         assert_eq!(server.wait(support::PATIENCE).code(), Some(78), "{call}");
@@ -163,11 +160,8 @@ fn a_page_does_not_look_at_what_it_leaves_out() {
     }
     let place = Place::new();
     assert_eq!(place.serve().stop(), Some(0));
-    let log = place.folder.path().join("trace");
-    let args = place.args();
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
     // It injects nothing but counts.
-    let mut server = injection::start_injected(&log, "newfstatat:delay_enter=0", &args);
+    let mut server = place.serve_injected("newfstatat:delay_enter=0");
     for index in 0..5000 {
         fs::write(place.path(&format!("{index:05}")), "").unwrap();
     }
@@ -181,7 +175,7 @@ fn a_page_does_not_look_at_what_it_leaves_out() {
         let stats = |log: &str| log.lines().filter(|line| line.contains("\"0")).count();
         drop(talk);
         assert_eq!(server.stop(), Some(0));
-        let log = fs::read_to_string(&log).unwrap();
+        let log = fs::read_to_string(place.trace()).unwrap();
         assert!(stats(&log) <= page.len() + 4, "{} for {}", stats(&log), page.len());
     });
 }

@@ -29,6 +29,7 @@ mod uploads;
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use bytes::Bytes;
 use echo_core::client::{Dialogue, Error, Options};
@@ -39,7 +40,7 @@ use echo_core::{
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use support::Server;
+use support::{Server, injection};
 
 /// A folder with a store in it, and a socket beside.
 struct Place {
@@ -79,6 +80,25 @@ impl Place {
         let args = self.args();
         let args: Vec<_> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
         Server::start(&args)
+    }
+
+    /// The command of a server, with these arguments behind its own, in which a system call fails, or is slow, as strace
+    /// is told: each, or each that names a file as the server calls it.
+    fn injected(&self, injection: &str, at: Option<&str>, more: &[&str]) -> Command {
+        let args = self.args();
+        let args: Vec<_> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let options: Vec<_> = at.into_iter().flat_map(|name| ["-P", name]).collect();
+        injection::injected(&options, &self.trace(), injection, &args)
+    }
+
+    /// Such a server, to which anybody may write.
+    fn serve_injected(&self, injection: &str) -> Server {
+        Server::start_command(self.injected(injection, None, &["--anonymous-put"]), 1)
+    }
+
+    /// What strace writes down.
+    fn trace(&self) -> PathBuf {
+        self.folder.path().join("trace")
     }
 
     async fn connect(&self) -> Talk {

@@ -189,11 +189,8 @@ fn what_the_disk_fails_is_counted() {
         [("pwrite64:error=ENOSPC", 1, "no_space"), ("pwrite64:error=EIO", 0, "failed")]
     {
         let place = Place::new();
-        let args = place.args();
-        let args: Vec<_> =
-            args.iter().map(String::as_str).chain(["--anonymous-put", ADMIN]).collect();
-        let log = place.folder.path().join("trace");
-        let server = injection::start_injected(&log, call, &args);
+        let command = place.injected(call, None, &["--anonymous-put", ADMIN]);
+        let server = Server::start_command(command, 1);
         run(async { assert!(place.connect().await.store("a", b"1").await.is_err()) });
         let metrics = Admin::of(&server).metrics();
         assert_eq!(limit(&metrics, "files_disk"), full, "{call}");

@@ -71,11 +71,8 @@ fn an_upload_on_a_slow_disk_is_taken_over() {
         return;
     }
     let place = Place::new();
-    let log = place.folder.path().join("trace");
-    let args = place.args();
-    let args: Vec<_> = args.iter().map(String::as_str).chain(["--anonymous-put"]).collect();
     // A block is eight of them.
-    let _server = injection::start_injected(&log, "pwrite64:delay_enter=250000", &args);
+    let _server = place.serve_injected("pwrite64:delay_enter=250000");
     run(async {
         let bytes = noise(64 << 20, 9);
         let mut first = place.connect().await;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use super::process::eventually;
 use super::{Server, skip};
 
 /// A server under strace, which makes a system call fail in each of its threads. The tracer is its
@@ -48,9 +49,11 @@ pub(crate) fn can_inject(test: &str) -> bool {
     works
 }
 
-/// Whether the system call has failed as it was told to. strace writes it down in its own time.
-pub(crate) fn was_injected(trace: &Path) -> bool {
-    fs::read_to_string(trace).is_ok_and(|trace| trace.contains("(INJECTED)"))
+/// Waits until the trace shows that the system call has failed as it was told to: strace writes it down in its own time.
+pub(crate) fn wait_until_injected(trace: &Path) {
+    eventually("the trace shows the error", || {
+        fs::read_to_string(trace).is_ok_and(|trace| trace.contains("(INJECTED)"))
+    });
 }
 
 /// Runs each of the cases, two at a time.

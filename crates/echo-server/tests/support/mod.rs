@@ -13,6 +13,7 @@ pub(crate) mod ending;
 pub(crate) mod http;
 pub(crate) mod injection;
 pub(crate) mod lease;
+pub(crate) mod manager;
 pub(crate) mod process;
 pub(crate) mod traffic;
 

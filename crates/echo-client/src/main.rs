@@ -186,8 +186,7 @@ fn ignores(signal: SignalKind) -> bool {
 
 /// Prints to stdout. A reader that has gone, as `head` does, is no failure.
 fn print(text: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+    match stdio::stdout().and_then(|mut stdout| stdout.write_all(text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::local("cannot write to stdout", &error))
         }

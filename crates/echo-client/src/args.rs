@@ -377,7 +377,7 @@ impl Connecting {
     pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Result<Options, String> {
         let default = Options::default();
         let timeout = if target.address.is_datagram() { REPLY_TIMEOUT } else { default.timeout };
-        if target.tls && self.insecure {
+        if target.tls && self.insecure && !self.quiet {
             crate::say(&format!(
                 "INSECURE: whoever answers as {} is believed, and may read and change all that is sent",
                 target.to_target()

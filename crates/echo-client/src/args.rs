@@ -23,6 +23,7 @@ pub(crate) use send::Sending;
 pub(crate) use transfer::{Getting, Listing, Putting, Removing, own_name};
 
 use crate::login::{self, Identity, Shown, Unidentified};
+use crate::stdio;
 use crate::trust;
 
 /// Talks to an echo server, and checks every byte that comes back.
@@ -268,7 +269,8 @@ impl Connecting {
 
     /// Whether stdin brings the password.
     pub(crate) fn password_is_stdin(&self) -> bool {
-        self.password_file.as_ref().is_some_and(|path| path.as_os_str() == "-")
+        let is_stdin = |path: &PathBuf| path.as_os_str() == "-" || stdio::is_stdin(path);
+        self.password_file.as_ref().is_some_and(is_stdin)
     }
 
     /// Reads whom to trust at that target, and gets the password of the user, if there is one. Here and once, as these

@@ -25,7 +25,6 @@ mod trust;
 use std::fs;
 use std::future::poll_fn;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::task::Poll;
 
@@ -119,15 +118,11 @@ fn identify(args: &mut Args) -> Result<(), Unidentified> {
     }
 }
 
-/// Files that are stdin, whatever that is.
-const STDIN: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
-
 fn reads_stdin(task: Option<&Task>) -> bool {
     match task {
         None => true,
         Some(Task::Send(sending)) => {
-            let is_stdin = |path: &PathBuf| STDIN.iter().any(|name| path.as_os_str() == *name);
-            sending.stdin_lines || sending.file.iter().any(is_stdin)
+            sending.stdin_lines || sending.file.iter().any(|path| stdio::is_stdin(path))
         }
         Some(Task::Put(putting)) => putting.paths.iter().any(|path| path.as_os_str() == "-"),
         Some(_) => false,

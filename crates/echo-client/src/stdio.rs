@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::thread;
 
 use bytes::Bytes;
@@ -35,6 +36,11 @@ pub(crate) type Output = mpsc::Sender<Bytes>;
 
 /// What has become of the output, once every [`Output`] has been dropped or a write has failed.
 pub(crate) type Outcome<T> = oneshot::Receiver<io::Result<T>>;
+
+/// Whether this file is stdin, whatever that is.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path.as_os_str() == *name)
+}
 
 /// What is wrong with stdin from the start on, and what to do: it is closed, or open for writing only.
 pub(crate) fn wrong_stdin() -> Option<&'static str> {

@@ -142,18 +142,13 @@ pub(crate) struct Connecting {
     trust: Option<Result<tls::Client, String>>,
 }
 
-/// What to do instead of talking or piping.
+/// What to do instead of talking or piping. Words here would take the place of those at each one's own type.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Send messages and print their replies, one a line, in the order sent
     Send(Box<Sending>),
-    /// Store files on a server that has a place for them
     Put(Box<Putting>),
-    /// Fetch files
     Get(Box<Getting>),
-    /// List files
     Ls(Box<Listing>),
-    /// Remove files
     Rm(Box<Removing>),
     /// Print what a shell needs to complete this command line
     Completions {

@@ -48,11 +48,8 @@ fn main() -> ExitCode {
     let mut args = match Args::read() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => return misused(&args::in_one_line(&error)),
-        // Help or the version; a closed stdout is no failure.
-        Err(wish) => {
-            let _ = wish.print();
-            return ExitCode::SUCCESS;
-        }
+        // Help or the version.
+        Err(wish) => return end(written(wish.print()).map(|()| None)),
     };
     match identify(&mut args) {
         Ok(()) => {}
@@ -85,6 +82,11 @@ fn main() -> ExitCode {
             None => return misused("no such command (see echo-client --help)"),
         },
     };
+    end(ended)
+}
+
+/// Says what went wrong, if anything did.
+fn end(ended: Ended) -> ExitCode {
     match ended {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(signal)) => (EXIT_SIGNALLED + signal.as_raw_value() as u8).into(),
@@ -179,9 +181,14 @@ fn ignores(signal: SignalKind) -> bool {
     mask.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
-/// Prints to stdout. A reader that has gone, as `head` does, is no failure.
+/// Prints to stdout.
 fn print(text: &[u8]) -> Result<(), Failure> {
-    match stdio::stdout().and_then(|mut stdout| stdout.write_all(text)) {
+    written(stdio::stdout().and_then(|mut stdout| stdout.write_all(text)))
+}
+
+/// What came of writing to stdout. A reader that has gone, as `head` does, is no failure.
+fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::local("cannot write to stdout", &error))
         }

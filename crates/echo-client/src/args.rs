@@ -23,6 +23,7 @@ pub(crate) use send::Sending;
 pub(crate) use transfer::{Getting, Listing, Putting, Removing, own_name};
 
 use crate::login::{self, Identity, Shown, Unidentified};
+use crate::stdio;
 use crate::trust;
 
 /// Talks to an echo server, and checks every byte that comes back.
@@ -141,18 +142,13 @@ pub(crate) struct Connecting {
     trust: Option<Result<tls::Client, String>>,
 }
 
-/// What to do instead of talking or piping.
+/// What to do instead of talking or piping. Words here would take the place of those at each one's own type.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Send messages and print their replies, one a line, in the order sent
     Send(Box<Sending>),
-    /// Store files on a server that has a place for them
     Put(Box<Putting>),
-    /// Fetch files
     Get(Box<Getting>),
-    /// List files
     Ls(Box<Listing>),
-    /// Remove files
     Rm(Box<Removing>),
     /// Print what a shell needs to complete this command line
     Completions {
@@ -268,7 +264,8 @@ impl Connecting {
 
     /// Whether stdin brings the password.
     pub(crate) fn password_is_stdin(&self) -> bool {
-        self.password_file.as_ref().is_some_and(|path| path.as_os_str() == "-")
+        let is_stdin = |path: &PathBuf| path.as_os_str() == "-" || stdio::is_stdin(path);
+        self.password_file.as_ref().is_some_and(is_stdin)
     }
 
     /// Reads whom to trust at that target, and gets the password of the user, if there is one. Here and once, as these
@@ -377,7 +374,7 @@ impl Connecting {
     pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Result<Options, String> {
         let default = Options::default();
         let timeout = if target.address.is_datagram() { REPLY_TIMEOUT } else { default.timeout };
-        if target.tls && self.insecure {
+        if target.tls && self.insecure && !self.quiet {
             crate::say(&format!(
                 "INSECURE: whoever answers as {} is believed, and may read and change all that is sent",
                 target.to_target()

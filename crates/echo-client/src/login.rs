@@ -1,8 +1,6 @@
 //! Who the user is, and how the client proves it: SCRAM over the library's AUTH frames.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +9,8 @@ use echo_core::client::{Exchange, Login};
 use echo_scram::ask::{self, EndedBy};
 use echo_scram::{Binding, Client, Credentials, Password, Proven};
 use zeroize::Zeroizing;
+
+use crate::stdio;
 
 /// What a server that serves users alone is shown by this process.
 static SHOWN: OnceLock<Shown> = OnceLock::new();
@@ -73,10 +73,9 @@ impl Identity {
     }
 }
 
-/// The first line of stdin. Byte by byte from the descriptor itself, as `Stdin` keeps what it has read.
+/// The first line of stdin, byte by byte: no buffer keeps it.
 fn from_stdin() -> io::Result<Zeroizing<String>> {
-    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    ask::first_line(&mut stdin).map_err(|error| {
+    ask::first_line(&mut stdio::stdin()?).map_err(|error| {
         let why = crate::failure::reason(&error);
         io::Error::new(error.kind(), format!("cannot read the password from stdin: {why}"))
     })

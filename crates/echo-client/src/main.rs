@@ -25,7 +25,6 @@ mod trust;
 use std::fs;
 use std::future::poll_fn;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::task::Poll;
 
@@ -49,11 +48,8 @@ fn main() -> ExitCode {
     let mut args = match Args::read() {
         Ok(args) => args,
         Err(error) if error.use_stderr() => return misused(&args::in_one_line(&error)),
-        // Help or the version; a closed stdout is no failure.
-        Err(wish) => {
-            let _ = wish.print();
-            return ExitCode::SUCCESS;
-        }
+        // Help or the version.
+        Err(wish) => return end(written(wish.print()).map(|()| None)),
     };
     match identify(&mut args) {
         Ok(()) => {}
@@ -86,6 +82,11 @@ fn main() -> ExitCode {
             None => return misused("no such command (see echo-client --help)"),
         },
     };
+    end(ended)
+}
+
+/// Says what went wrong, if anything did.
+fn end(ended: Ended) -> ExitCode {
     match ended {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(signal)) => (EXIT_SIGNALLED + signal.as_raw_value() as u8).into(),
@@ -119,15 +120,11 @@ fn identify(args: &mut Args) -> Result<(), Unidentified> {
     }
 }
 
-/// Files that are stdin, whatever that is.
-const STDIN: [&str; 3] = ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
-
 fn reads_stdin(task: Option<&Task>) -> bool {
     match task {
         None => true,
         Some(Task::Send(sending)) => {
-            let is_stdin = |path: &PathBuf| STDIN.iter().any(|name| path.as_os_str() == *name);
-            sending.stdin_lines || sending.file.iter().any(is_stdin)
+            sending.stdin_lines || sending.file.iter().any(|path| stdio::is_stdin(path))
         }
         Some(Task::Put(putting)) => putting.paths.iter().any(|path| path.as_os_str() == "-"),
         Some(_) => false,
@@ -184,10 +181,14 @@ fn ignores(signal: SignalKind) -> bool {
     mask.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }
 
-/// Prints to stdout. A reader that has gone, as `head` does, is no failure.
+/// Prints to stdout.
 fn print(text: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+    written(stdio::stdout().and_then(|mut stdout| stdout.write_all(text)))
+}
+
+/// What came of writing to stdout. A reader that has gone, as `head` does, is no failure.
+fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::local("cannot write to stdout", &error))
         }

@@ -7,10 +7,12 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::thread;
 
 use bytes::Bytes;
 use echo_sys::began_closed;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +37,11 @@ pub(crate) type Output = mpsc::Sender<Bytes>;
 /// What has become of the output, once every [`Output`] has been dropped or a write has failed.
 pub(crate) type Outcome<T> = oneshot::Receiver<io::Result<T>>;
 
+/// Whether this file is stdin, whatever that is.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path.as_os_str() == *name)
+}
+
 /// What is wrong with stdin from the start on, and what to do: it is closed, or open for writing only.
 pub(crate) fn wrong_stdin() -> Option<&'static str> {
     let flags = fcntl_getfl(io::stdin());
@@ -52,11 +59,58 @@ pub(crate) fn wrong_stdout() -> Option<&'static str> {
     is_closed.then_some("stdout is closed: redirect it; >/dev/null takes what nobody wants")
 }
 
+/// A standard stream, which is waited for even where somebody else who has it open has set it not to
+/// block (fcntl(2)): that holds for all who share it.
+pub(crate) struct Patient(File);
+
+/// Stdin: the descriptor itself, as `Stdin` takes one that cannot be read for one that has ended.
+pub(crate) fn stdin() -> io::Result<Patient> {
+    Ok(Patient(io::stdin().as_fd().try_clone_to_owned()?.into()))
+}
+
+/// Stdout: the descriptor itself, as `Stdout` looks for newlines in what passes and keeps back the rest.
+pub(crate) fn stdout() -> io::Result<Patient> {
+    Ok(Patient(io::stdout().as_fd().try_clone_to_owned()?.into()))
+}
+
+impl Patient {
+    /// Tries until it is done, or fails for another reason.
+    fn until<T>(
+        &mut self,
+        ready: PollFlags,
+        mut attempt: impl FnMut(&mut File) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match attempt(&mut self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll(&mut [PollFd::new(&self.0, ready)], None)?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.until(PollFlags::IN, |file| file.read(buffer))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.until(PollFlags::OUT, |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Starts reading stdin.
 pub(crate) fn read_stdin() -> io::Result<Input> {
     let (chunks, input) = mpsc::channel(DEPTH);
-    // The descriptor itself: `Stdin` takes one that cannot be read for one that has ended.
-    let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut stdin = stdin()?;
     thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -76,8 +130,7 @@ pub(crate) fn read_stdin() -> io::Result<Input> {
 
 /// Starts writing to stdout.
 pub(crate) fn write_stdout() -> io::Result<(Output, Outcome<()>)> {
-    // The descriptor itself: `Stdout` looks for newlines in what passes and keeps back the rest.
-    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let mut stdout = stdout()?;
     consume("stdout", move |chunks| {
         while let Some(chunk) = chunks.blocking_recv() {
             stdout.write_all(&chunk)?;

@@ -14,8 +14,16 @@ pub(crate) struct Tally {
     pub(crate) late: u64,
     pub(crate) doubled: u64,
     overtaken: u64,
-    /// In nanoseconds, to three digits. Empty until the first reply.
-    round_trips: Option<Histogram<u64>>,
+    /// Empty until the first reply.
+    round_trips: Option<RoundTrips>,
+}
+
+/// In nanoseconds. The histogram has them to three digits, rounded up or down; what can be exact is.
+struct RoundTrips {
+    histogram: Histogram<u64>,
+    min: u64,
+    max: u64,
+    sum: u128,
 }
 
 impl Tally {
@@ -32,12 +40,10 @@ impl Tally {
         self.overtaken += u64::from(overtaken);
         let nanos = u64::try_from(round_trip.as_nanos()).unwrap_or(u64::MAX);
         if self.round_trips.is_none() {
-            // Three digits are always possible.
-            self.round_trips = Histogram::new(3).ok();
+            self.round_trips = RoundTrips::new();
         }
         if let Some(round_trips) = &mut self.round_trips {
-            // It grows as needed.
-            let _ = round_trips.record(nanos);
+            round_trips.record(nanos);
         }
     }
 
@@ -60,20 +66,39 @@ impl Tally {
             counts += &format!(", {count} {how}");
         }
         let mut lines = vec![counts];
-        if let Some(trips) = &self.round_trips {
-            let nanos = |nanos| time(Duration::from_nanos(nanos));
-            let at = |quantile| nanos(trips.value_at_quantile(quantile));
-            lines.push(format!(
-                "min {}  mean {}  p50 {}  p90 {}  p99 {}  max {}",
-                nanos(trips.min()),
-                nanos(trips.mean() as u64),
-                at(0.5),
-                at(0.9),
-                at(0.99),
-                nanos(trips.max()),
-            ));
-        }
+        lines.extend(self.round_trips.as_ref().map(RoundTrips::line));
         lines
+    }
+}
+
+impl RoundTrips {
+    fn new() -> Option<Self> {
+        // Three digits are always possible.
+        let histogram = Histogram::new(3).ok()?;
+        Some(Self { histogram, min: u64::MAX, max: 0, sum: 0 })
+    }
+
+    fn record(&mut self, nanos: u64) {
+        // It grows as needed.
+        let _ = self.histogram.record(nanos);
+        (self.min, self.max) = (self.min.min(nanos), self.max.max(nanos));
+        self.sum += u128::from(nanos);
+    }
+
+    fn line(&self) -> String {
+        let Self { histogram, min, max, sum } = self;
+        let nanos = |nanos| time(Duration::from_nanos(nanos));
+        let at = |quantile| nanos(histogram.value_at_quantile(quantile).clamp(*min, *max));
+        let mean = sum / u128::from(histogram.len().max(1));
+        format!(
+            "min {}  mean {}  p50 {}  p90 {}  p99 {}  max {}",
+            nanos(*min),
+            nanos(mean as u64),
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            nanos(*max),
+        )
     }
 }
 
@@ -96,8 +121,18 @@ mod tests {
         assert_eq!(lines[0], "1003 sent, 1000 answered, 1 waiting, 2 lost (0.199 %)");
         // Some that wait were sent before.
         assert_eq!(tally.lines(5)[0], "1003 sent, 1000 answered, 3 waiting, 0 lost");
-        let trips = "min 1.00 µs  mean 501 µs  p50 500 µs  p90 900 µs  p99 990 µs  max 1.00 ms";
+        let trips = "min 1.00 µs  mean 500 µs  p50 500 µs  p90 900 µs  p99 990 µs  max 1.00 ms";
         assert_eq!(lines[1], trips);
+    }
+
+    /// A histogram knows its values to three digits, and rounds them down or up.
+    #[test]
+    fn one_round_trip_is_all_of_them() {
+        let mut tally = Tally::new();
+        tally.sent();
+        tally.answered(Duration::from_nanos(237_450), false);
+        let trips = "min 237 µs  mean 237 µs  p50 237 µs  p90 237 µs  p99 237 µs  max 237 µs";
+        assert_eq!(tally.lines(0)[1], trips);
     }
 
     #[test]

@@ -374,13 +374,14 @@ fn names_a_wrong_command_line() {
 #[test]
 fn names_a_stdout_that_takes_nothing() {
     let target = serve(|stream| framed_echo(stream, 100));
-    let client = Command::new("sh")
-        .arg("-c")
-        .arg(format!("echo hello | \"$0\" {target} > /dev/full"))
-        .arg(env!("CARGO_BIN_EXE_echo-client"))
-        .output()
-        .unwrap();
-    assert_eq!(client.status.code(), Some(1));
-    let stderr = String::from_utf8(client.stderr).unwrap();
-    assert_eq!(stderr, "echo-client: cannot write to stdout: No space left on device\n");
+    let copy = format!("echo hello | \"$0\" {target}");
+    for line in [&*copy, "\"$0\" man", "\"$0\" --help", "\"$0\" send -h", "\"$0\" --version"] {
+        let client = Command::new("sh")
+            .args(["-c", &format!("{line} > /dev/full"), env!("CARGO_BIN_EXE_echo-client")])
+            .output()
+            .unwrap();
+        assert_eq!(client.status.code(), Some(1), "{line}");
+        let stderr = String::from_utf8(client.stderr).unwrap();
+        assert_eq!(stderr, "echo-client: cannot write to stdout: No space left on device\n");
+    }
 }

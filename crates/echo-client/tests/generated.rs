@@ -113,6 +113,27 @@ fn bash_completes() {
     }
 }
 
+/// What a command does is told in full, beyond the line that the list of commands has.
+#[test]
+fn commands_tell_what_they_do() {
+    let [client, _] = programs();
+    for (command, line, told) in [
+        ("send", "Send messages and print their replies", "anything else is a defect"),
+        ("put", "Store files on a server that has a place", "appears whole or not at all"),
+        ("get", "Fetch files", "appears whole or not at all"),
+        ("ls", "List files: bytes, time of change (UTC), name", ""),
+        ("rm", "Remove files", ""),
+    ] {
+        let words = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let listed = printed(&client, &["--help"]);
+        assert!(words(listed).contains(&format!("{command} {line}")), "{command}");
+        for args in [[command, "--help"], ["man", command]] {
+            let page = words(printed(&client, &args));
+            assert!(page.contains(line) && page.contains(told), "{page}");
+        }
+    }
+}
+
 #[test]
 fn manual_pages_are_clean() {
     let folder = tempfile::tempdir().unwrap();

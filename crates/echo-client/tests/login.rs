@@ -115,9 +115,9 @@ fn send_authenticates_and_says_what_is_wrong() {
 fn a_password_comes_from_stdin() {
     let house = House::new();
     let _daemon = house.open();
-    let run = |args: &[&str], input: &str| {
+    let run_from = |file: &str, args: &[&str], input: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
-        command.args(args).args(["--user", "alice", "--password-file", "-"]);
+        command.args(args).args(["--user", "alice", "--password-file", file]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.env_remove("ECHO_PASSWORD").spawn().unwrap();
         // What is refused may end before it has read any of it.
@@ -126,6 +126,7 @@ fn a_password_comes_from_stdin() {
         let (code, stdout, stderr) = told(&output);
         (code, stdout.to_owned(), stderr.to_owned())
     };
+    let run = |args: &[&str], input: &str| run_from("-", args, input);
     let target = house.target();
     let send = ["send", &target, "hi"];
     for end in ["", "\n", "\r\n", "\nmore\n", "\n\n"] {
@@ -145,11 +146,16 @@ fn a_password_comes_from_stdin() {
     ] {
         let words =
             "echo-client: stdin is what is sent, and no password: give --password-file FILE\n";
-        assert_eq!(run(args, PASSWORD), (Some(64), String::new(), words.to_owned()), "{args:?}");
+        for file in ["-", "/dev/stdin", "/proc/self/fd/0"] {
+            let came = run_from(file, args, PASSWORD);
+            assert_eq!(came, (Some(64), String::new(), words.to_owned()), "{args:?} {file}");
+        }
     }
-    let mut pty = Pty::start(&["ls", &target, "--user", "alice", "--password-file", "-"]);
-    pty.expect("stdin is a terminal: without --password-file it is asked for the password");
-    assert_eq!(pty.end(), Some(64));
+    for file in ["-", "/dev/stdin"] {
+        let mut pty = Pty::start(&["ls", &target, "--user", "alice", "--password-file", file]);
+        pty.expect("stdin is a terminal: without --password-file it is asked for the password");
+        assert_eq!(pty.end(), Some(64));
+    }
 }
 
 #[test]

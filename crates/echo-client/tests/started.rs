@@ -4,9 +4,11 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{Read, Write, pipe as os_pipe};
 use std::process::{Command, Stdio};
+use std::thread;
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use support::daemon::Daemon;
 use support::*;
 
@@ -86,6 +88,41 @@ fn escapes_its_own_arguments() {
     let ended = pipe(&["send", "unix:/nonexistent", "--file", "no\nsuch\x1b[31m"], b"");
     ended.failed("cannot read no\\nsuch\\x1b[31m: No such file or directory");
     pipe(&["--source", "a\nb\u{9b}c"], b"").misused("a b\\u{9b}c");
+}
+
+/// Whoever shares a stream with the client may have set it not to block.
+#[test]
+fn waits_for_streams_that_do_not_block() {
+    for command in ["-q", "send --stdin-lines"] {
+        let target = serve(|stream| framed_echo(stream, 1 << 20));
+        let (stdin, mut producer) = os_pipe().unwrap();
+        let (mut consumer, stdout) = os_pipe().unwrap();
+        fcntl_setfl(&stdin, OFlags::NONBLOCK).unwrap();
+        fcntl_setfl(&stdout, OFlags::NONBLOCK).unwrap();
+        let mut client = Command::new(PROGRAM);
+        client.args(command.split(' ')).arg(target).stdin(stdin).stdout(stdout);
+        let child = client.stderr(Stdio::piped()).spawn().unwrap();
+        drop(client);
+        // Between two of them there is nothing to read.
+        for _ in 0..3 {
+            let written = producer.write_all(b"x\n");
+            let read = consumer.read_exact(&mut [0; 2]);
+            assert!(written.is_ok() && read.is_ok(), "{:?}", child.wait_with_output());
+        }
+        // More than the pipe holds, for who reads byte by byte.
+        let lines = [&[b'x'; 10_000][..], b"\n"].concat().repeat(50);
+        let feeding = thread::spawn({
+            let lines = lines.clone();
+            move || producer.write_all(&lines)
+        });
+        let mut copy = vec![0; 1 << 16];
+        copy.chunks_mut(1).for_each(|byte| consumer.read_exact(byte).unwrap());
+        consumer.read_to_end(&mut copy).unwrap();
+        let _ = feeding.join().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(copy == lines && output.stderr.is_empty());
+    }
 }
 
 /// A job in the background that ignores Ctrl-C goes on ignoring it.

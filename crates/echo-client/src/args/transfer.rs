@@ -58,7 +58,7 @@ pub(crate) struct Asking {
     pub(crate) connecting: Connecting,
 }
 
-/// Stores files.
+/// Store files on a server that has a place for them.
 ///
 /// Each appears whole or not at all, in place of one that has its name, and is then on the server's disk.
 /// Its SHA-256 and its name are printed, as sha256sum prints them and reads them with -c. What is
@@ -82,7 +82,7 @@ pub(crate) struct Putting {
     pub(crate) transferring: Transferring,
 }
 
-/// Fetches files.
+/// Fetch files.
 ///
 /// Each appears whole or not at all, once its SHA-256 is that of the server's. What is interrupted goes on
 /// where it was, as long as --retry allows, or when it is called again. With `-o -` it goes to stdout as
@@ -106,7 +106,7 @@ pub(crate) struct Getting {
     pub(crate) transferring: Transferring,
 }
 
-/// Lists files: bytes, time of change (UTC), name.
+/// List files: bytes, time of change (UTC), name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Listing {
     /// The server, as for echo-client itself
@@ -120,7 +120,7 @@ pub(crate) struct Listing {
     pub(crate) asking: Asking,
 }
 
-/// Removes files.
+/// Remove files.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Removing {
     /// The server, as for echo-client itself

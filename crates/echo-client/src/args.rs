@@ -129,7 +129,7 @@ pub(crate) struct Connecting {
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
-    /// Say nothing on stderr but errors
+    /// Say nothing on stderr but errors, and that --insecure believes anybody
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
@@ -374,7 +374,7 @@ impl Connecting {
     pub(crate) fn options(&self, target: &Endpoint, retry: Duration) -> Result<Options, String> {
         let default = Options::default();
         let timeout = if target.address.is_datagram() { REPLY_TIMEOUT } else { default.timeout };
-        if target.tls && self.insecure && !self.quiet {
+        if target.tls && self.insecure {
             crate::say(&format!(
                 "INSECURE: whoever answers as {} is believed, and may read and change all that is sent",
                 target.to_target()

@@ -328,13 +328,6 @@ fn names_a_wrong_command_line() {
     }
 }
 
-/// That nobody is verified is no error, so `--quiet` keeps it back.
-#[test]
-fn is_quiet_about_what_was_asked_for() {
-    let target = format!("tls://{}", serve(drop));
-    send(&["-q", "--insecure", &target, "x"]).failed("closed early: ");
-}
-
 /// Options of connections belong to all commands: they may stand before one too.
 #[test]
 fn takes_options_before_the_command() {

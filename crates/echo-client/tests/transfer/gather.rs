@@ -294,7 +294,7 @@ fn what_is_printed_can_be_checked() {
     );
 }
 
-/// Of a folder with pages of names: it is said once that nobody is verified.
+/// Of a folder with pages of names: it is said once that nobody is verified, with -q too.
 #[test]
 fn what_is_insecure_is_said_once() {
     let place = Place::new();
@@ -311,7 +311,7 @@ fn what_is_insecure_is_said_once() {
         place.write(&format!("store/d/{}", long_name(number)), b"");
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
-    command.args(["get", &daemon.target, "d", "--insecure"]).current_dir(place.path("here"));
+    command.args(["get", &daemon.target, "d", "--insecure", "-q"]).current_dir(place.path("here"));
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let lines: Vec<_> =

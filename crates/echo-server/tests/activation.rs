@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 
 use support::ending::{Settings, assert_refused, with_args};
+use support::manager::Manager;
 use support::process::eventually;
 use support::traffic::{ECHO, GOAWAY, Peer, assert_serves, header};
 use support::{PATIENCE, Server, Signal, command, command_under, skip};
@@ -144,7 +145,8 @@ fn the_manager_is_told_of_every_phase() {
     let settings = Settings::new("");
     let manager = Manager::new(&settings.beside("notify"));
     let mut command = with_args(&["--listen", "tcp://127.0.0.1:0", "--config", settings.path()]);
-    command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "200000");
+    manager.of(&mut command);
+    command.env("WATCHDOG_USEC", "200000");
     let mut server = Server::start_command(command, 1);
     manager.hears(&["FDSTORE=1", "FDNAME=stored tcp|//127.0.0.1|", "FDPOLL=0"]);
     manager.hears(&["READY=1", "STATUS=serving: 0 connections"]);
@@ -183,7 +185,7 @@ fn more_sockets_than_the_manager_stores_are_warned_of_once() {
             .collect();
         settings.write(&format!("listen = [{}]\n", uris.join(", ")));
         let mut command = with_args(&["--config", settings.path()]);
-        command.env("NOTIFY_SOCKET", &manager.path);
+        manager.of(&mut command);
         let mut server = Server::start_command(command, sockets);
         manager.hears(&["READY=1"]);
         server.signal(Signal::TERM);
@@ -211,17 +213,19 @@ fn a_manager_that_does_not_listen_is_no_reason_to_stop() {
 #[test]
 fn a_manager_whose_queue_is_full_holds_up_nobody() {
     let settings = Settings::new("");
-    let manager = Manager::new(&settings.beside("notify"));
+    let path = settings.beside("notify");
+    let manager = Manager::new(&path);
     let fill = || {
         let other = UnixDatagram::unbound().unwrap();
         other.set_nonblocking(true).unwrap();
-        while other.send_to(b"FULL=1", &manager.path).is_ok() {}
+        while other.send_to(b"FULL=1", &path).is_ok() {}
     };
     for reads in [true, false] {
         fill();
         let mut command =
             with_args(&["--listen", "tcp://127.0.0.1:0", "--config", settings.path()]);
-        command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "20000");
+        manager.of(&mut command);
+        command.env("WATCHDOG_USEC", "20000");
         let mut server = Server::start_command(command, 1);
         let peer = Peer::connect(&server.uris()[0]);
         peer.hello();

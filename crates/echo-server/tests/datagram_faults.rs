@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::injection::{can_inject, each, start_injected, wait_until_injected};
-use support::process::{eventually, ticks};
+use support::process::ticks;
 use support::traffic::*;
 use support::{PATIENCE, Server};
 

@@ -11,7 +11,6 @@ use std::process::Command;
 
 use rustix::process::geteuid;
 use support::injection::{can_inject, start_injected, wait_until_injected};
-use support::process::eventually;
 use support::{PATIENCE, Server, command_under, skip};
 
 const TOLD: &str = "Unix peers with a path get no answers without openat2(2) and /proc";

@@ -1,12 +1,11 @@
 //! Files that take long to be counted: a start that moves has all the time it needs, and one that is to stop stops.
 
-use std::os::unix::net::UnixDatagram;
-use std::process::Command;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::support::{PATIENCE, Signal, injection};
+use super::support::manager::Manager;
+use super::support::{PATIENCE, Signal};
 use super::*;
 
 /// So many folders, each of which takes 600 ms to be read.
@@ -22,23 +21,14 @@ fn the_manager_waits_while_files_are_counted_and_a_stop_does_not() {
         fs::create_dir(place.path(&folder.to_string())).unwrap();
         fs::write(place.path(&format!("{folder}/file")), "").unwrap();
     }
-    let manager = UnixDatagram::bind(place.folder.path().join("manager")).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let log = place.folder.path().join("trace");
-    let args = place.args();
-    let args: Vec<_> = args.iter().map(String::as_str).collect();
-    let mut command: Command =
-        injection::injected(&[], &log, "getdents64:delay_enter=300000", &args);
-    command.env("NOTIFY_SOCKET", place.folder.path().join("manager"));
+    let path = place.folder.path().join("manager").display().to_string();
+    let manager = Manager::new(&path);
+    let mut command = place.injected("getdents64:delay_enter=300000", None, &[]);
+    manager.of(&mut command);
     let mut server = Server::spawn(command);
-    let told = || {
-        let mut text = [0; 256];
-        let len = manager.recv(&mut text).unwrap();
-        String::from_utf8(text[..len].to_vec()).unwrap()
-    };
     // More than once: a start that moves has no end.
     for _ in 0..2 {
-        assert_eq!(told().trim_end(), "EXTEND_TIMEOUT_USEC=30000000");
+        assert_eq!(manager.next().trim_end(), "EXTEND_TIMEOUT_USEC=30000000");
     }
     let began = Instant::now();
     server.signal(Signal::TERM);

@@ -278,7 +278,7 @@ fn check_looks_through_the_store() {
         "{stderr}"
     );
     let mut command = support::command();
-    assert!(command.args(&args).status().unwrap().success());
+    assert!(command.args(place.args()).arg("check").status().unwrap().success());
     assert!(place.path("a/broken/inner").exists() && !place.path(".echo-server").exists());
     // Where the kernel alone has files, whoever asks.
     for files in ["/proc", "/sys", "/proc/self"] {

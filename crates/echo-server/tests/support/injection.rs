@@ -17,13 +17,7 @@ pub(crate) fn start_injected(log: &Path, injection: &str, args: &[&str]) -> Serv
     Server::start_command(injected(&[], log, injection, args), listeners)
 }
 
-/// The command of such a server, where only calls fail that name this: a file as the server calls it,
-/// relative to its folder.
-pub(crate) fn injected_at(name: &str, log: &Path, injection: &str, args: &[&str]) -> Command {
-    injected(&["-P", name], log, injection, args)
-}
-
-/// The command of such a server.
+/// The command of such a server, with more options of strace.
 pub(crate) fn injected(options: &[&str], log: &Path, injection: &str, args: &[&str]) -> Command {
     let plain = super::command();
     let mut command = Command::new("strace");

@@ -1,3 +1,6 @@
+use echo_core::client::Options;
+
+use super::datagrams::REPLY_TIMEOUT;
 use super::*;
 
 #[test]

@@ -181,7 +181,8 @@ fn the_watchdog_restarts_a_stopped_server() {
         drop_in("service", "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n");
         must("systemctl start echo-server.socket echo-server.service");
         kill_process(main_pid(), Signal::STOP).unwrap();
-        restarted(1);
+        // Or more often, where the machine itself stands still for so long.
+        eventually("it is restarted", || property("NRestarts") != "0");
         assert_serves(TCP);
         assert!(journal().contains("Watchdog timeout"), "{}", journal());
     });

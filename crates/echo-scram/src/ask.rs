@@ -6,10 +6,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -155,8 +155,8 @@ impl Terminal {
     fn ask(&mut self, prompt: &str) -> io::Result<Zeroizing<String>> {
         let terminal = self.file.try_clone()?;
         let (done, mut typed) = oneshot::channel();
-        let begins_anew = Arc::new(AtomicBool::new(false));
-        let anew = Arc::clone(&begins_anew);
+        let so_far = Arc::new(Mutex::new(Line::default()));
+        let reader = Arc::clone(&so_far);
         let typed = runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
             // Listened to before the echo goes.
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -167,7 +167,7 @@ impl Terminal {
             self.silence()?;
             self.file.write_all(prompt.as_bytes())?;
             // After a signal it is left to itself: who asked ends, and its thread with it.
-            thread::Builder::new().spawn(move || drop(done.send(read_typed(terminal, &anew))))?;
+            thread::Builder::new().spawn(move || drop(done.send(read_typed(terminal, &reader))))?;
             loop {
                 tokio::select! {
                     typed = &mut typed => break typed.unwrap_or_else(|_| Err(ErrorKind::Other.into())),
@@ -177,9 +177,12 @@ impl Terminal {
                     _ = quit.recv() => break Err(EndedBy::by(Signal::QUIT)),
                     _ = continued.recv() => {
                         // A shell has had the terminal, and left it as it likes it. What was typed before belongs
-                        // to a prompt that has scrolled away.
+                        // to a prompt that has scrolled away: what is read of it, and what is not, which goes with
+                        // the echo. Nothing is read between.
+                        let mut so_far = lock(&so_far);
                         self.silence()?;
-                        begins_anew.store(true, Relaxed);
+                        *so_far = Line::default();
+                        drop(so_far);
                         self.file.write_all(format!("\r\n{prompt}").as_bytes())?;
                     }
                 }
@@ -211,23 +214,56 @@ fn is_gone(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::IO)
 }
 
+/// What has been typed of a line.
+struct Line {
+    bytes: Zeroizing<Vec<u8>>,
+    key: Key,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { bytes: Zeroizing::new(Vec::with_capacity(MAX_LEN)), key: Key::Character }
+    }
+}
+
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Reads to the line's end, letter by letter.
-fn read_typed(mut terminal: File, anew: &AtomicBool) -> io::Result<Zeroizing<String>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN));
-    let mut key = Key::Character;
+fn read_typed(mut terminal: File, typed: &Mutex<Line>) -> io::Result<Zeroizing<String>> {
     loop {
-        let mut byte = [0];
-        if terminal.read(&mut byte)? == 0 {
-            break;
-        }
-        if anew.swap(false, Relaxed) {
-            bytes.clear();
-        }
-        if key.is_no_character(byte[0]) {
+        is_ready(&terminal, None)?;
+        let mut typed = lock(typed);
+        // Else it was taken back, and reading would wait while nobody else gets at the line.
+        if !is_ready(&terminal, Some(&Timespec::default()))? {
             continue;
         }
-        match byte[0] {
-            b'\n' | b'\r' => break,
+        let mut byte = [0];
+        if terminal.read(&mut byte)? == 0 || typed.take(byte[0])? {
+            return line(&mut &typed.bytes[..]);
+        }
+    }
+}
+
+/// Whether something can be read, or will never be, within this time.
+fn is_ready(terminal: &File, within: Option<&Timespec>) -> io::Result<bool> {
+    match poll(&mut [PollFd::new(terminal, PollFlags::IN)], within) {
+        // The signal is another thread's.
+        Err(Errno::INTR) => Ok(false),
+        ready => Ok(ready? > 0),
+    }
+}
+
+impl Line {
+    /// Takes what was typed. Whether it is the line's end.
+    fn take(&mut self, byte: u8) -> io::Result<bool> {
+        if self.key.is_no_character(byte) {
+            return Ok(false);
+        }
+        let bytes = &mut self.bytes;
+        match byte {
+            b'\n' | b'\r' => return Ok(true),
             INTERRUPT => return Err(EndedBy::by(Signal::INT)),
             QUIT => return Err(EndedBy::by(Signal::QUIT)),
             END if bytes.is_empty() => {
@@ -243,8 +279,8 @@ fn read_typed(mut terminal: File, anew: &AtomicBool) -> io::Result<Zeroizing<Str
             byte if bytes.len() < MAX_LEN - 1 => bytes.push(byte),
             _ => {}
         }
+        Ok(false)
     }
-    line(&mut &bytes[..])
 }
 
 /// Where among the bytes of a key it is: an arrow, for one, sends `ESC [ A` or `ESC O A`.

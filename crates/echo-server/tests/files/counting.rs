@@ -1,9 +1,5 @@
 //! Files that take long to be counted: a start that moves has all the time it needs, and one that is to stop stops.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
-
 use super::support::manager::Manager;
 use super::support::{PATIENCE, Signal};
 use super::*;
@@ -30,9 +26,8 @@ fn the_manager_waits_while_files_are_counted_and_a_stop_does_not() {
     for _ in 0..2 {
         assert_eq!(manager.next().trim_end(), "EXTEND_TIMEOUT_USEC=30000000");
     }
-    let began = Instant::now();
     server.signal(Signal::TERM);
+    // Counting would take five minutes.
     assert_eq!(server.wait(PATIENCE).code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(!server.stderr().contains("files are in"), "it was still counting");
 }

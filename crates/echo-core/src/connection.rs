@@ -263,6 +263,9 @@ impl Connection {
     }
 
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.broken {
+            ready!(poll_budget(cx));
+        }
         while !self.output.is_empty() {
             if self.has_had_its_turn() {
                 return self.yield_now(cx);
@@ -271,11 +274,8 @@ impl Connection {
             let written = self.poll_write(cx, &output);
             self.output = output;
             match written {
-                Poll::Ready(Err(error)) => {
-                    ready!(poll_budget(cx));
-                    return Poll::Ready(Err(error.into()));
-                }
-                Poll::Ready(Ok(written)) => {
+                Poll::Ready(written) => {
+                    let written = written?;
                     self.output.advance(written);
                     // A handler that only sends has its turns as well.
                     self.moved += written + CONTROL_COST;

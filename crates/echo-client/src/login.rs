@@ -56,7 +56,7 @@ impl Identity {
     pub(crate) fn ask(name: &str, password_file: Option<&Path>) -> Result<Self, Unidentified> {
         let prompt = format!("Password of {}: ", crate::escape(name));
         let text = match password_file {
-            Some(path) if path.as_os_str() == "-" => from_stdin(),
+            Some(path) if is_stdin(path) => from_stdin(),
             file => ask::password(file, &[&prompt]),
         };
         let text = text.map_err(|error| match EndedBy::of(&error) {
@@ -71,6 +71,11 @@ impl Identity {
     pub(crate) fn login(&self) -> Arc<dyn Login> {
         Arc::new(self.clone())
     }
+}
+
+/// Whether a file of a password is stdin, which is called `-` as well.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-" || stdio::is_stdin(path)
 }
 
 /// The first line of stdin, byte by byte: no buffer keeps it.

@@ -115,7 +115,7 @@ fn send_authenticates_and_says_what_is_wrong() {
 fn a_password_comes_from_stdin() {
     let house = House::new();
     let _daemon = house.open();
-    let run_from = |file: &str, args: &[&str], input: &str| {
+    let run = |file: &str, args: &[&str], input: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echo-client"));
         command.args(args).args(["--user", "alice", "--password-file", file]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -126,16 +126,19 @@ fn a_password_comes_from_stdin() {
         let (code, stdout, stderr) = told(&output);
         (code, stdout.to_owned(), stderr.to_owned())
     };
-    let run = |args: &[&str], input: &str| run_from("-", args, input);
     let target = house.target();
     let send = ["send", &target, "hi"];
-    for end in ["", "\n", "\r\n", "\nmore\n", "\n\n"] {
-        let came = run(&send, &format!("{PASSWORD}{end}"));
-        assert_eq!(came, (Some(0), "hi\n".to_owned(), String::new()), "{end:?}");
-    }
-    for input in ["", "\n", "\ncanary-Jm4z8\n"] {
-        let words = "echo-client: cannot read the password from stdin: it is empty\n";
-        assert_eq!(run(&send, input), (Some(64), String::new(), words.to_owned()));
+    let names = ["-", "/dev/stdin", "/proc/self/fd/0"];
+    for file in names {
+        for end in ["", "\n", "\r\n", "\nmore\n", "\n\n"] {
+            let came = run(file, &send, &format!("{PASSWORD}{end}"));
+            assert_eq!(came, (Some(0), "hi\n".to_owned(), String::new()), "{file} {end:?}");
+        }
+        for input in ["", "\n", "\ncanary-Jm4z8\n"] {
+            let words = "echo-client: cannot read the password from stdin: it is empty\n";
+            let came = run(file, &send, input);
+            assert_eq!(came, (Some(64), String::new(), words.to_owned()), "{file}");
+        }
     }
     for args in [
         &[&*target][..],
@@ -146,8 +149,8 @@ fn a_password_comes_from_stdin() {
     ] {
         let words =
             "echo-client: stdin is what is sent, and no password: give --password-file FILE\n";
-        for file in ["-", "/dev/stdin", "/proc/self/fd/0"] {
-            let came = run_from(file, args, PASSWORD);
+        for file in names {
+            let came = run(file, args, PASSWORD);
             assert_eq!(came, (Some(64), String::new(), words.to_owned()), "{args:?} {file}");
         }
     }

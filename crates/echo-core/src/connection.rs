@@ -1,17 +1,17 @@
-//! One connection: its state, and reading and writing under deadlines and the drain.
+//! One connection: its state.
 //!
 //! The state is small and boxed, and an idle connection keeps no buffer: reads go into a buffer of
 //! the worker thread, and only what could not be processed or written at once stays here.
 //!
-//! How it reads: [`crate::reading`]. How it waits: [`crate::waiting`]. The layers above: [`crate::messages`] (whole frames and the streaming seam), [`crate::echo`] (the
-//! pass-through), [`crate::conversation`] (control frames), [`crate::finish`] (the orderly end).
+//! How it reads: [`crate::reading`]. How it writes: [`crate::writing`]. How it waits: [`crate::waiting`]. The layers
+//! above: [`crate::messages`] (whole frames and the streaming seam), [`crate::echo`] (the pass-through),
+//! [`crate::conversation`] (control frames), [`crate::finish`] (the orderly end).
 
 use std::cell::RefCell;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::Waker;
 
 use tokio::time::{Instant, Sleep};
 
@@ -21,9 +21,9 @@ use crate::frame::{HEADER_LEN, Kind, MAX_CONTROL_LEN, Passage};
 use crate::gate::Permit;
 use crate::login::Login;
 use crate::service::Scope;
-use crate::stats::{Closed, Ending, State, is_due};
+use crate::stats::{Closed, Ending, State};
 use crate::stream::{Peer, Stream};
-use crate::waiting::{CONTROL_COST, Writing, poll_budget};
+use crate::waiting::Writing;
 
 /// One read: what a connection takes from its socket at once. Larger buffers measured no gain.
 pub(crate) const READ_BUFFER: usize = 64 << 10;
@@ -230,109 +230,6 @@ impl Connection {
     /// as it is so, a drain leaves the connection to its peer, until its deadline.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
-    }
-
-    /// Writes `bytes`; what the peer does not take now is kept as output.
-    #[inline]
-    pub(crate) fn write_through(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut bytes: &[u8],
-    ) -> io::Result<()> {
-        debug_assert!(self.output.is_empty(), "what came first goes out first");
-        while !bytes.is_empty() {
-            match self.poll_write(cx, bytes) {
-                Poll::Ready(written) => bytes = &bytes[written?..],
-                Poll::Pending => {
-                    self.output = Buffer::from(bytes);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes all output, and frees it. Parks while the peer does not read.
-    #[inline]
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.output.is_empty() {
-            self.output.release();
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_write_out(cx)
-    }
-
-    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        while !self.output.is_empty() {
-            if self.has_had_its_turn() {
-                return self.yield_now(cx);
-            }
-            let output = std::mem::take(&mut self.output);
-            let written = self.poll_write(cx, &output);
-            self.output = output;
-            match written {
-                Poll::Ready(Err(error)) => {
-                    ready!(poll_budget(cx));
-                    return Poll::Ready(Err(error.into()));
-                }
-                Poll::Ready(Ok(written)) => {
-                    self.output.advance(written);
-                    // A handler that only sends has its turns as well.
-                    self.moved += written + CONTROL_COST;
-                }
-                Poll::Pending => return self.park(cx).map(Err),
-            }
-        }
-        self.output.release();
-        let now = Instant::now();
-        match (self.writing, self.began) {
-            // While we could not write we did not read: that time was not the frame's.
-            (Writing::Blocked { since, .. }, Some(began)) => {
-                self.began = Some(began + (now - since));
-            }
-            (Writing::Blocked { .. }, None) => {}
-            _ if is_due() => self.scope.core.stats.service_time.observe(now - self.read_at),
-            _ => {}
-        }
-        self.writing = Writing::Flushed { at: now };
-        Poll::Ready(Ok(()))
-    }
-
-    #[inline(always)]
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            return match self.stream.poll_write(cx, bytes) {
-                Poll::Ready(Ok(0)) => {
-                    self.broken = true;
-                    Poll::Ready(Err(io::ErrorKind::WriteZero.into()))
-                }
-                Poll::Ready(Ok(written)) => {
-                    self.has_written(written);
-                    Poll::Ready(Ok(written))
-                }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Poll::Ready(Err(error)) => {
-                    self.broken = true;
-                    Poll::Ready(Err(error))
-                }
-                Poll::Pending => Poll::Pending,
-            };
-        }
-    }
-
-    /// Counts a write.
-    #[inline(always)]
-    pub(crate) fn has_written(&mut self, len: usize) {
-        self.bytes_out += len as u64;
-        self.scope.core.stats.wrote(len);
-    }
-
-    /// So many bytes of answers to a read were written: measures, now and then, what that took.
-    #[inline(always)]
-    pub(crate) fn note_served(&self, bytes: usize) {
-        if is_due() && bytes > 0 && self.output.is_empty() {
-            self.scope.core.stats.service_time.observe(self.read_at.elapsed());
-        }
     }
 
     /// Counts the connection under another state from here on.

@@ -189,7 +189,7 @@ impl<E: Extension> Echo<E> {
             // Until it has ended it may have answered or not.
             connection.miscounted = true;
             self.extension.frame(session, header, connection).await?;
-            connection.check_finished()?;
+            connection.check_finished().await?;
             connection.miscounted = false;
             connection.count_answered(1);
             return connection.discard().await;

@@ -20,6 +20,7 @@ mod connection;
 #[cfg(feature = "tls")]
 mod secure;
 mod reading;
+mod writing;
 mod buffer;
 mod waiting;
 mod deadline;

@@ -37,7 +37,7 @@ impl Connection {
     /// Cancel safe: what has begun to arrive stays with the connection, and the next call goes on
     /// with it.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, Error> {
-        self.check_finished()?;
+        self.check_finished().await?;
         self.enter_framed();
         loop {
             match self.under {
@@ -101,6 +101,7 @@ impl Connection {
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
         if self.rest() == 0 {
+            ready!(poll_budget(cx));
             return Poll::Ready(Ok(None));
         }
         while self.input.is_empty() {
@@ -128,6 +129,9 @@ impl Connection {
         let rest = self.rest();
         // A read is no longer than a turn, after which others are due.
         let wanted = rest.min(buf.len()).min(TURN);
+        if wanted == 0 {
+            ready!(poll_budget(cx));
+        }
         while wanted > 0 && self.input.is_empty() {
             ready!(self.poll_flush(cx))?;
             if wanted < DIRECT {
@@ -203,9 +207,9 @@ impl Connection {
     pub async fn send_frame(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Error> {
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         if len > MAX_PAYLOAD_LEN {
-            return Err(Error::FrameTooLong { len, max: MAX_PAYLOAD_LEN });
+            return refuse(Error::FrameTooLong { len, max: MAX_PAYLOAD_LEN }).await;
         }
-        self.check_finished()?;
+        self.check_finished().await?;
         self.output.reserve(HEADER_LEN + payload.len());
         self.output.put(&Header { kind, len }.to_bytes());
         self.output.put(payload);
@@ -221,9 +225,9 @@ impl Connection {
     /// Cancelled, it has queued nothing.
     pub async fn send_header(&mut self, header: Header) -> Result<(), Error> {
         if header.len > MAX_PAYLOAD_LEN {
-            return Err(Error::FrameTooLong { len: header.len, max: MAX_PAYLOAD_LEN });
+            return refuse(Error::FrameTooLong { len: header.len, max: MAX_PAYLOAD_LEN }).await;
         }
-        self.check_finished()?;
+        self.check_finished().await?;
         if self.output.len() >= WRITE_BUFFER {
             self.flush().await?;
         }
@@ -239,14 +243,15 @@ impl Connection {
     /// The part is queued whole before the first wait.
     pub async fn send_chunk(&mut self, chunk: &[u8]) -> Result<(), Error> {
         let owed = u32::try_from(chunk.len()).ok().and_then(|len| self.owed.checked_sub(len));
-        self.owed = owed.ok_or(Error::Unfinished)?;
+        let Some(owed) = owed else { return refuse(Error::Unfinished).await };
+        self.owed = owed;
         self.output.put(chunk);
         if self.output.len() >= WRITE_BUFFER { self.flush().await } else { Ok(()) }
     }
 
     /// Nothing may be said inside a frame that was begun with [`send_header`](Self::send_header).
-    pub(crate) fn check_finished(&self) -> Result<(), Error> {
-        if self.owed > 0 { Err(Error::Unfinished) } else { Ok(()) }
+    pub(crate) async fn check_finished(&self) -> Result<(), Error> {
+        if self.owed > 0 { refuse(Error::Unfinished).await } else { Ok(()) }
     }
 
     /// Writes what is queued. [`recv`](Self::recv) does so before it waits, and the end of a handler
@@ -257,4 +262,10 @@ impl Connection {
     pub async fn flush(&mut self) -> Result<(), Error> {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
+}
+
+/// Refuses what nothing will come of, however often it is asked for.
+async fn refuse(error: Error) -> Result<(), Error> {
+    poll_fn(poll_budget).await;
+    Err(error)
 }

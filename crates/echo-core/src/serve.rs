@@ -3,6 +3,7 @@
 //! Stop order: stop accepting, tell the connections, take in what the listener's queue holds, close
 //! the listener, wait for the connections until the drain's deadline, cut what is left, report.
 
+mod report;
 mod task;
 
 use std::future::{Future, poll_fn};
@@ -24,8 +25,10 @@ use crate::listener::{AcceptFault, Listener};
 use crate::pulse::Pulse;
 use crate::seldom::Seldom;
 use crate::service::{Core, Scope, Service};
-use crate::stats::{Ended, Ending};
+use crate::stats::Ending;
 use crate::stream::{Peer, Stream};
+
+pub use report::{Report, ServeError};
 
 /// How long a drain goes on taking in what the listener's queue holds: a full queue takes 2 cores
 /// about 0.2 s while its connections are served as well.
@@ -88,47 +91,6 @@ pub trait Handler: Send + Sync + 'static {
         let _ = connection;
         async { Ok(()) }
     }
-}
-
-/// What became of the connections of one [`serve`], or the datagrams of one
-/// [`serve_datagrams`](crate::serve_datagrams).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// Connections accepted in all.
-    pub accepted: u64,
-    /// How those ended that were open when the drain began or were accepted in it.
-    pub drained: Ended,
-    /// Connections in the listener's queue that the drain could not take in, and reset.
-    pub reset_in_queue: u64,
-    /// Datagrams that a socket's queue held when the drain began, and that were answered in it.
-    pub datagrams: u64,
-    /// From the drain's start to the last connection's end.
-    pub took: Duration,
-}
-
-impl Report {
-    /// The report of both.
-    #[must_use]
-    pub fn merge(self, other: Self) -> Self {
-        Self {
-            accepted: self.accepted + other.accepted,
-            drained: self.drained.plus(other.drained),
-            reset_in_queue: self.reset_in_queue + other.reset_in_queue,
-            datagrams: self.datagrams + other.datagrams,
-            took: self.took.max(other.took),
-        }
-    }
-}
-
-/// The listening socket itself failed. Its connections were drained before this was returned.
-#[derive(Debug, thiserror::Error)]
-#[error("the listener failed: {source}")]
-pub struct ServeError {
-    /// What accept(2) said.
-    pub source: io::Error,
-    /// What became of the connections.
-    pub report: Report,
 }
 
 /// Serves `listener` until the service's drain has ended every connection.

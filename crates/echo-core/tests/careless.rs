@@ -14,19 +14,24 @@
 mod support;
 
 use std::future::Future;
+use std::io;
 use std::net::UdpSocket;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use echo_core::client::{Client, DatagramClient, Options};
-use echo_core::{Connection, Error, Handler, Header, Kind, Limits, MAX_PAYLOAD_LEN, Report};
+use echo_core::client::{Client, DatagramClient, Dialogue, Options};
+use echo_core::{
+    Connection, Error, Handler, Header, Kind, Limits, Listener, MAX_PAYLOAD_LEN, Report,
+};
 use support::{
     PATIENCE, Running, buckets, echo, frame, hello, in_memory, on_tcp, read_all, settle,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
+use tokio::task::coop::consume_budget;
+use tokio::task::yield_now;
 use tokio::time::advance;
 
 /// Runs a test on a thread of its own: one whose tasks keep the runtime fails, instead of hanging.
@@ -115,6 +120,43 @@ fn in_a_drain() {
     });
 }
 
+/// Calls what is refused, or what has come to its end, as often as its number says how.
+struct Absurd(u8);
+
+impl Handler for Absurd {
+    async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
+        let header = |len| Header { kind: Kind::ECHO, len };
+        if self.0 < 4 {
+            connection.send_header(header(1)).await?;
+        }
+        let too_long = vec![0; MAX_PAYLOAD_LEN as usize + 1];
+        loop {
+            let refused = match self.0 {
+                0 => connection.recv().await.is_err(),
+                1 => connection.send(b"inside another").await.is_err(),
+                2 => connection.send_header(header(0)).await.is_err(),
+                3 => connection.send_chunk(b"longer than said").await.is_err(),
+                4 => connection.send(&too_long).await.is_err(),
+                5 => connection.send_header(header(MAX_PAYLOAD_LEN + 1)).await.is_err(),
+                6 => connection.chunk().await?.is_none(),
+                _ => connection.read_payload(&mut [0; 10]).await? == 0,
+            };
+            assert!(refused);
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_at_once() {
+    for call in 0..8 {
+        on_one_thread(true, async move {
+            let (server, connector) = in_memory(Limits::default(), Absurd(call));
+            let _client = connector.connect().await.unwrap();
+            assert_eq!(buckets(cut(server).await.drained), [0, 0, 1, 0, 0], "{call}");
+        });
+    }
+}
+
 /// Writes what nobody takes any more.
 struct Stubborn;
 
@@ -140,6 +182,43 @@ fn after_the_peer_has_reset() {
     });
 }
 
+/// Tells what its first flush says whose peer has reset, after so much else that the task has almost had its turn.
+struct Spent(u32, mpsc::Sender<io::ErrorKind>);
+
+impl Handler for Spent {
+    async fn run(&self, connection: &mut Connection) -> Result<(), Error> {
+        connection.send(b"queued").await?;
+        while !connection.has_hung_up() {
+            yield_now().await;
+        }
+        yield_now().await;
+        for _ in 0..self.0 {
+            consume_budget().await;
+        }
+        let error = connection.flush().await.unwrap_err();
+        if let Error::Io(error) = &error {
+            self.1.send(error.kind()).unwrap();
+        }
+        Err(error)
+    }
+}
+
+/// The socket tells it once: a second look would find another one.
+#[test]
+fn the_error_of_a_reset_is_told_as_it_was() {
+    on_one_thread(false, async {
+        for spent in 100..130 {
+            let (tell, told) = mpsc::channel();
+            let (server, addr) = on_tcp(Limits::default(), Spent(spent, tell));
+            let client = TcpStream::connect(addr).await.unwrap();
+            client.set_zero_linger().unwrap();
+            drop(client);
+            assert_eq!(server.stop(PATIENCE).await.accepted, 1);
+            assert_eq!(told.recv().unwrap(), io::ErrorKind::ConnectionReset, "{spent}");
+        }
+    });
+}
+
 /// A client that is at its end says so at once, and as often as it is asked.
 #[test]
 fn a_client_that_is_asked_after_its_end() {
@@ -150,6 +229,32 @@ fn a_client_that_is_asked_after_its_end() {
             let mut client = Client::new(connector, Options::default());
             loop {
                 let _ = client.next().await;
+            }
+        });
+        settle().await;
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+    });
+}
+
+/// Nor does a dialogue go past what is no answer.
+#[test]
+fn a_dialogue_that_is_asked_after_its_end() {
+    on_one_thread(false, async {
+        let (mut listener, connector) = Listener::memory();
+        let script = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 10]).await.unwrap();
+            let answer = b"\x80\0\0\x0c\0\x01\0\x10\0\0\0\0\0\x05\0\0";
+            stream.write_all(&[&answer[..], b"\x97\xff\xff\xff"].concat()).await.unwrap();
+            stream
+        };
+        let options = Options::default();
+        let (dialogue, _stream) = tokio::join!(Dialogue::connect(connector, &options), script);
+        let mut dialogue = dialogue.unwrap();
+        let asking = tokio::spawn(async move {
+            loop {
+                assert!(dialogue.recv().await.is_err());
             }
         });
         settle().await;

@@ -11,7 +11,6 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use super::datagrams::REPLY_TIMEOUT;
 use super::{duration, timeout};
 use crate::login::{self, Identity, Shown, Unidentified};
-use crate::stdio;
 use crate::trust;
 
 /// How to connect, which is the same for all that does. What is not given is left open, so that it may
@@ -105,8 +104,7 @@ impl Connecting {
 
     /// Whether stdin brings the password.
     pub(crate) fn password_is_stdin(&self) -> bool {
-        let is_stdin = |path: &PathBuf| path.as_os_str() == "-" || stdio::is_stdin(path);
-        self.password_file.as_ref().is_some_and(is_stdin)
+        self.password_file.as_deref().is_some_and(login::is_stdin)
     }
 
     /// Reads whom to trust at that target, and gets the password of the user, if there is one. Here and once, as these

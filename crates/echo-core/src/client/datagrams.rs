@@ -8,7 +8,6 @@ mod event;
 mod pairing;
 mod socket;
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -21,7 +20,7 @@ use crate::endpoint::Endpoint;
 use crate::waiting::poll_budget;
 use event::Told;
 use pairing::{Judged, PROBE_HEAD, Pairing};
-use socket::{Opened, Socket, is_too_long, open, why_unsent};
+use socket::{Opened, State, is_too_long, open, why_unsent};
 
 pub use event::DatagramEvent;
 
@@ -87,12 +86,6 @@ pub struct DatagramClient {
     fault: Option<Error>,
     buffer: Vec<u8>,
     told: Told,
-}
-
-enum State {
-    Opening(Pin<Box<dyn Future<Output = Result<Opened, Error>> + Send>>),
-    Open(Socket),
-    Over,
 }
 
 impl DatagramClient {
@@ -387,16 +380,6 @@ impl DatagramClient {
             alarm.as_mut().reset(end);
         }
         alarm.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Opening(_) => "Opening",
-            Self::Open(_) => "Open",
-            Self::Over => "Over",
-        })
     }
 }
 

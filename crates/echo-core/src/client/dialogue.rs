@@ -17,6 +17,7 @@ use super::{ClosedEarly, Dialect, Error, Options, Session, Target};
 use crate::connection::with_scratch;
 use crate::frame::{Goaway, HEADER_LEN, Header, Kind, ListReply, MAX_PAYLOAD_LEN, Read};
 use crate::stream::Stream;
+use crate::waiting::poll_budget;
 
 /// What of a part goes out together with what was queued before it: no header is a packet of its own,
 /// and the rest is not copied.
@@ -231,6 +232,8 @@ impl Dialogue {
     /// # Errors
     /// As of [`recv`](Self::recv).
     pub async fn recv_late(&mut self, longer: Duration) -> Result<(Header, Bytes), Error> {
+        // What is no answer stays, as does the end of a stream under TLS.
+        poll_fn(poll_budget).await;
         self.flush().await?;
         self.silence.allow(self.timeout.saturating_add(longer));
         self.silence.end();

@@ -1,6 +1,7 @@
 //! The way to a server of datagrams: one connected socket, so that what any other address sends is
 //! not taken for an answer.
 
+use std::fmt;
 use std::io::{self, ErrorKind::WouldBlock};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -39,6 +40,23 @@ pub(super) struct Opened {
 pub(super) enum Socket {
     Udp(Arc<UdpSocket>, Alarm),
     Unix(UnixDatagram),
+}
+
+/// How a client has its socket.
+pub(super) enum State {
+    Opening(Pin<Box<dyn Future<Output = Result<Opened, Error>> + Send>>),
+    Open(Socket),
+    Over,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opening(_) => "Opening",
+            Self::Open(_) => "Open",
+            Self::Over => "Over",
+        })
+    }
 }
 
 /// Ready when the kernel has an error to tell: what ICMP said. A read is not woken by it.
